@@ -1,0 +1,97 @@
+"""From the packed store to batches: which faces in which order, and how they reach the network.
+
+An order depends on (seed, epoch) alone and an augmentation on (seed, epoch, position) alone. So neither the
+number of loader processes nor an interruption changes what is trained on.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fer_lib.packed import PackedDataset
+from fer_lib.transforms import Transform
+
+Key = tuple[int, int | None]
+"""A row of the packed store and the seed of its augmentation (None: no augmentation)."""
+
+
+class FaceDataset(Dataset):
+    """Packed faces by `Key`: item (float32 (3, S, S), int64 label)."""
+
+    def __init__(self, data: PackedDataset, transform: Transform):
+        self.faces = data.faces
+        self.labels = data.labels
+        self.transform = transform
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        row, seed = key
+        return self.transform(self.faces[row], seed), int(self.labels[row])
+
+
+@dataclass
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of keys of one epoch; set `epoch` and `start` before each iteration.
+
+    rows: int (N,) rows of the store.   weights: float (N,) sampling weights, or None to shuffle.
+    start: batches to skip, when an interrupted epoch goes on.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray | None
+    batch_size: int
+    seed: int
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch; what does not fill a batch is left out (batch norm)."""
+        return max(1, len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        n = len(self.rows)
+        if self.weights is None:
+            order = rng.permutation(n)
+        else:
+            order = rng.choice(n, size=n, p=self.weights / self.weights.sum())
+        seeds = rng.integers(2**31, size=n)
+        for batch in range(self.start, len(self)):
+            span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            yield list(zip(self.rows[order[span]].tolist(), seeds[span].tolist(), strict=True))
+
+
+def compute_sampling_weights(labels: np.ndarray) -> np.ndarray:
+    """Return float64 (N,) weights inverse to class frequency: every class is drawn equally often."""
+    return 1.0 / np.bincount(labels)[labels]
+
+
+def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:
+    """Return a loader over `batches`, with as many processes as there are cores, at most eight."""
+    workers = min(8, os.cpu_count() or 1)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_limit_threads,
+        # Its own, or every pass would draw from the generator that dropout uses.
+        generator=torch.Generator(),
+    )
+
+
+def build_eval_batches(rows: np.ndarray, batch_size: int) -> list[list[Key]]:
+    """Return all of `rows` in order, in batches, without augmentation."""
+    return [[(int(row), None) for row in rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
+
+
+def _limit_threads(_worker: int) -> None:
+    # The loader's processes share the cores with the network; OpenCV would start a pool in each.
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,141 @@
+"""Typed parameters. An unknown or out-of-range key fails with its name and file."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fer_lib.errors import ParamsError
+from fer_lib.paths import PARAMS_FILE
+
+Fraction = Field(ge=0.0, lt=1.0)
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PrepareParams(Section):
+    """How raw faces are packed."""
+
+    size: int = Field(ge=16, le=512)
+    channels: Literal[1, 3]
+    n_classes: Literal[7, 8]
+    val_fraction: float = Fraction
+    test_fraction: float = Fraction
+    n_faces: int = Field(ge=0)
+    skip_bad: bool
+    seed: int = Field(ge=0)
+
+
+class DataAuditParams(Section):
+    """Thresholds of the data audit."""
+
+    near_duplicate_correlation: float = Field(gt=0.5, lt=1.0)
+    blank_std: float = Field(ge=0.0)
+    face_likeness: float = Field(ge=-1.0, le=1.0)
+    n_resamples: int = Field(ge=10)
+    seed: int = Field(ge=0)
+
+
+class AugmentationParams(Section):
+    """Ranges of the random transforms; 0 turns one off."""
+
+    rotation_degrees: float = Field(ge=0.0, le=180.0)
+    scale: float = Fraction
+    shift: float = Fraction
+    flip_probability: float = Field(ge=0.0, le=1.0)
+    brightness: float = Fraction
+    contrast: float = Fraction
+    seed: int = Field(ge=0)
+
+
+class TrainingParams(Section):
+    """The training recipe."""
+
+    architecture: str
+    weights: Literal["package", "hub", "file", "none"]
+    weights_file: Path | None
+    image_size: int = Field(ge=32, le=512)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    lr: float = Field(gt=0.0)
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0.0)
+    dropout: float = Fraction
+    loss: Literal["focal", "cross_entropy"]
+    focal_gamma: float = Field(ge=0.0)
+    label_smoothing: float = Fraction
+    sampler: Literal["weighted", "shuffle"]
+    ema_decay: float = Fraction
+    patience: int = Field(ge=1)
+    precision: Literal["auto", "float32", "bfloat16"]
+    seed: int = Field(ge=0)
+
+
+class EvaluationParams(Section):
+    """How predictions are scored."""
+
+    batch_size: int = Field(ge=1)
+    n_bins: int = Field(ge=2)
+    n_resamples: int = Field(ge=10)
+    seed: int = Field(ge=0)
+
+
+class Params(Section):
+    """Everything one data set's run needs, overrides applied."""
+
+    prepare: PrepareParams
+    data_audit: DataAuditParams
+    augmentation: AugmentationParams
+    training: TrainingParams
+    evaluation: EvaluationParams
+
+
+def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Return the parsed file. Raises ParamsError when it is missing or is not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found; expected the parameters file") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    return content
+
+
+def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:
+    """Return the parameters of `dataset`: the sections, then its overrides, then `smoke`'s if asked for.
+
+    Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
+    """
+    content = read_params_file(path)
+    sections = {name: dict(content.pop(name, None) or {}) for name in Params.model_fields}
+    overrides = content.pop("datasets", {})
+    smoke_overrides = content.pop("smoke", {})
+    content.pop("pipeline", None)
+    if content:
+        raise ParamsError(f"{path}: unknown section {next(iter(content))!r}; known: {', '.join(sections)}")
+    if dataset not in overrides:
+        raise ParamsError(f"{path}: no data set {dataset!r} under `datasets`; known: {', '.join(overrides)}")
+    _merge(sections, overrides[dataset], f"datasets.{dataset}", path)
+    if smoke:
+        _merge(sections, smoke_overrides, "smoke", path)
+    try:
+        return Params.model_validate(sections)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ParamsError(f"{path}: {key}: {first['msg']} (found {first['input']!r})") from None
+
+
+def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str, path: Path) -> None:
+    for name, values in (overrides or {}).items():
+        if name not in sections:
+            raise ParamsError(f"{path}: {where}: unknown section {name!r}; known: {', '.join(sections)}")
+        sections[name].update(values or {})

@@ -1,0 +1,48 @@
+"""Where things are. Nothing here ever changes the working directory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(os.environ.get("FER_ROOT", Path(__file__).resolve().parent.parent)).resolve()
+"""The project folder. `FER_ROOT` points the same code at another project folder (the tests do)."""
+
+PARAMS_FILE = ROOT / "params.yaml"
+NOTEBOOKS_DIR = ROOT / "notebooks"
+PACKED_DIR = ROOT / "data" / "packed"
+SCRATCH_DIR = ROOT / "scratch"
+"""Where a notebook run by hand writes; the pipeline passes `ROOT` instead."""
+
+
+def get_raw_dir(dataset: str) -> Path:
+    """Return the folder with the downloaded files: `$FER_DATA_ROOT/<dataset>` or `data/raw/<dataset>`."""
+    return Path(os.environ.get("FER_DATA_ROOT", ROOT / "data" / "raw")) / dataset
+
+
+def get_packed_dir(dataset: str) -> Path:
+    """Return the folder that `prepare` writes for `dataset`."""
+    return PACKED_DIR / dataset
+
+
+@dataclass(frozen=True)
+class OutputDirs:
+    """The folders one run of the notebooks writes to."""
+
+    reports: Path
+    models: Path
+
+    @property
+    def metrics(self) -> Path:
+        """Folder of the metrics files, `<stage>.json`."""
+        return self.reports / "metrics"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures, `<stage>/<name>.png`: each stage owns its folder."""
+        return self.reports / "figures"
+
+
+def get_output_dirs(dataset: str, out_dir: str | Path | None = None) -> OutputDirs:
+    """Return the output folders for `dataset` under `out_dir` (default: `scratch/`)."""
+    base = Path(out_dir) if out_dir else SCRATCH_DIR
+    return OutputDirs(reports=base / "reports" / dataset, models=base / "models" / dataset)

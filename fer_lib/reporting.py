@@ -1,0 +1,264 @@
+"""What a notebook calls to show and to write its results; `execution` turns the notebook into a page.
+
+stage = start_stage("03_training", dataset, smoke, out_dir)
+stage.show_figure(fig, "loss_curves", "Loss by epoch.")
+stage.write_metrics({"val.accuracy": 0.65}, seed=stage.params.training.seed)
+stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.")
+"""
+
+import base64
+import html
+import io
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fer_lib.errors import FerError
+from fer_lib.files import write_atomically
+from fer_lib.params import Params, load_params
+from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.provenance import get_code_commit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fer_lib.packed import PackedDataset
+
+PIXELS_PER_INCH = 144
+SHOWN_PIXELS_PER_INCH = 96
+"""A figure of 8 inches is drawn 1152 pixels wide and shown 768 wide, so it is sharp on dense screens."""
+
+PROVENANCE_KEYS = ("data_hash", "dataset", "device", "git_commit", "seed", "wall_seconds")
+
+
+@dataclass
+class Stage:
+    """One run of one notebook on one data set: its parameters, its data, and where its results go."""
+
+    notebook: str
+    dataset: str
+    params: Params
+    dirs: OutputDirs
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        """The notebook's name without its number: `training` for `03_training`."""
+        return get_stage_name(self.notebook)
+
+    @cached_property
+    def data(self) -> "PackedDataset":
+        """The packed faces, opened when first asked for."""
+        from fer_lib.packed import load_packed
+
+        return load_packed(self.dataset)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The stage's metrics as they stand in its file. Raises FerError before `write_metrics`."""
+        return read_metrics(self.dirs, self.name)
+
+    def show_figure(self, fig: "Figure", name: str, caption: str) -> None:
+        """Save `fig` to `figures/<stage>/<name>.png`, show it with its caption, and close it.
+
+        `caption` is plain text; it is also what a screen reader says in place of the picture. The first
+        figure of a notebook is its thumbnail on the index page.
+        """
+        import matplotlib.pyplot as plt
+
+        content, (width, height) = _render_png(fig)
+        plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
+        write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
+        data = base64.b64encode(content).decode()
+        text = html.escape(caption)
+        _display_html(
+            f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
+            f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+    def show_table(self, df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> None:
+        """Show `df` as a table; `formats` maps a column to a format such as `.1%`.
+
+        Without one, integers get thousands separators and floats three decimals. The index heads the rows
+        unless it only counts them.
+        """
+        _display_html(build_table(df, caption, formats))
+
+    def show_text(self, markdown: str) -> None:
+        """Show generated prose."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(markdown))
+
+    def show_finding(self, markdown: str) -> None:
+        """Show the notebook's conclusion and keep it for the index page, in `findings/<stage>.md`.
+
+        Its numbers come from `metrics`, never from a keyboard.
+        """
+        write_atomically(self.dirs.reports / "findings" / f"{self.name}.md", f"{markdown.strip()}\n".encode())
+        self.show_text(f'<div class="finding">\n\n{markdown.strip()}\n\n</div>')
+
+    def write_table(self, df: pd.DataFrame, name: str) -> None:
+        """Write `df` to `<name>.csv` next to the report, floats with six significant digits."""
+        content = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_atomically(self.dirs.reports / f"{name}.csv", content.encode())
+
+    def write_metrics(self, values: dict[str, Any], seed: int) -> None:
+        """Write `metrics/<stage>.json`: `values` under flat dotted keys, and where they come from.
+
+        A value is a finite number or a string; anything else raises FerError naming its key. Floats keep
+        six significant digits. A file that differs only in `wall_seconds` is left as it is, so that a rerun
+        which reproduces every number changes nothing in Git.
+        """
+        content = {key: _clean_value(key, value) for key, value in values.items()}
+        content |= {
+            "data_hash": self.data.data_hash,
+            "dataset": self.dataset,
+            "device": _get_device(),
+            "git_commit": get_code_commit(),
+            "seed": seed,
+            "wall_seconds": round(time.monotonic() - self.started, 1),
+        }
+        path = self.dirs.metrics / f"{self.name}.json"
+        if _differs(path, content):
+            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+            write_atomically(path, f"{text}\n".encode())
+
+    def format_interval(self, key: str, spec: str = ".3f") -> str:
+        """Return a metric with its 95 % interval, as `0.652 [0.637, 0.668]`."""
+        return format_interval(self.metrics, key, spec)
+
+
+def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str | None = None) -> Stage:
+    """Return the stage of `notebook` (`03_training`). Without `out_dir` it writes to `scratch/`.
+
+    Raises ParamsError when `params.yaml` does not fit.
+    """
+    return Stage(notebook, dataset, load_params(dataset, smoke=smoke), get_output_dirs(dataset, out_dir))
+
+
+def get_stage_name(notebook: str) -> str:
+    """Return the notebook's name without its number: `training` for `03_training`."""
+    return notebook.split("_", 1)[1]
+
+
+def read_metrics(dirs: OutputDirs, name: str) -> dict[str, Any]:
+    """Return the metrics that stage `name` wrote. Raises FerError when it has not run."""
+    path = dirs.metrics / f"{name}.json"
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FerError(f"{path}: not found; run the notebook of stage {name!r} first") from None
+
+
+def format_interval(metrics: dict[str, Any], key: str, spec: str = ".3f") -> str:
+    """Return `metrics[key]` with its 95 % interval, as `0.652 [0.637, 0.668]`."""
+    value, low, high = (format(metrics[name], spec) for name in (key, f"{key}_lo", f"{key}_hi"))
+    return f"{value} [{low}, {high}]"
+
+
+def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> str:
+    """Return `df` as an HTML table that scrolls within the page when it is too wide."""
+    counts_rows = isinstance(df.index, pd.RangeIndex) and df.index.name is None
+    shown = df if counts_rows else df.rename_axis(index=lambda name: name or "").reset_index()
+    unknown = set(formats or {}) - set(shown.columns)
+    if unknown:
+        raise FerError(f"table {caption!r}: a format for {min(unknown)!r}, which is no column")
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
+    head = "".join(
+        f'<th scope="col"{_align(is_number)}>{html.escape(str(name))}</th>'
+        for name, is_number in zip(shown.columns, numeric, strict=True)
+    )
+    specs = [(formats or {}).get(name, "") for name in shown.columns]
+    rows = []
+    for values in shown.itertuples(index=False, name=None):
+        cells = [
+            _build_cell(value, spec, is_number, is_head=position == 0 and not counts_rows)
+            for position, (value, spec, is_number) in enumerate(zip(values, specs, numeric, strict=True))
+        ]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    text = html.escape(caption)
+    return (
+        f'<div class="table" role="region" aria-label="{text}" tabindex="0" style="overflow-x: auto"><table>'
+        f"<caption>{text}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _build_cell(value: Any, spec: str, is_number: bool, is_head: bool) -> str:
+    tag, scope = ("th", ' scope="row"') if is_head else ("td", "")
+    return f"<{tag}{scope}{_align(is_number)}>{html.escape(_format_value(value, spec))}</{tag}>"
+
+
+def _align(is_number: bool) -> str:
+    return ' class="number" style="text-align: right"' if is_number else ' style="text-align: left"'
+
+
+def _format_value(value: Any, spec: str) -> str:
+    if pd.isna(value):
+        return "–"
+    if spec:
+        return format(value, spec)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:,.3f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _render_png(fig: "Figure") -> tuple[bytes, tuple[int, int]]:
+    """Return the figure as a palette PNG, the same bytes on every run, and its size as shown."""
+    drawn = io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
+    # Matplotlib stamps its version into the file; Pillow writes pixels only. Charts use few colours, so a
+    # palette costs nothing to the eye and two thirds of the size.
+    image = Image.open(drawn).convert("RGB").quantize(colors=256, dither=Image.Dither.NONE)
+    packed = io.BytesIO()
+    image.save(packed, format="png", optimize=True)
+    width, height = (round(side * SHOWN_PIXELS_PER_INCH / PIXELS_PER_INCH) for side in image.size)
+    return packed.getvalue(), (width, height)
+
+
+def _display_html(content: str) -> None:
+    from IPython.display import HTML, display
+
+    display(HTML(content))
+
+
+def _clean_value(key: str, value: Any) -> int | float | str:
+    if key in PROVENANCE_KEYS:
+        raise FerError(f"metrics: {key!r} is written by write_metrics itself; leave it out or rename it")
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, bool) or not isinstance(plain, int | float | str):
+        found = type(plain).__name__
+        raise FerError(
+            f"metrics: {key}: expected a number or a string under a flat dotted key, found {found}"
+        )
+    if isinstance(plain, float):
+        if not math.isfinite(plain):
+            raise FerError(f"metrics: {key}: expected a finite number, found {plain}; leave the key out")
+        return float(f"{plain:.6g}")
+    return plain
+
+
+def _get_device() -> str:
+    # A stage that never imported torch ran on the CPU; importing it here only to ask would take seconds.
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
+
+
+def _differs(path: Path, content: dict[str, Any]) -> bool:
+    try:
+        written = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return True
+    return {**written, "wall_seconds": None} != {**content, "wall_seconds": None}

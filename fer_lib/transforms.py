@@ -1,0 +1,116 @@
+"""The only preprocessing there is: training, evaluation, notebooks and the app all build it here.
+
+albumentations stays behind this module, so that it can be replaced in one place.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask a server for its newest version
+import albumentations as A  # noqa: N812  (its own convention)
+
+from fer_lib.params import AugmentationParams
+
+AUGMENTATIONS = {
+    "rotation": ("rotation_degrees",),
+    "scale": ("scale",),
+    "shift": ("shift",),
+    "flip": ("flip_probability",),
+    "brightness": ("brightness",),
+    "contrast": ("contrast",),
+}
+"""Each random transform by name, with the parameters that turn it on."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model expects of its input; stored in its checkpoint.
+
+    image_size: side in pixels.   mean, std: of RGB values in 0..1, subtracted and divided by.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Return the object that `to_dict` described."""
+        return cls(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
+
+
+class Transform:
+    """Face to network input: resize, augment (training only), to RGB, normalise."""
+
+    def __init__(self, preprocessing: Preprocessing, random_transforms: list[A.BasicTransform]):
+        size = preprocessing.image_size
+        # Linear up, area down: a 48-pixel face is enlarged smoothly, a large crop does not alias.
+        resize = A.Resize(size, size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
+        self._compose = A.Compose([resize, *random_transforms])
+        self._mean = torch.tensor(preprocessing.mean).mul(255)[:, None, None]
+        self._std = torch.tensor(preprocessing.std).mul(255)[:, None, None]
+
+    def augment(self, image: np.ndarray, seed: int | None = None) -> np.ndarray:
+        """Return the resized and augmented face, uint8 (S, S, 3) RGB.
+
+        image: uint8, (H, W) grey or (H, W, 3) RGB. The same `seed` always gives the same result,
+        whichever process computes it; an evaluation transform draws nothing and needs none.
+        """
+        if seed is not None:
+            self._compose.set_random_seed(seed)
+        changed = self._compose(image=image)["image"]
+        return cv2.cvtColor(changed, cv2.COLOR_GRAY2RGB) if changed.ndim == 2 else changed
+
+    def normalise(self, image: np.ndarray) -> torch.Tensor:
+        """Return the network input, float32 (3, S, S), of a uint8 (S, S, 3) RGB face."""
+        return torch.from_numpy(image).permute(2, 0, 1).float().sub_(self._mean).div_(self._std)
+
+    def __call__(self, image: np.ndarray, seed: int | None = None) -> torch.Tensor:
+        """Return `normalise(augment(image, seed))`."""
+        return self.normalise(self.augment(image, seed))
+
+
+def build_eval_transform(preprocessing: Preprocessing) -> Transform:
+    """Return the deterministic transform used for validation, test and prediction."""
+    return Transform(preprocessing, [])
+
+
+def build_train_transform(preprocessing: Preprocessing, augmentation: AugmentationParams) -> Transform:
+    """Return the training transform; a range of 0 leaves its transform out."""
+    return Transform(preprocessing, _list_random_transforms(augmentation))
+
+
+def isolate_augmentation(augmentation: AugmentationParams, name: str) -> AugmentationParams:
+    """Return `augmentation` with every transform but `name` turned off."""
+    off = {key: 0.0 for other, keys in AUGMENTATIONS.items() if other != name for key in keys}
+    return augmentation.model_copy(update=off)
+
+
+def _list_random_transforms(augmentation: AugmentationParams) -> list[A.BasicTransform]:
+    transforms: list[A.BasicTransform] = []
+    if augmentation.rotation_degrees or augmentation.scale or augmentation.shift:
+        # One warp for the three: every further interpolation would blur the face.
+        affine = A.Affine(
+            rotate=(-augmentation.rotation_degrees, augmentation.rotation_degrees),
+            scale=(1 - augmentation.scale, 1 + augmentation.scale),
+            keep_ratio=True,
+            translate_percent=(-augmentation.shift, augmentation.shift),
+            border_mode=cv2.BORDER_REPLICATE,  # faces fill their frame; black corners would be a cue
+            p=1.0,
+        )
+        transforms.append(affine)
+    if augmentation.flip_probability:
+        transforms.append(A.HorizontalFlip(p=augmentation.flip_probability))
+    if augmentation.brightness or augmentation.contrast:
+        light = A.RandomBrightnessContrast(augmentation.brightness, augmentation.contrast, p=1.0)
+        transforms.append(light)
+    return transforms
