@@ -112,3 +112,9 @@ def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDat
                 f"found {n_rows}; {repair}"
             )
     return PackedDataset(faces=faces, index=index, meta=meta, packed_regions=regions)
+
+
+def load_dropped(dataset: str, packed_dir: str | Path | None = None) -> pd.DataFrame:
+    """Return the rows that could not be read and were dropped: the columns source and reason."""
+    folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
+    return pd.read_csv(folder / DROPPED_FILE)

@@ -41,6 +41,11 @@ class OutputDirs:
         """Folder of the figures, `<stage>/<name>.png`: each stage owns its folder."""
         return self.reports / "figures"
 
+    @property
+    def training_state(self) -> Path:
+        """Folder where an interrupted training finds itself again; no output of the pipeline."""
+        return self.models.parent / ".state" / self.models.name
+
 
 def get_output_dirs(dataset: str, out_dir: str | Path | None = None) -> OutputDirs:
     """Return the output folders for `dataset` under `out_dir` (default: `scratch/`)."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import operator
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,17 +113,18 @@ def _swap_in(new: Path, out_dir: Path) -> None:
 
 def _clean_up_after_killed_runs(out_dir: Path) -> None:
     """Remove what runs that are no longer alive left behind; restore a version caught between two renames."""
-    for path in out_dir.parent.glob(f".{out_dir.name}.*-*"):
-        kind, pid = path.name.rsplit(".", 1)[-1].split("-")
-        if _is_other_process(int(pid)):
+    for path in sorted(out_dir.parent.glob(f".{out_dir.name}.*")):
+        left_over = re.fullmatch(r"\.(new|old)-(\d+)", path.name.removeprefix(f".{out_dir.name}"))
+        if left_over is None or _is_other_process(int(left_over[2])):
             continue
-        if kind == "old" and not out_dir.exists():
+        if left_over[1] == "old" and not out_dir.exists():
             path.rename(out_dir)
         else:
             shutil.rmtree(path)
 
 
 def _is_other_process(pid: int) -> bool:
+    """Tell whether `pid` is alive and not this process."""
     if pid == os.getpid():
         return False
     try:

@@ -63,6 +63,11 @@ class Stage:
         return load_packed(self.dataset)
 
     @property
+    def may_show_faces(self) -> bool:
+        """Whether single faces may stand in the report: drawn ones may, those of real people never."""
+        return self.data.meta["layout"] == "demo"
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The stage's metrics as they stand in its file. Raises FerError before `write_metrics`."""
         return read_metrics(self.dirs, self.name)
@@ -113,12 +118,13 @@ class Stage:
         content = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_atomically(self.dirs.reports / f"{name}.csv", content.encode())
 
-    def write_metrics(self, values: dict[str, Any], seed: int) -> None:
+    def write_metrics(self, values: dict[str, Any], seed: int, wall_seconds: float | None = None) -> None:
         """Write `metrics/<stage>.json`: `values` under flat dotted keys, and where they come from.
 
         A value is a finite number or a string; anything else raises FerError naming its key. Floats keep
-        six significant digits. A file that differs only in `wall_seconds` is left as it is, so that a rerun
-        which reproduces every number changes nothing in Git.
+        six significant digits. `wall_seconds` is the time since the stage started, unless the work began in
+        an earlier process. A file that differs only in it is left as it is, so that a rerun which reproduces
+        every number changes nothing in Git.
         """
         content = {key: _clean_value(key, value) for key, value in values.items()}
         content |= {
@@ -127,7 +133,7 @@ class Stage:
             "device": _get_device(),
             "git_commit": get_code_commit(),
             "seed": seed,
-            "wall_seconds": round(time.monotonic() - self.started, 1),
+            "wall_seconds": round(wall_seconds or time.monotonic() - self.started, 1),
         }
         path = self.dirs.metrics / f"{self.name}.json"
         if _differs(path, content):
@@ -189,8 +195,9 @@ def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None =
         rows.append(f"<tr>{''.join(cells)}</tr>")
     text = html.escape(caption)
     return (
-        f'<div class="table" role="region" aria-label="{text}" tabindex="0" style="overflow-x: auto"><table>'
-        f"<caption>{text}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<figure class="table"><figcaption>{text}</figcaption>'
+        f'<div role="region" aria-label="{text}" tabindex="0" style="overflow-x: auto"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
 
 

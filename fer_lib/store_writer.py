@@ -75,9 +75,7 @@ class StoreWriter:
         """Complete the files and return what `meta.json` says about them. Raises DataError without faces."""
         n_faces = self._faces.n_rows
         if n_faces == 0:
-            raise DataError(
-                f"expected faces, found none that can be read and {self._n_dropped} bad rows; see data/README.md"
-            )
+            raise DataError(f"expected faces, found none and {self._n_dropped} bad rows; see data/README.md")
         self._files.close()
         return {
             "emotions": list(self._emotions),

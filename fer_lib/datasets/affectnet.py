@@ -3,7 +3,7 @@
 Looked for in this order; the first one found is read and named in `layout`:
 
 1. `lists`: `training.csv` and `validation.csv`, in the raw folder or in `Manually_Annotated_file_lists/`;
-   the full images under `Manually_Annotated_Images/` (perhaps in `Manually_Annotated/`), or in the raw folder;
+   the full images under `Manually_Annotated_Images/` (also inside `Manually_Annotated/`) or beside;
 2. `annotations`: `train_set/` and `val_set/`, each with `images/<id>.jpg` and
    `annotations/<id>_exp.npy`, `_val.npy`, `_aro.npy`.
 

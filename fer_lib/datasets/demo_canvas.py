@@ -1,5 +1,6 @@
 """The map a face is painted on: colour, relief and occlusion over the front of the head, not yet posed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,14 +10,34 @@ import numpy as np
 MAP_ORIGIN = (-1.0, -1.2)
 MAP_EXTENT = (2.0, 2.6)
 _FIXED_POINT_BITS = 4
+_ONE = 2**_FIXED_POINT_BITS
+_ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 
-def spline(points: np.ndarray, n: int = 25) -> np.ndarray:
-    """Return a Bézier-like smooth curve (n, 2) through three points: a quadratic through start, mid and end."""
-    start, mid, end = np.asarray(points, float)
-    control = 2 * mid - (start + end) / 2
-    t = np.linspace(0, 1, n)[:, None]
-    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+def spline(points: Sequence, n: int = 25) -> np.ndarray:
+    """Return the parabola (n, 2) through a start, a middle and an end."""
+    return _weigh_parabola(n) @ np.asarray(points, float)
+
+
+@lru_cache
+def _weigh_parabola(n: int) -> np.ndarray:
+    t = np.linspace(0, 1, n)
+    return np.stack([(1 - t) * (1 - 2 * t), 4 * t * (1 - t), t * (2 * t - 1)], axis=1)
+
+
+def shift(points: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """Return points (2,) or (n, 2) moved by (dx, dy)."""
+    return points + np.array((dx, dy))
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> np.ndarray:
+    """Return an ellipse as a polygon (24, 2); tilt in degrees, clockwise."""
+    points = _CIRCLE * (rx, ry)
+    if tilt:
+        c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
+        points = points @ np.array([[c, s], [-s, c]])
+    return shift(points, x, y)
 
 
 @lru_cache(maxsize=4)
@@ -44,6 +65,15 @@ def sample_noise(kind: str, columns: np.ndarray, rows: np.ndarray) -> np.ndarray
     )
 
 
+@lru_cache(maxsize=16)
+def build_noise_field(
+    kind: str, shape: tuple[int, int], columns_per_pixel: float, rows_per_pixel: float
+) -> np.ndarray:
+    """Return noise over a map, float32 `shape`, at a given number of texture pixels per map pixel."""
+    rows, columns = np.indices(shape, np.float32)
+    return sample_noise(kind, columns * columns_per_pixel, rows * rows_per_pixel)
+
+
 @dataclass(frozen=True)
 class Stamp:
     """A shape to paint with: a window (rows, columns) of the map and the coverage 0..1 within it, float32."""
@@ -60,7 +90,7 @@ class FaceMap:
     Shapes are given as polygons (n, 2) in head coordinates.
     """
 
-    def __init__(self, ppu: float, skin: np.ndarray):
+    def __init__(self, ppu: float, skin: np.ndarray, gloss: float):
         self.ppu = ppu
         width, height = (round(extent * ppu) for extent in MAP_EXTENT)
         self.shape = (height, width)
@@ -68,7 +98,7 @@ class FaceMap:
         self.albedo[:] = skin
         self.height = np.zeros(self.shape, np.float32)
         self.occlusion = np.ones(self.shape, np.float32)
-        self.gloss = np.full(self.shape, 0.05, np.float32)
+        self.gloss = np.full(self.shape, gloss, np.float32)
         self.x = ((np.arange(width) + 0.5) / ppu + MAP_ORIGIN[0]).astype(np.float32)
         self.y = ((np.arange(height) + 0.5) / ppu + MAP_ORIGIN[1]).astype(np.float32)
 
@@ -76,7 +106,7 @@ class FaceMap:
         """Return a Gaussian of height 1, (h, w)."""
         along_x = np.exp(-0.5 * ((self.x - x) / sx) ** 2)
         along_y = np.exp(-0.5 * ((self.y - y) / sy) ** 2)
-        return np.outer(along_y, along_x)
+        return np.outer(along_y.astype(np.float32), along_x.astype(np.float32))
 
     def fill(self, polygons: list[np.ndarray], soft: float = 0.0, within: Stamp | None = None) -> Stamp:
         """Return the stamp of filled polygons, blurred by `soft` head units and clipped to `within`."""
@@ -112,21 +142,22 @@ class FaceMap:
         area += (gloss - area) * stamp.coverage
 
     def _open_window(self, polygons: list[np.ndarray], reach: float, within: Stamp | None):
-        """Return a window around the polygons, an empty mask for it, and the polygons in its fixed-point pixels."""
+        """Return a window around the polygons, an empty mask, and the polygons in its fixed-point pixels."""
+        fixed = [((p - MAP_ORIGIN) * (self.ppu * _ONE) - _ONE / 2).astype(np.int32) for p in polygons]
         if within is None:
-            points = (np.concatenate(polygons) - MAP_ORIGIN) * self.ppu
-            pad = reach * self.ppu + 2
-            x0, y0 = np.clip(points.min(0) - pad, 0, np.array(self.shape[::-1]) - 1).astype(int)
-            x1, y1 = np.clip(points.max(0) + pad, (x0 + 1, y0 + 1), self.shape[::-1]).astype(int)
-            window = (slice(y0, y1), slice(x0, x1))
+            points = fixed[0] if len(fixed) == 1 else np.concatenate(fixed)
+            pad = int(reach * self.ppu) + 2
+            height, width = self.shape
+            x, y, w, h = cv2.boundingRect(points)
+            x0, x1 = max(x // _ONE - pad, 0), min((x + w) // _ONE + pad, width)
+            y0, y1 = max(y // _ONE - pad, 0), min((y + h) // _ONE + pad, height)
+            window = (slice(min(y0, height - 1), max(y1, 1)), slice(min(x0, width - 1), max(x1, 1)))
         else:
             window = within.window
         rows, columns = window
         mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-        origin = np.array((columns.start, rows.start)) + 0.5  # pixel centres lie at half pixels
-        to_fixed = 2**_FIXED_POINT_BITS
-        local = [np.round(((p - MAP_ORIGIN) * self.ppu - origin) * to_fixed).astype(np.int32) for p in polygons]
-        return window, mask, local
+        origin = np.array((columns.start, rows.start), np.int32) * _ONE
+        return window, mask, [p - origin for p in fixed]
 
     def _finish(self, window, mask: np.ndarray, soft: float, within: Stamp | None) -> Stamp:
         if soft * self.ppu > 0.3:

@@ -6,6 +6,7 @@ Action units (AU) and the prototype of each emotion follow Ekman & Friesen, Faci
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,9 @@ COMPANIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
 # Training split of FER2013 (Goodfellow et al. 2013), in the order of EMOTIONS_7.
 FER2013_TRAIN_COUNTS = (3995, 436, 4097, 7215, 4830, 3171, 4965)
 
+# A split is a range of identity ids; its share of the ids is its share of the faces.
+SPLIT_IDENTITIES = {"train": range(400), "val": range(400, 450), "test": range(450, 500)}
 N_IDENTITIES = 500
-N_TRAIN_IDENTITIES, N_VAL_IDENTITIES = 400, 50
 N_SKIN_TONES = 10
 
 HAIR_STYLES = ("bald", "buzz", "short", "quiff", "curly", "afro", "fringe", "bob", "long", "bun", "headscarf")
@@ -68,7 +70,7 @@ _STYLE_WEIGHTS_MASCULINE = (0.13, 0.17, 0.3, 0.2, 0.1, 0.06, 0.02, 0.01, 0.01, 0
 _BEARD_WEIGHTS = (0.5, 0.25, 0.08, 0.17)
 
 # Roberts' R2 sequence: two additive recurrences that fill the unit square evenly (g is the plastic number).
-# Class and identity of face i come from it, so that even a small set keeps its class and split proportions.
+# Class and split of face i come from it, so that even a small set keeps its class and split proportions.
 _PLASTIC = 1.32471795724474602596
 _R2_STEPS = np.array([1 / _PLASTIC, 1 / _PLASTIC**2])
 
@@ -149,10 +151,8 @@ class FaceFactors:
 
 
 def get_split(identity_id: int) -> str:
-    """Return the split an identity belongs to: 400 train, 50 val, 50 test."""
-    if identity_id < N_TRAIN_IDENTITIES:
-        return "train"
-    return "val" if identity_id < N_TRAIN_IDENTITIES + N_VAL_IDENTITIES else "test"
+    """Return the split an identity belongs to."""
+    return next(split for split, members in SPLIT_IDENTITIES.items() if identity_id in members)
 
 
 def build_prototype(emotion: str, intensity: float = 1.0) -> dict[str, float]:
@@ -160,6 +160,7 @@ def build_prototype(emotion: str, intensity: float = 1.0) -> dict[str, float]:
     return dict.fromkeys(PROTOTYPES[emotion], intensity)
 
 
+@lru_cache(maxsize=N_IDENTITIES)
 def sample_identity(seed: int, identity_id: int) -> Identity:
     """Return the person with this id; depends on (seed, identity_id) and nothing else."""
     # A third number keeps this stream apart from that of face number `identity_id`.
@@ -218,10 +219,12 @@ def sample_factors(seed: int, i: int) -> FaceFactors:
     """Return the factors of face `i` of the set drawn from `seed`; depends on these two numbers only."""
     rng = np.random.default_rng([seed, i])
     start = np.random.default_rng(seed).random(2)
-    u_class, u_identity = (start + i * _R2_STEPS) % 1.0
+    u_class, u_split = (start + i * _R2_STEPS) % 1.0
     cumulative = np.cumsum(FER2013_TRAIN_COUNTS) / sum(FER2013_TRAIN_COUNTS)
     emotion = EMOTIONS_7[int(np.searchsorted(cumulative, u_class, side="right"))]
-    identity = sample_identity(seed, int(u_identity * N_IDENTITIES))
+    # Within a split identities are drawn at random: an even sequence would tie tones to classes.
+    members = SPLIT_IDENTITIES[get_split(int(u_split * N_IDENTITIES))]
+    identity = sample_identity(seed, int(rng.integers(members.start, members.stop)))
 
     def vary(sigma: float, limit: float) -> float:
         return float(np.clip(sigma * rng.standard_normal(), -limit, limit))
@@ -241,8 +244,8 @@ def sample_factors(seed: int, i: int) -> FaceFactors:
         light_strength=float(rng.uniform(0.65, 1.15)),
         glasses=str(rng.choice(GLASSES, p=(0.84, 0.14, 0.02))),
         mask=bool(rng.random() < 0.02),
-        blur_sigma=float(rng.uniform(0.5, 1.3)) if rng.random() < 0.3 else 0.0,
-        noise_sigma=float(rng.uniform(0.0, 0.03)),
+        blur_sigma=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.25 else 0.0,
+        noise_sigma=float(rng.uniform(0.0, 0.02)),
         scale=1 + vary(0.035, 0.08),
         shift_x=vary(0.015, 0.04),
         shift_y=vary(0.015, 0.04),
@@ -251,7 +254,7 @@ def sample_factors(seed: int, i: int) -> FaceFactors:
 
 
 def _sample_aus(rng: np.random.Generator, emotion: str) -> dict[str, float]:
-    """Sample intensities around the prototype: some faces are faint, some lack a unit, some carry a stray one.
+    """Sample intensities around the prototype; some faces are faint, some lack a unit or carry a stray one.
 
     This keeps the confusions that people show too: fear with surprise, sadness with neutral.
     """

@@ -7,25 +7,33 @@ from fer_lib.datasets.demo_anatomy import REGIONS, Anatomy, build_anatomy, get_a
 from fer_lib.datasets.demo_canvas import MAP_ORIGIN, FaceMap
 from fer_lib.datasets.demo_factors import FaceFactors
 from fer_lib.datasets.demo_features import MONK_TONES, paint_face
-from fer_lib.datasets.demo_hair import Hair, build_hair
+from fer_lib.datasets.demo_hair import build_hair
 from fer_lib.datasets.demo_mouth import paint_mouth
 from fer_lib.datasets.demo_surface import (
+    MATTE_WRAP,
     SKIN_WRAP,
     Camera,
     Hits,
     Light,
     Relief,
+    blend,
     build_light,
     build_profile,
     build_rotation,
     cast_rays,
     normalise,
+    rasterise,
     shade,
 )
 from fer_lib.datasets.demo_wear import draw_glasses, paint_medical_mask
 
 _SUPERSAMPLING = 2
 _HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the picture's side spans
+# A camera exposes a portrait for its face: from tone 6 on each step of the Monk scale gets more light.
+_EXPOSURE, _EXPOSURE_PER_DARK_TONE, _LAST_LIGHT_TONE = 0.9, 0.22, 5
+_NECK_ROOT = np.array((0, 0.75, -0.3))
+_SHOULDER_Y, _SHOULDER_HALF = 1.12, 1.5
+_SKIN_GLOSS = 0.05
 _MAP_DETAIL = 1.15  # map pixels per canvas pixel
 
 
@@ -37,15 +45,17 @@ def draw_face(factors: FaceFactors, size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     side = size * _SUPERSAMPLING
     camera = _build_camera(factors, side)
+    skin = MONK_TONES[factors.identity.skin_tone - 1]
     anatomy = build_anatomy(factors.identity, factors.aus, factors.asymmetry)
-    face = FaceMap(camera.ppu * _MAP_DETAIL, MONK_TONES[factors.identity.skin_tone - 1])
+    face = FaceMap(side / _HEAD_UNITS_ACROSS * _MAP_DETAIL, skin, _SKIN_GLOSS)
     paint_face(face, factors, anatomy)
     paint_mouth(face, factors.identity, anatomy)
     if factors.mask:
         paint_medical_mask(face, anatomy)
     relief = Relief(cv2.GaussianBlur(face.height, (0, 0), 0.03 * face.ppu), face.ppu, MAP_ORIGIN)
     head = cast_rays(camera, build_profile(anatomy.outline, anatomy.depth), relief)
-    light = build_light(factors.light_azimuth, factors.light_elevation, factors.light_strength)
+    exposure = _EXPOSURE + _EXPOSURE_PER_DARK_TONE * max(0, factors.identity.skin_tone - _LAST_LIGHT_TONE)
+    light = build_light(factors.light_azimuth, factors.light_elevation, factors.light_strength * exposure)
     canvas = _compose(factors, camera, anatomy, face, head, light)
     image = _develop(canvas, factors, size)
     regions = _project_regions(factors.emotion, face, head, size)
@@ -69,39 +79,34 @@ def _compose(
     hair = build_hair(factors.identity, anatomy, camera, head_light)
     canvas = _draw_backdrop(camera.side, rng)
     if hair is not None:
-        _over(canvas, hair.back_colour, hair.back)
+        blend(canvas, hair.back_colour, hair.back)
     _draw_body(canvas, factors, camera, anatomy, light, skin, rng)
     far, near = (-1, 1) if factors.yaw < 0 else (1, -1)
     _draw_ear(canvas, far, camera, anatomy, light, skin)
-    _over(canvas, _shade_head(face, head, camera, head_light), head.alpha)
+    blend(canvas, _shade_head(face, head, camera, head_light), head.alpha)
     if abs(factors.yaw) > 4:
         _draw_ear(canvas, near, camera, anatomy, light, skin)
-    if hair is not None:
-        _over(canvas, hair.colour, hair.front)
     if factors.glasses != "none":
         draw_glasses(canvas, factors, camera, anatomy)
+    if hair is not None:
+        blend(canvas, hair.colour, hair.front)
     return canvas
-
-
-def _over(canvas: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
-    """Blend a colour, (3,) or (side, side, 3), over the canvas."""
-    canvas += (colour - canvas) * coverage[..., None]
 
 
 def _shade_head(face: FaceMap, head: Hits, camera: Camera, light: Light) -> np.ndarray:
     slope_x = cv2.Sobel(face.height, cv2.CV_32F, 1, 0, scale=face.ppu / 8)
     slope_y = cv2.Sobel(face.height, cv2.CV_32F, 0, 1, scale=face.ppu / 8)
     columns, rows = _map_pixels(face, head)
-    surface = cv2.remap(
-        cv2.merge([face.albedo, face.occlusion]), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    layers = cv2.merge([face.albedo, face.occlusion])
+    *albedo, occlusion = cv2.split(
+        cv2.remap(layers, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
     )
-    detail = cv2.remap(cv2.merge([slope_x, slope_y, face.gloss]), columns, rows, cv2.INTER_LINEAR)
+    layers = cv2.merge([slope_x, slope_y, face.gloss])
+    slope_x, slope_y, gloss = cv2.split(cv2.remap(layers, columns, rows, cv2.INTER_LINEAR))
     front = np.maximum(head.gz, 0)
-    normal = normalise(head.gx - front * detail[..., 0], head.gy - front * detail[..., 1], head.gz)
+    normal = normalise(head.gx - front * slope_x, head.gy - front * slope_y, head.gz)
     view = camera.rotation[2].astype(np.float32)
-    return shade(
-        surface[..., :3], normal, light, view, SKIN_WRAP, occlusion=surface[..., 3], gloss=detail[..., 2]
-    )
+    return shade(albedo, normal, light, view, SKIN_WRAP, occlusion, gloss)
 
 
 def _map_pixels(face: FaceMap, head: Hits) -> tuple[np.ndarray, np.ndarray]:
@@ -112,58 +117,81 @@ def _map_pixels(face: FaceMap, head: Hits) -> tuple[np.ndarray, np.ndarray]:
 def _draw_backdrop(side: int, rng: np.random.Generator) -> np.ndarray:
     """Return a blurred wall: a muted colour that fades along a random direction, with a soft glow."""
     hue = rng.uniform(0, 2 * np.pi)
-    value, chroma = rng.uniform(0.12, 0.6), rng.uniform(0.0, 0.3)
+    value, chroma = rng.uniform(0.06, 0.45), rng.uniform(0.0, 0.3)
     tint = 1 + chroma * np.cos(hue - np.array((0, 2.1, 4.2)))
     ramp = np.linspace(-1, 1, side, dtype=np.float32)
     angle = rng.uniform(0, 2 * np.pi)
-    fade = 1 + 0.3 * (np.cos(angle) * ramp[None, :] + np.sin(angle) * ramp[:, None])
-    gx, gy = rng.uniform(-0.8, 0.8, 2)
+    slope_x, slope_y = 0.3 * float(np.cos(angle)), 0.3 * float(np.sin(angle))
+    fade = 1 + slope_x * ramp[None, :] + slope_y * ramp[:, None]
+    gx, gy = rng.uniform(-0.8, 0.8, 2).tolist()
     glow = np.outer(np.exp(-((ramp - gy) ** 2) * 2), np.exp(-((ramp - gx) ** 2) * 2))
-    return ((fade + 0.35 * glow)[..., None] * (value * tint).astype(np.float32)).astype(np.float32)
+    return (fade + 0.35 * glow)[..., None] * (value * tint).astype(np.float32)
 
 
-def _draw_body(canvas, factors, camera, anatomy, light, skin, rng) -> None:
-    """Draw neck and shoulders as upright cylinders below the head, which they do not follow in pitch and yaw."""
+def _draw_body(
+    canvas: np.ndarray,
+    factors: FaceFactors,
+    camera: Camera,
+    anatomy: Anatomy,
+    light: Light,
+    skin: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Draw neck and shoulders as upright cylinders; they do not follow the head in yaw and pitch."""
     sx, sy = camera.make_grid()
-    (root_x, root_y), = (camera.project(np.array((0, 0.75, -0.3))) - camera.centre) / camera.ppu
-    half = 0.34 + 0.1 * factors.identity.masculinity
-    lean = root_x * np.clip(1 - (sy - root_y) * 0.6, 0, 1)
-    across = (sx - lean) / (half + 0.35 * np.clip(sy - root_y - 0.3, 0, 1) ** 2)
-    coverage = np.clip((1 - np.abs(across)) * half * camera.ppu + 0.5, 0, 1) * (sy > root_y - 0.3)
-    jaw = anatomy.outline[-1, 1]
-    (_, jaw_y), = (camera.project(np.array((0, jaw, 0.3))) - camera.centre) / camera.ppu
-    shadow = 0.45 + 0.55 * np.clip((sy - jaw_y) / 0.4 + 0.25 * across**2, 0, 1)
-    _over(canvas, _shade_cylinder(skin, across, light, shadow, SKIN_WRAP), coverage)
+    # Plain floats from here on: a NumPy double would turn every float32 array into a double one.
+    root_x, root_y = ((camera.project(_NECK_ROOT) - camera.centre) / camera.ppu)[0].tolist()
+    under_chin = np.array((0, anatomy.outline[-1, 1], 0.3))
+    jaw_y = ((camera.project(under_chin) - camera.centre) / camera.ppu)[0].tolist()[1]
+    half = 0.29 + 0.1 * factors.identity.masculinity
+    from_axis = sx - root_x * np.clip(1 - (sy - root_y) * 0.6, 0, 1)
 
-    slope = sy - (1.17 + 0.22 * np.maximum(np.abs(sx - lean) - half, 0) - 0.15 * np.clip(half + 0.1 - np.abs(sx - lean), -0.2, 0))
-    neckline = slope - 0.2 * np.sqrt(np.clip(1 - ((sx - lean) / (half + 0.08)) ** 2, 0, 1))
-    cloth = (rng.uniform(0.05, 0.75, 3) ** 2).astype(np.float32)
-    coverage = np.clip(neckline * camera.ppu + 0.5, 0, 1)
-    across = np.broadcast_to(sx / 1.5, coverage.shape)
-    _over(canvas, _shade_cylinder(cloth, across, light, np.float32(0.85), None), coverage)
+    across = from_axis / (half + 0.35 * np.clip(sy - root_y - 0.3, 0, 1) ** 2)
+    coverage = np.clip((1 - np.abs(across)) * (half * camera.ppu) + 0.5, 0, 1) * (sy > root_y - 0.3)
+    shadow = 0.45 + 0.55 * np.clip((sy - jaw_y) / 0.4 + 0.25 * across * across, 0, 1)
+    blend(canvas, _shade_cylinder(skin, across, light, shadow, SKIN_WRAP), coverage)
+
+    beside_neck = np.abs(from_axis) - half
+    collar = 0.2 * np.sqrt(np.clip(1 - (from_axis / (half + 0.08)) ** 2, 0, 1))
+    below_edge = sy - (_SHOULDER_Y + 0.25 * np.maximum(beside_neck, 0)) - collar
+    cloth = (rng.uniform(0.1, 0.7) + rng.uniform(-0.12, 0.12, 3)).astype(np.float32) ** 2
+    coverage = np.clip(below_edge * camera.ppu + 0.5, 0, 1)
+    across = np.broadcast_to(sx / _SHOULDER_HALF, coverage.shape)
+    blend(canvas, _shade_cylinder(cloth, across, light, 0.85, MATTE_WRAP), coverage)
 
 
-def _shade_cylinder(albedo, across, light, occlusion, wrap) -> np.ndarray:
+def _shade_cylinder(
+    albedo: np.ndarray,
+    across: np.ndarray,
+    light: Light,
+    occlusion: np.ndarray,
+    wrap: tuple[float, float, float],
+) -> np.ndarray:
+    """Shade an upright cylinder; `across` runs from -1 at its left edge to 1 at its right."""
     nx = np.clip(across, -0.98, 0.98).astype(np.float32)
-    normal = cv2.merge([nx, np.zeros_like(nx), np.sqrt(1 - nx * nx)])
-    extra = {} if wrap is None else {"wrap": wrap}
-    return shade(albedo, normal, light, occlusion=np.broadcast_to(occlusion, nx.shape), **extra)
+    normal = (nx, np.float32(0), np.sqrt(1 - nx * nx))
+    return shade(albedo, normal, light, wrap=wrap, occlusion=occlusion)
 
 
-def _draw_ear(canvas, sign, camera, anatomy, light, skin) -> None:
+def _draw_ear(
+    canvas: np.ndarray, sign: float, camera: Camera, anatomy: Anatomy, light: Light, skin: np.ndarray
+) -> None:
     """Draw an ear as a shaded flap that turns with the head."""
     half_width = np.interp(0.05, anatomy.outline[:, 1], anatomy.outline[:, 0])
-    centre = np.array((sign * (half_width + 0.02), 0.06, -0.12))
+    centre = np.array((sign * (half_width + 0.035), 0.06, -0.12))
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     rim = np.stack([sign * 0.05 * np.cos(angle), 0.21 * np.sin(angle), -0.11 * np.cos(angle)], axis=1)
     rim[:, :] *= (1 - 0.22 * np.sin(angle))[:, None]
-    for scale, darkness in ((1.0, 1.0), (0.62, 0.62)):
-        points = camera.project(centre + rim * scale)
-        mask = np.zeros(canvas.shape[:2], np.uint8)
-        cv2.fillPoly(mask, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-        normal = np.array((sign * 0.6, 0, 0.8), np.float32) @ camera.rotation.T.astype(np.float32)
-        lit = shade(skin * (0.95, 0.8, 0.76), normal[None, None].astype(np.float32), light, wrap=SKIN_WRAP)
-        _over(canvas, (lit[0, 0] * darkness * 0.9).astype(np.float32), mask.astype(np.float32) / 255)
+    normal = camera.rotation @ np.array((sign * 0.6, 0, 0.8))
+    lit = shade(
+        skin * np.float32((0.86, 0.72, 0.68)),
+        normal.astype(np.float32).reshape(3, 1, 1),
+        light,
+        wrap=SKIN_WRAP,
+    )
+    for scale, tone in ((1.0, 1.0), (0.62, 0.62)):
+        coverage = rasterise(canvas.shape[:2], [camera.project(centre + rim * scale)])
+        blend(canvas, lit[0, 0] * np.float32(tone), coverage)
 
 
 def _develop(canvas: np.ndarray, factors: FaceFactors, size: int) -> np.ndarray:

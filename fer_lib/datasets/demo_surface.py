@@ -4,22 +4,29 @@ The head is a stack of horizontal ellipses whose half width and half depth chang
 brows, lips) along z. The camera is orthographic. Screen coordinates are head coordinates after rotation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
+Planes = Sequence[np.ndarray]
 _TABLE_SIZE = 2048
 _TABLE_MARGIN = 0.5
-_SMALLEST_RADIUS = 0.02
-_N_ITERATIONS = 5
+_POLE_MARGIN = 0.01
+_TOLERANCE = 0.02
+_N_ITERATIONS = 7
 
 
 def encode_colour(hex_rgb: str) -> np.ndarray:
-    """Return a hex sRGB colour as linear float32 (3,). Gamma 2 stands in for sRGB's curve: it is a mere square."""
+    """Return a hex sRGB colour as linear float32 (3,). Gamma 2 stands in for sRGB's curve: a mere square."""
     rgb = np.frombuffer(bytes.fromhex(hex_rgb), np.uint8).astype(np.float32) / 255
     return rgb * rgb
+
+
+def encode_palette(hex_rgbs: str) -> tuple[np.ndarray, ...]:
+    """Return the linear colours of hex values separated by blanks."""
+    return tuple(encode_colour(value) for value in hex_rgbs.split())
 
 
 @dataclass(frozen=True)
@@ -58,14 +65,17 @@ def build_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Profile:
-    """Lookup tables over y of 1 / half width², 1 / half depth², and their derivatives; float32 (n,)."""
+    """Lookup tables over y, float32 (n,): half width², (half width / half depth)², and their derivatives.
+
+    The squared width passes through 0 at crown and chin and goes on below 0, so that it has no kink there.
+    """
 
     y_first: float
     y_step: float
-    inverse_width: np.ndarray
-    inverse_depth: np.ndarray
-    d_inverse_width: np.ndarray
-    d_inverse_depth: np.ndarray
+    width2: np.ndarray
+    ratio2: np.ndarray
+    d_width2: np.ndarray
+    d_ratio2: np.ndarray
 
     def index(self, y: np.ndarray) -> np.ndarray:
         """Return table positions of heights `y`."""
@@ -74,19 +84,38 @@ class Profile:
 
 def build_profile(outline: np.ndarray, depth: np.ndarray, grow: float = 0.0) -> Profile:
     """Return the profile of a head from two curves (n, 2) of (radius, y), moved outwards by `grow`."""
-    y = np.linspace(outline[0, 1] - _TABLE_MARGIN, outline[-1, 1] + _TABLE_MARGIN, _TABLE_SIZE)
-    tables = []
-    for curve in (outline, depth):
-        radius, height = curve[:, 0] + grow, curve[:, 1]
-        middle = (height[0] + height[-1]) / 2
-        height = middle + (height - middle) * (1 + grow * 2 / (height[-1] - height[0]))
-        # A curve through (radius, y) is vertical at its ends; radius² is not, and interpolates well.
-        squared = PchipInterpolator(height, np.where(curve[:, 0] > 0, radius, 0) ** 2)
-        inside = (y > height[0]) & (y < height[-1])
-        tables.append(1 / np.maximum(np.where(inside, squared(y), 0), _SMALLEST_RADIUS**2))
+    top, bottom = outline[0, 1] - grow, outline[-1, 1] + grow
+    y = np.linspace(top - _TABLE_MARGIN, bottom + _TABLE_MARGIN, _TABLE_SIZE)
+    width2, depth2 = (_square_radius(curve, y, grow) for curve in (outline, depth))
+    inside = np.clip(y, top + _POLE_MARGIN, bottom - _POLE_MARGIN)
+    ratio2 = np.interp(inside, y, np.maximum(width2, 1e-6) / np.maximum(depth2, 1e-6))
     step = float(y[1] - y[0])
-    slopes = [np.gradient(table, step) for table in tables]
-    return Profile(float(y[0]), step, *(t.astype(np.float32) for t in (*tables, *slopes)))
+    slopes = np.gradient(width2, step), np.gradient(ratio2, step)
+    return Profile(float(y[0]), step, *(t.astype(np.float32) for t in (width2, ratio2, *slopes)))
+
+
+def _square_radius(curve: np.ndarray, y: np.ndarray, grow: float) -> np.ndarray:
+    """Return radius² at heights `y`; unlike the radius it meets the poles at a finite slope."""
+    radius, height = curve.T
+    middle, half = (height[0] + height[-1]) / 2, (height[-1] - height[0]) / 2
+    height = middle + (height - middle) * (1 + grow / half)
+    squared = np.where(radius > 0, radius + grow, 0) ** 2
+    slopes = np.gradient(squared, height)
+    inner = _interpolate_cubic(np.clip(y, height[0], height[-1]), height, squared, slopes)
+    beyond = slopes[0] * np.minimum(y - height[0], 0) + slopes[-1] * np.maximum(y - height[-1], 0)
+    return inner + beyond
+
+
+def _interpolate_cubic(
+    x: np.ndarray, knots: np.ndarray, values: np.ndarray, slopes: np.ndarray
+) -> np.ndarray:
+    """Return the piecewise cubic (Hermite) with these values and slopes at the knots."""
+    i = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+    width = knots[i + 1] - knots[i]
+    t = (x - knots[i]) / width
+    rise = values[i + 1] - values[i]
+    bend_start, bend_end = slopes[i] * width - rise, rise - slopes[i + 1] * width
+    return values[i] + t * rise + t * (1 - t) * ((1 - t) * bend_start + t * bend_end)
 
 
 @dataclass(frozen=True)
@@ -106,42 +135,46 @@ class Hits:
 
 
 def cast_rays(camera: Camera, profile: Profile, relief: "Relief | None" = None) -> Hits:
-    """Return the first hit of each pixel's ray with the head's surface.
+    """Return the first hit of each pixel's ray with the surface x² + ratio²(y) z² = width²(y).
 
-    At fixed y and relief the surface is an ellipse and the hit a root of a quadratic; y and the relief at the
-    hit follow by iterating. The grid is solved at half resolution, as the surface is smooth.
+    With ratio² held and width² linear in y, the hit is the root of a quadratic in the ray's parameter t; both
+    are taken anew at each estimate. The grid is solved at half resolution, as the surface is smooth.
     """
     sx, sy = camera.make_grid(step=2)
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = camera.rotation.astype(np.float32)
     x0, y0, z0 = ax * sx + bx * sy, ay * sx + by * sy, az * sx + bz * sy
     t = np.full(x0.shape, 0.5, np.float32)
-    height = np.float32(0)
+    height = np.zeros_like(t)
     for _ in range(_N_ITERATIONS):
-        row = profile.index(y0 + cy * t)
-        iw, id_ = profile.inverse_width[row], profile.inverse_depth[row]
+        y = y0 + cy * t
+        row = profile.index(y)
+        ratio2, slope = profile.ratio2[row], profile.d_width2[row]
         if relief is not None:
-            height = relief.sample(x0 + cx * t, y0 + cy * t)
+            # Averaging with the last estimate keeps steep places (the nose) from oscillating.
+            height = 0.5 * (height + relief.sample(x0 + cx * t, y))
         zr = z0 - height
-        a = cx * cx * iw + cz * cz * id_
-        b = (x0 * cx * iw + zr * cz * id_) / a
-        radius2 = x0 * x0 * iw + zr * zr * id_ - a * b * b  # squared radius of the ray's deepest point
-        # Averaging with the last estimate keeps steep places (chin, crown, nose) from oscillating.
-        t = 0.5 * t + 0.5 * (np.sqrt(np.maximum(1 - radius2, 0) / a) - b)
+        a = cx * cx + ratio2 * (cz * cz)
+        b = (x0 * cx + ratio2 * zr * cz - 0.5 * cy * slope) / a
+        c = x0 * x0 + ratio2 * zr * zr - profile.width2[row] + slope * cy * t
+        excess = c - a * b * b  # at the ray's deepest point; negative inside
+        t = np.sqrt(np.maximum(-excess, 0) / a) - b
     x, y, z = x0 + cx * t, y0 + cy * t, z0 + cz * t - height
     row = profile.index(y)
-    gx, gz = x * profile.inverse_width[row], z * profile.inverse_depth[row]
-    gy = 0.5 * (x * x * profile.d_inverse_width[row] + z * z * profile.d_inverse_depth[row])
-    signed = (1 - np.sqrt(np.maximum(radius2, 0))) / np.sqrt(iw)  # distance inside the outline, in head units
+    gx, gz = x, profile.ratio2[row] * z
+    gy = 0.5 * (z * z * profile.d_ratio2[row] - profile.d_width2[row])
+    steepness = 2 * np.sqrt(gx * gx + gy * gy + gz * gz + 1e-6)
+    inside = -excess / steepness  # distance from the outline, head units
+    # A ray that passes below the chin may still meet the linear width²; its end is then far from the surface.
+    residual = np.abs(x * gx + z * gz - profile.width2[row]) / steepness
+    inside = np.minimum(inside, 2 * _TOLERANCE - residual)
     side = (camera.side, camera.side)
-    first = cv2.resize(cv2.merge([x, y, z]), side)
-    second = cv2.resize(cv2.merge([gx, gy, gz, signed]), side)
-    alpha = np.clip(second[..., 3] * camera.ppu + 0.5, 0, 1)
-    return Hits(*cv2.split(first), *cv2.split(second)[:3], alpha)
+    alpha = np.clip(cv2.resize(inside, side) * camera.ppu + 0.5, 0, 1)
+    return Hits(*(cv2.resize(plane, side) for plane in (x, y, z, gx, gy, gz)), alpha)
 
 
 @dataclass(frozen=True)
 class Relief:
-    """Heights along z over the face, float32 (rows, columns), `ppu` pixels per head unit, `origin` at pixel 0."""
+    """Heights along z over the face, float32 (h, w): `ppu` pixels per head unit, `origin` at pixel 0."""
 
     height: np.ndarray
     ppu: float
@@ -184,43 +217,72 @@ def build_light(azimuth: float, elevation: float, strength: float) -> Light:
 
 
 # Red light travels further inside skin, so it wraps further around the terminator.
-SKIN_WRAP = np.array((0.45, 0.28, 0.2), np.float32)
-MATTE_WRAP = np.array((0.15, 0.15, 0.15), np.float32)
-_KEY, _FILL, _AMBIENT = 0.78, 0.14, 0.24
-_SKY, _GROUND = np.array((0.95, 1.0, 1.08), np.float32), np.array((1.0, 0.88, 0.78), np.float32)
+SKIN_WRAP = (0.4, 0.24, 0.17)
+MATTE_WRAP = (0.15, 0.15, 0.15)
+_KEY, _FILL, _AMBIENT = 0.74, 0.1, 0.2
+_SKY, _GROUND = (1.15, 1.2, 1.28), (0.8, 0.7, 0.62)
 _VIEW = np.array((0, 0, 1), np.float32)
 
 
 def shade(
-    albedo: np.ndarray,
-    normal: np.ndarray,
+    albedo: Planes,
+    normal: Planes,
     light: Light,
     view: np.ndarray = _VIEW,
-    wrap: np.ndarray = MATTE_WRAP,
+    wrap: tuple[float, float, float] = MATTE_WRAP,
     occlusion: np.ndarray | float = 1.0,
     gloss: np.ndarray | float = 0.0,
     shininess: int = 16,
 ) -> np.ndarray:
     """Return linear light (h, w, 3) leaving a surface: wrapped Lambert, hemisphere ambient, Blinn-Phong.
 
-    albedo: linear (h, w, 3) or (3,).   normal: unit (h, w, 3).   occlusion, gloss: (h, w) or a number.
-    `shininess` is a power of two.
+    albedo: three planes (h, w) or numbers, linear.   normal: unit, three planes.   occlusion, gloss: (h, w)
+    or a number.   view: unit vector towards the camera.   wrap: per colour.   `shininess` is a power of two.
     """
-    occlusion = np.asarray(occlusion, np.float32)[..., None]
-    gloss = np.asarray(gloss, np.float32)
-    key = np.maximum(((normal @ light.direction)[..., None] + wrap) / (1 + wrap), 0)
-    fill = np.maximum(normal @ light.fill, 0)[..., None]
-    sky = (normal @ light.up * 0.5 + 0.5)[..., None]
-    received = _KEY * key + _FILL * fill
-    received = received + _AMBIENT * (_GROUND + (_SKY - _GROUND) * sky)
+
+    def dot(direction: np.ndarray) -> np.ndarray:
+        return normal[0] * direction[0] + normal[1] * direction[1] + normal[2] * direction[2]
+
+    key, fill, up = dot(light.direction), np.maximum(dot(light.fill), 0), dot(light.up)
     half = light.direction + view
-    highlight = np.maximum(normal @ (half / np.linalg.norm(half)), 0)
-    for _ in range(int(shininess).bit_length() - 1):
+    highlight = np.maximum(dot(half / np.linalg.norm(half)), 0)
+    for _ in range(shininess.bit_length() - 1):
         highlight = highlight * highlight
-    return light.strength * (albedo * received * occlusion + (gloss * highlight)[..., None] * occlusion)
+    highlight = highlight * gloss
+    received = light.strength * occlusion
+    planes = []
+    for c in range(3):
+        around = _AMBIENT * 0.5 * ((_SKY[c] + _GROUND[c]) + (_SKY[c] - _GROUND[c]) * up)
+        diffuse = np.maximum(key + wrap[c], 0) * (_KEY / (1 + wrap[c])) + _FILL * fill + around
+        planes.append((albedo[c] * diffuse + highlight) * received)
+    return cv2.merge(planes)
 
 
-def normalise(gx: np.ndarray, gy: np.ndarray, gz: np.ndarray) -> np.ndarray:
-    """Return unit vectors (h, w, 3) from three components (h, w)."""
+def normalise(gx: np.ndarray, gy: np.ndarray, gz: np.ndarray) -> Planes:
+    """Return unit vectors as three planes (h, w)."""
     inverse = 1 / np.sqrt(gx * gx + gy * gy + gz * gz + 1e-12)
-    return cv2.merge([gx * inverse, gy * inverse, gz * inverse])
+    return gx * inverse, gy * inverse, gz * inverse
+
+
+def blend(canvas: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
+    """Blend a colour, (3,) or (h, w, 3), over the canvas (h, w, 3) where coverage (h, w) says."""
+    x, y, width, height = cv2.boundingRect((coverage > 0).view(np.uint8))
+    if width == 0:
+        return
+    window = (slice(y, y + height), slice(x, x + width))
+    area = canvas[window]
+    source = colour[window] if np.ndim(colour) == 3 else colour
+    area += (source - area) * cv2.merge([coverage[window]] * 3)
+
+
+def rasterise(
+    shape: tuple[int, int], polygons: list[np.ndarray], thickness: int = 0, closed: bool = True
+) -> np.ndarray:
+    """Return the coverage, float32 `shape`, of polygons (n, 2) in pixels: filled, or as lines if thick."""
+    mask = np.zeros(shape, np.uint8)
+    fixed = [np.round(points * 16).astype(np.int32) for points in polygons]
+    if thickness:
+        cv2.polylines(mask, fixed, closed, 255, thickness, cv2.LINE_AA, 4)
+    else:
+        cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, 4)
+    return mask.astype(np.float32) * np.float32(1 / 255)

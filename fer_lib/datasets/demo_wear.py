@@ -4,74 +4,74 @@ import cv2
 import numpy as np
 
 from fer_lib.datasets.demo_anatomy import Anatomy
-from fer_lib.datasets.demo_canvas import FaceMap, spline
+from fer_lib.datasets.demo_canvas import FaceMap, shift, spline
 from fer_lib.datasets.demo_factors import FaceFactors
-from fer_lib.datasets.demo_surface import Camera, encode_colour
+from fer_lib.datasets.demo_surface import Camera, blend, encode_colour, encode_palette, rasterise
 
-_FRAME_COLOURS = tuple(encode_colour(c) for c in "1a1718 4a2e20 6e6e74 3d1f2b 24344f".split())
-_MASK_COLOURS = (encode_colour("a9cfe0"), encode_colour("f0f1f0"))
-_LENS_FRONT = 0.93  # distance of the lenses from the head's axis
-_LENS_HALF = (0.245, 0.17)
+_FRAME_COLOURS = encode_palette("1a1718 4a2e20 6e6e74 3d1f2b 24344f")
+_MASK_COLOUR = encode_colour("a9cfe0")
+_LENSES = {"glasses": (0.9, 0.07), "sunglasses": (0.012, 0.94)}  # grey level and opacity of the glass
+_LENS_FRONT = 0.97  # distance of the bridge from the head's axis
+_LENS_CURVE = 0.65
+_LENS_HALF = (0.255, 0.19)
+_LENS_EXPONENTS = (0.5, 1.0)
+_ARM_HIDDEN = 0.1  # sine of the yaw from which the far arm is behind the head
 _FRAME_WIDTH = 0.026
 
 
 def draw_glasses(canvas: np.ndarray, factors: FaceFactors, camera: Camera, anatomy: Anatomy) -> None:
-    """Draw spectacles in place, as a plane before the eyes with arms that run to the ears."""
+    """Draw spectacles before the eyes, with the arms that the head does not hide."""
     identity = factors.identity
-    frame = _FRAME_COLOURS[identity.texture_seed % len(_FRAME_COLOURS)] * factors.light_strength
-    squareness = 0.45 + 0.55 * (identity.texture_seed // 7 % 2)
+    frame = _FRAME_COLOURS[identity.texture_seed % len(_FRAME_COLOURS)]
+    exponent = _LENS_EXPONENTS[identity.texture_seed // 7 % len(_LENS_EXPONENTS)]
     thickness = max(1, round(_FRAME_WIDTH * camera.ppu))
-    lines = []
-    lenses = []
+    lenses, lines = [], []
     for sign, points, _ in anatomy.get_sides():
-        centre = (points["eye_inner"] + points["eye_outer"]) / 2 + (sign * 0.015, 0.01)
-        lenses.append(_project_lens(camera, centre, squareness))
-        hinge = np.array((centre[0] + sign * _LENS_HALF[0], centre[1] - 0.07, _LENS_FRONT - 0.03))
-        ear = np.array((sign * 0.82, -0.06, -0.05))
-        lines.append(camera.project(np.stack([hinge, (hinge + ear) / 2 + (sign * 0.05, 0, 0), ear])))
-        lines.append(camera.project(_bridge(centre, sign)))
-    if factors.glasses == "sunglasses":
-        _blend(canvas, lenses, None, np.float32(0.012), 0.93)
-    else:
-        _blend(canvas, lenses, None, np.float32(0.9), 0.06)
-    is_towards = lambda i: True  # noqa: E731
-    visible = [line for i, line in enumerate(lines) if is_towards(i)]
-    _blend(canvas, [*lenses], thickness, frame, 0.95, closed=True)
-    _blend(canvas, visible, thickness, frame, 0.95, closed=False)
+        centre = (points["eye_inner"] + points["eye_outer"]) / 2 + (sign * 0.015, 0.02)
+        lenses.append(_trace_lens(centre, exponent))
+        lines.append(_trace_bridge(centre, sign))
+        if sign * camera.rotation[0, 2] < _ARM_HIDDEN:
+            lines.append(_trace_arm(centre, sign))
+    shape = canvas.shape[:2]
+    lenses = [camera.project(lens) for lens in lenses]
+    colour, opacity = _LENSES[factors.glasses]
+    blend(canvas, np.float32(colour), rasterise(shape, lenses) * np.float32(opacity))
+    blend(canvas, frame, rasterise(shape, lenses, thickness))
+    blend(canvas, frame, rasterise(shape, [camera.project(line) for line in lines], thickness, closed=False))
 
 
-def _project_lens(camera: Camera, centre: np.ndarray, squareness: float) -> np.ndarray:
+def _wrap_around(points: np.ndarray) -> np.ndarray:
+    """Lift front-view points (n, 2) onto the curved plane of the spectacles, (n, 3)."""
+    return np.column_stack([points, _LENS_FRONT - _LENS_CURVE * points[:, 0] ** 2])
+
+
+def _trace_lens(centre: np.ndarray, exponent: float) -> np.ndarray:
+    """Return a superellipse, (40, 3); a low exponent is boxy, 1 an ellipse."""
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    c, s = np.cos(angle), np.sin(angle)
-    power = squareness
-    x = centre[0] + _LENS_HALF[0] * np.sign(c) * np.abs(c) ** power
-    y = centre[1] + _LENS_HALF[1] * np.sign(s) * np.abs(s) ** power
-    return camera.project(np.stack([x, y, np.full_like(x, _LENS_FRONT)], axis=1))
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return _wrap_around(centre + _LENS_HALF * np.sign(unit) * np.abs(unit) ** exponent)
 
 
-def _bridge(centre: np.ndarray, sign: float) -> np.ndarray:
-    start = (centre[0] - sign * _LENS_HALF[0], centre[1] - 0.02)
-    arch = spline([start, (start[0] / 2, centre[1] - 0.05), (0, centre[1] - 0.06)], 7)
-    return np.column_stack([arch, np.full(7, _LENS_FRONT + 0.01)])
+def _trace_bridge(centre: np.ndarray, sign: float) -> np.ndarray:
+    start = centre - (sign * _LENS_HALF[0], 0.04)
+    return _wrap_around(spline([start, (start[0] / 2, centre[1] - 0.065), (0, centre[1] - 0.075)], 7))
 
 
-def _blend(canvas, shapes, thickness, colour, opacity, closed=True) -> None:
-    mask = np.zeros(canvas.shape[:2], np.uint8)
-    fixed = [np.round(points * 16).astype(np.int32) for points in shapes]
-    if thickness is None:
-        cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, 4)
-    else:
-        cv2.polylines(mask, fixed, closed, 255, thickness, cv2.LINE_AA, 4)
-    canvas += (colour - canvas) * (mask.astype(np.float32) * (opacity / 255))[..., None]
+def _trace_arm(centre: np.ndarray, sign: float) -> np.ndarray:
+    hinge = _wrap_around((shift(centre, sign * _LENS_HALF[0], -0.06))[None])[0]
+    ear = np.array((sign * 0.78, -0.08, -0.05))
+    return np.stack([hinge, (hinge + ear) / 2 + (sign * 0.05, 0, 0), ear])
 
 
 def paint_medical_mask(face: FaceMap, anatomy: Anatomy) -> None:
     """Paint a pleated mask from the nose to below the chin, over whatever the face shows there."""
     chin = anatomy.get_middle("chin")[1]
-    edge = np.array([(0, 0.08), (0.2, 0.16), (0.5, 0.3), (0.72, 0.36), (0.66, 0.7), (0.4, chin), (0, chin + 0.25)])
+    edge = np.array(
+        [(0, 0.08), (0.2, 0.16), (0.5, 0.3), (0.72, 0.36), (0.66, 0.7), (0.4, chin), (0, chin + 0.25)]
+    )
     outline = np.concatenate([edge, (edge * (-1, 1))[::-1]])
     stamp = face.fill([outline], soft=0.006)
-    face.paint(stamp, _MASK_COLOURS[0])
+    face.paint(stamp, _MASK_COLOUR)
     face.occlusion[stamp.window] += (1 - face.occlusion[stamp.window]) * stamp.coverage
     face.polish(stamp, 0.0)
     smooth = cv2.GaussianBlur(face.height, (0, 0), 0.08 * face.ppu)

@@ -1,0 +1,49 @@
+# `make` lists what there is. Everything after `make env` works offline.
+
+PYTHON  ?= python3
+DATASET ?= demo
+BIN     := .venv/bin
+STAMP   := .venv/.stamp
+UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro test lint lab readme lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+
+env: $(STAMP) ## create .venv with exactly the packages of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+	  { echo 'error: $(PYTHON) is not Python 3.11 or 3.12; try `make env PYTHON=python3.11`' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet $(UV_PIN)
+	export VIRTUAL_ENV="$(CURDIR)/.venv" PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+	  uv pip sync --require-hashes requirements.lock && \
+	  uv pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: env ## run the study on DATASET (default: demo); only what is out of date runs
+	$(BIN)/python -m fer_lib pipeline $(DATASET)
+
+test: lint ## check the style and run the tests
+	$(BIN)/python -m pytest
+
+lint: env ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: env ## open the notebooks in JupyterLab; what they write goes to scratch/
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+readme: env ## rewrite the result table of README.md from reports/
+	$(BIN)/python -m fer_lib readme
+
+lock: env ## choose package versions anew and write requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
+	  --no-header --no-annotate --quiet --output-file requirements.lock
+
+clean: ## remove caches and scratch/; data, models and reports stay
+	rm -rf build scratch .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find fer_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""The logits of a network for whole splits, as a table that later stages read instead of predicting again."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_lib.files import write_atomically
+from fer_lib.packed import PackedDataset
+
+
+def write_predictions(
+    path: Path, data: PackedDataset, rows: dict[str, np.ndarray], logits: dict[str, np.ndarray]
+) -> None:
+    """Write a parquet file: row, split, label (as index), and one float32 column `logit_<emotion>` each.
+
+    rows: split to int (N,) rows of the store.   logits: split to float32 (N, C), in the same order.
+    """
+    frames = []
+    for split, numbers in rows.items():
+        frame = pd.DataFrame(logits[split], columns=[f"logit_{name}" for name in data.emotions])
+        frame.insert(0, "row", numbers)
+        frame.insert(1, "split", split)
+        frame.insert(2, "label", data.labels[numbers])
+        frames.append(frame)
+    content = io.BytesIO()
+    pd.concat(frames, ignore_index=True).to_parquet(content, index=False)
+    write_atomically(path, content.getvalue())

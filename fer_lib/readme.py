@@ -1,0 +1,55 @@
+"""The result table of README.md, written from `reports/`; no number in it comes from a keyboard."""
+
+from fer_lib.errors import FerError
+from fer_lib.files import write_atomically
+from fer_lib.paths import ROOT, get_output_dirs
+from fer_lib.reporting import format_interval, read_metrics
+
+README = ROOT / "README.md"
+BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
+COLUMNS = {
+    "test.accuracy": "accuracy",
+    "test_dedup.accuracy": "accuracy, no duplicates",
+    "test.macro.recall": "macro recall",
+    "test.macro.f1": "macro F1",
+}
+"""Columns of the table; the metrics are those of stage `evaluation`."""
+
+
+def update_readme() -> None:
+    """Rewrite the table. Raises FerError when README.md has lost its markers."""
+    text = README.read_text()
+    current = _cut_table(text)
+    write_atomically(README, text.replace(current, build_table(), 1).encode())
+
+
+def check_readme() -> bool:
+    """Return whether the table is what `reports/` says."""
+    return _cut_table(README.read_text()) == build_table()
+
+
+def build_table() -> str:
+    """Return the table with its markers, one row per data set that has been evaluated."""
+    evaluated = [path.parents[1].name for path in sorted(ROOT.glob("reports/*/metrics/evaluation.json"))]
+    if not evaluated:
+        return f"{BEGIN}\nNo results yet: `make repro` computes them.\n{END}"
+    lines = [
+        f"| data set | test images | {' | '.join(COLUMNS.values())} |",
+        "|---|" + "--:|" * (len(COLUMNS) + 1),
+        *map(_build_row, evaluated),
+    ]
+    return "\n".join([BEGIN, *lines, END])
+
+
+def _build_row(dataset: str) -> str:
+    metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
+    values = [format_interval(metrics, key, ".1%") if key in metrics else "–" for key in COLUMNS]
+    cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics['test.n_images']:,}", *values]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cut_table(text: str) -> str:
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < begin:
+        raise FerError(f"{README}: expected the table between `{BEGIN}` and `{END}`; put the two lines back")
+    return text[begin : end + len(END)]

@@ -1,0 +1,457 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from raw_layouts import (
+    build_params,
+    encode_image,
+    make_rows,
+    write_csv,
+    write_folders,
+    write_icml,
+    write_image,
+    write_parquet,
+    write_votes,
+)
+
+from fer_lib.datasets import open_reader
+from fer_lib.datasets.affectnet import AffectNetReader, crop_square_box
+from fer_lib.datasets.base import BadRow, Excluded, Face
+from fer_lib.datasets.fer2013 import VOTES, Fer2013Reader
+from fer_lib.datasets.ferplus import FerPlusReader, count_majority
+from fer_lib.datasets.folder import FolderReader
+from fer_lib.errors import DataError, ParamsError
+from fer_lib.labels import EMOTIONS_8
+
+WRITERS = {
+    "parquet": write_parquet,
+    "fer2013.csv": write_csv,
+    "icml_face_data.csv": write_icml,
+    "folders": write_folders,
+}
+
+
+# --- FER2013 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_fer2013_layouts_give_the_same_faces(tmp_path, layout):
+    rows = make_rows()
+    WRITERS[layout](tmp_path, rows)
+    reader = Fer2013Reader(tmp_path)
+    faces = list(reader)
+    assert reader.layout == layout
+    assert len(reader) == len(faces) == 12
+    assert [face.label for face in faces] == rows.labels
+    assert [face.split for face in faces] == rows.splits
+    assert np.array_equal([face.image for face in faces], rows.images)
+    assert list(reader)[3].source == faces[3].source  # a reader can be read again
+
+
+def test_fer2013_prefers_the_first_layout_of_the_documented_order(tmp_path):
+    for layout in reversed(WRITERS):
+        WRITERS[layout](tmp_path, make_rows())
+        assert Fer2013Reader(tmp_path).layout == layout
+
+
+def test_fer2013_csv_source_is_the_line_an_editor_shows(tmp_path):
+    path = write_csv(tmp_path, make_rows())
+    face = list(Fer2013Reader(tmp_path))[4]
+    line = int(face.source.removeprefix("fer2013.csv:"))
+    assert path.read_text().splitlines()[line - 1].startswith(f"{face.label},{face.image[0, 0]} ")
+
+
+def test_fer2013_votes_come_from_either_file(tmp_path):
+    rows = make_rows()
+    write_parquet(tmp_path / "a", rows)
+    write_csv(tmp_path / "b", rows)
+    write_votes(tmp_path / "b", rows)
+    for name in "ab":
+        faces = list(Fer2013Reader(tmp_path / name))
+        assert list(faces[0].factors) == [f"votes_{vote}" for vote in VOTES]
+        assert np.array_equal([list(face.factors.values()) for face in faces], rows.votes)
+
+
+def test_fer2013_without_votes_has_no_factors(tmp_path):
+    write_parquet(tmp_path, make_rows(), votes=False)
+    assert all(face.factors == {} for face in Fer2013Reader(tmp_path))
+
+
+@pytest.mark.parametrize("more", ["pixels", "votes"])
+def test_votes_with_another_row_count_are_refused(tmp_path, more):
+    write_csv(tmp_path, make_rows(12 if more == "pixels" else 10))
+    write_votes(tmp_path, make_rows(10 if more == "pixels" else 12))
+    with pytest.raises(DataError, match=r"fer2013.*csv: expected a row for every row.*found only 10"):
+        list(Fer2013Reader(tmp_path))
+
+
+def test_votes_in_another_order_are_refused(tmp_path):
+    rows = make_rows()
+    write_csv(tmp_path, rows)
+    rows.usages[5] = "Training"
+    write_votes(tmp_path, rows)
+    with pytest.raises(DataError, match=r"fer2013new\.csv:7: expected the Usage of fer2013\.csv:7"):
+        list(Fer2013Reader(tmp_path))
+
+
+def test_a_bad_vote_names_its_own_file(tmp_path):
+    rows = make_rows()
+    write_csv(tmp_path, rows)
+    path = write_votes(tmp_path, rows)
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
+    path.write_text("\n".join(lines))
+    bad = [item for item in Fer2013Reader(tmp_path) if isinstance(item, BadRow)]
+    assert [(item.source, item.reason) for item in bad] == [
+        ("fer2013.csv:4", "fer2013new.csv:4: expected a vote count 0 to 10, found 'many'")
+    ]
+
+
+def test_folders_without_prefixes_leave_val_to_be_cut_from_train(tmp_path):
+    rows = make_rows()
+    write_folders(tmp_path, rows, prefixes=False)
+    expected = ["train|val" if usage == "Training" else "test" for usage in rows.usages]
+    assert [face.split for face in Fer2013Reader(tmp_path)] == expected
+
+
+def test_a_lone_file_without_its_prefix_is_a_bad_row(tmp_path):
+    write_folders(tmp_path, make_rows())
+    write_image(tmp_path / "test" / "sad" / "99.png", np.zeros((48, 48), np.uint8))
+    assert list(Fer2013Reader(tmp_path))[-1] == BadRow(
+        "test/sad/99.png", "expected the prefix PublicTest_ or PrivateTest_"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_csv_cut_anywhere_gives_whole_rows_and_at_most_one_bad_one(tmp_path_factory, data):
+    rows = make_rows(3)
+    folder = tmp_path_factory.mktemp("cut")
+    path = write_csv(folder, rows)
+    content = path.read_bytes()
+    header = content.index(b"\n") + 1
+    cut = data.draw(st.integers(header, len(content)))
+    path.write_bytes(content[:cut])
+    items = list(Fer2013Reader(folder))
+    faces = [item for item in items if isinstance(item, Face)]
+    assert len(items) - len(faces) <= 1
+    assert np.array_equal([face.image for face in faces], rows.images[: len(faces)].tolist())
+    assert [face.split for face in faces] == rows.splits[: len(faces)]
+
+
+# --- FER+ --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ([10, 0, 0, 0, 0, 0, 0, 0, 0, 0], "neutral"),
+        ([0, 0, 0, 0, 6, 2, 0, 2, 0, 0], "angry"),
+        ([5, 5, 0, 0, 0, 0, 0, 0, 0, 0], None),  # half is no majority
+        ([5, 1, 1, 1, 1, 1, 0, 0, 0, 0], "neutral"),  # single votes are outliers: 5 of 5 remain
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1, 1], None),  # nothing remains
+        ([2, 0, 0, 0, 0, 0, 0, 0, 8, 0], None),  # the winner is `unknown`
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 10], None),  # the winner is `not a face`
+        ([4, 0, 0, 0, 0, 0, 0, 0, 4, 0], None),  # votes for `unknown` count against the majority
+        ([0, 0, 0, 0, 0, 0, 2, 7, 0, 0], "contempt"),
+    ],
+)
+def test_majority_follows_the_protocol_of_ferplus(votes, expected):
+    result = count_majority(np.array(votes))
+    assert (EMOTIONS_8[result[0]] if result else None) == expected
+
+
+@given(st.lists(st.integers(0, 10), min_size=10, max_size=10))
+def test_soft_label_is_a_distribution_that_peaks_at_the_label(votes):
+    result = count_majority(np.array(votes))
+    if result is not None:
+        label, soft_label = result
+        assert soft_label.shape == (8,)
+        assert soft_label.dtype == np.float32
+        assert soft_label.sum() == pytest.approx(1, abs=1e-6)
+        assert soft_label.argmax() == label
+        assert (soft_label > 0).sum() == sum(count > 1 for count in votes[:8])
+
+
+def test_ferplus_excludes_faces_without_majority_and_keeps_the_votes(tmp_path):
+    rows = make_rows(3)
+    rows.votes[:] = 0
+    rows.votes[0, 1], rows.votes[1, 9], rows.votes[2, [3, 6]] = 10, 10, [7, 3]
+    write_parquet(tmp_path, rows)
+    happy, excluded, sad = FerPlusReader(tmp_path)
+    assert isinstance(excluded, Excluded)
+    assert EMOTIONS_8[happy.label] == "happy"
+    assert EMOTIONS_8[sad.label] == "sad"
+    # 7 votes for sadness, 3 for fear, in the order of EMOTIONS_8
+    assert sad.soft_label.tolist() == pytest.approx([0, 0, 0.3, 0, 0.7, 0, 0, 0])
+    assert sad.factors["votes_sadness"] == 7
+
+
+@pytest.mark.parametrize("place", ["ferplus", "fer2013"])
+def test_ferplus_takes_the_pixels_of_fer2013_beside_it(tmp_path, place):
+    rows = make_rows()
+    write_csv(tmp_path / "fer2013", rows)
+    write_votes(tmp_path / place, rows)
+    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 12
+
+
+@pytest.mark.parametrize("layout", ["parquet", "fer2013.csv", "folders"])
+def test_ferplus_without_votes_is_an_error(tmp_path, layout):
+    if layout == "parquet":
+        write_parquet(tmp_path, make_rows(), votes=False)
+    else:
+        WRITERS[layout](tmp_path, make_rows())
+    with pytest.raises(DataError, match=r"expected fer2013new\.csv beside fer2013\.csv"):
+        FerPlusReader(tmp_path)
+
+
+# --- AffectNet ---------------------------------------------------------------------------------------
+
+HEADER = (
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+)
+# AffectNet's codes 0..7 as labels: neutral happy sad surprise fear disgust anger contempt
+LABELS_OF_CODES = [6, 3, 4, 5, 2, 1, 0, 7]
+
+
+def write_affectnet_lists(folder: Path, lists: str = "", images: str = "Manually_Annotated_Images") -> None:
+    rng = np.random.default_rng(0)
+    for name in ("training.csv", "validation.csv"):
+        lines = [HEADER]
+        for code in range(11):
+            path = f"{code}/{name[:2]}{code}.png"
+            write_image(folder / images / path, rng.integers(0, 256, (30, 40, 3), np.uint8))
+            lines.append(f"{path},5,6,20,16,1;2;3;4,{code},0.5,-0.25")
+        (folder / lists).mkdir(exist_ok=True)
+        (folder / lists / name).write_text("\n".join(lines) + "\n")
+
+
+def write_affectnet_sets(folder: Path) -> None:
+    for name in ("train_set", "val_set"):
+        (folder / name / "annotations").mkdir(parents=True)
+        for code in range(11):
+            write_image(folder / name / "images" / f"{code}.jpg", np.full((24, 24, 3), 20 * code, np.uint8))
+            # The official files hold text; a number is read the same way.
+            for kind, value in (("exp", str(code)), ("val", "0.5"), ("aro", -0.25), ("lnd", [0.0] * 136)):
+                np.save(folder / name / "annotations" / f"{code}_{kind}.npy", np.array(value))
+
+
+@pytest.mark.parametrize("n_classes", [7, 8])
+@pytest.mark.parametrize("layout", ["lists", "annotations"])
+def test_affectnet_layouts(tmp_path, layout, n_classes):
+    write = write_affectnet_lists if layout == "lists" else write_affectnet_sets
+    write(tmp_path)
+    reader = open_reader("affectnet", build_params(n_classes=n_classes), tmp_path)
+    items = list(reader)
+    faces = [item for item in items if isinstance(item, Face)]
+    assert reader.layout == layout
+    assert len(reader) == len(items) == 22
+    assert [face.label for face in faces] == 2 * LABELS_OF_CODES[:n_classes]
+    assert [face.split for face in faces] == ["train|val"] * n_classes + ["test"] * n_classes
+    assert sum(isinstance(item, Excluded) for item in items) == 2 * (11 - n_classes)
+    assert faces[0].factors == {"valence": 0.5, "arousal": -0.25}
+    assert faces[0].image.shape[0] == faces[0].image.shape[1]
+
+
+@pytest.mark.parametrize("images", [".", "Manually_Annotated/Manually_Annotated_Images"])
+def test_affectnet_lists_may_lie_in_their_own_folder(tmp_path, images):
+    write_affectnet_lists(tmp_path, lists="Manually_Annotated_file_lists", images=images)
+    assert next(iter(AffectNetReader(tmp_path, 8))).source == "Manually_Annotated_file_lists/training.csv:2"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        (0, "0/missing.png", "0/missing.png: expected an image file, found none"),
+        (1, "NULL", "expected a face box in pixels, found 'NULL'"),
+        (1, "90", "expected a face box inside the 40x30 image, found x=90 y=6 width=20 height=16"),
+        (3, "0", "expected a face box inside the 40x30 image"),
+        (6, "11", "expected an expression code 0 to 10, found '11'"),
+        (7, "high", "expected valence as a number, found 'high'"),
+    ],
+)
+def test_affectnet_bad_rows(tmp_path, field, value, reason):
+    write_affectnet_lists(tmp_path)
+    path = tmp_path / "training.csv"
+    lines = path.read_text().splitlines()
+    fields = lines[1].split(",")
+    fields[field] = value
+    path.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]))
+    bad = [item for item in AffectNetReader(tmp_path, 8) if isinstance(item, BadRow)]
+    assert [item.source for item in bad] == ["training.csv:2"]
+    assert bad[0].reason.startswith(reason)
+
+
+def test_affectnet_missing_annotation_is_a_bad_row(tmp_path):
+    write_affectnet_sets(tmp_path)
+    (tmp_path / "val_set" / "annotations" / "3_exp.npy").unlink()
+    bad = [item for item in AffectNetReader(tmp_path, 8) if isinstance(item, BadRow)]
+    assert [(item.source, item.reason) for item in bad] == [
+        ("val_set/images/3.jpg", "expected one value in annotations/3_exp.npy, found none that can be read")
+    ]
+
+
+@given(x=st.integers(-20, 20), y=st.integers(-20, 15), width=st.integers(1, 40), height=st.integers(1, 40))
+def test_square_box_repeats_the_border_outside_the_frame(x, y, width, height):
+    image = np.random.default_rng(0).integers(0, 256, (16, 21, 3), np.uint8)
+    if x >= 21 or y >= 16 or x + width <= 0 or y + height <= 0:
+        with pytest.raises(ValueError, match="expected a face box inside the 21x16 image"):
+            crop_square_box(image, x, y, width, height)
+        return
+    side = max(width, height)
+    rows = np.clip(np.arange(side) + y + (height - side) // 2, 0, 15)
+    columns = np.clip(np.arange(side) + x + (width - side) // 2, 0, 20)
+    assert np.array_equal(crop_square_box(image, x, y, width, height), image[rows][:, columns])
+
+
+# --- plain folders -----------------------------------------------------------------------------------
+
+
+def test_folders_accept_other_spellings_and_image_formats(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    write_image(tmp_path / "Anger" / "b.PNG", image)
+    write_image(tmp_path / "Anger" / "a.bmp", image)
+    write_image(tmp_path / "happiness" / "c.webp", image)
+    (tmp_path / "Anger" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / ".cache").mkdir()
+    faces = list(open_reader("mine", build_params(), tmp_path))
+    assert [(face.source, face.label, face.split) for face in faces] == [
+        ("Anger/a.bmp", 0, ""),
+        ("Anger/b.PNG", 0, ""),
+        ("happiness/c.webp", 3, ""),
+    ]
+    assert np.array_equal(faces[0].image, image)  # RGB, not BGR
+
+
+@pytest.mark.parametrize(
+    ("given", "train"),
+    [(["train"], "train|val|test"), (["train", "test"], "train|val"), (["train", "val"], "train|test")],
+)
+def test_split_folders_leave_the_missing_splits_to_train(tmp_path, given, train):
+    for split in given:
+        write_image(tmp_path / split / "sad" / "a.png", np.zeros((8, 8), np.uint8))
+    faces = list(FolderReader(tmp_path, 7))
+    assert [face.split for face in faces] == [train, *given[1:]]
+
+
+def test_an_upright_image_is_read_from_a_turned_file(tmp_path):
+    image = np.zeros((10, 20, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad" / "a.jpg").write_bytes(encode_image(image, "JPEG", exif=exif))
+    assert next(iter(FolderReader(tmp_path, 7))).image.shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep):
+    whole = encode_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG")
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad" / "a.jpg").write_bytes(whole[: keep if keep != 0.5 else len(whole) // 2])
+    (bad,) = FolderReader(tmp_path, 7)
+    assert bad.source == "sad/a.jpg"
+    assert bad.reason.startswith("expected an image, found ")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda d: (d / "bored").mkdir(),
+            r"bored: .*7 classes \(angry, .*found 'bored'; rename or remove it",
+        ),
+        (lambda d: (d / "contempt").mkdir(), r"contempt: expected a folder named after one of the 7 classes"),
+        (lambda d: (d / "sad").mkdir(), r"sad: expected images, found none; fill the folder or remove it"),
+        (lambda d: (d / "a.jpg").write_bytes(b"x"), r"expected one folder per emotion .*found none"),
+        (lambda d: (d / "test").mkdir(), r"expected a folder train/ beside test/, found none"),
+        (lambda d: None, r"found an empty folder"),
+        (lambda d: d.rmdir(), r"expected a folder with one folder of images per emotion, found none"),
+    ],
+)
+def test_folder_structure_errors(tmp_path, make, message):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(DataError, match=message) as error:
+        FolderReader(folder, 7)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+# --- structural errors, and the number of classes ----------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["fer2013", "affectnet"])
+def test_unknown_layouts_are_errors(tmp_path, dataset):
+    with pytest.raises(DataError, match=r"found none; see data/README\.md"):
+        open_reader(dataset, build_params(), tmp_path / "missing")
+    with pytest.raises(DataError, match=r"found an empty folder; see data/README\.md"):
+        open_reader(dataset, build_params(), tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"expected .*, found notes\.txt; see data/README\.md"):
+        open_reader(dataset, build_params(), tmp_path)
+
+
+def test_csv_header_errors(tmp_path):
+    path = tmp_path / "fer2013.csv"
+    path.write_text("")
+    with pytest.raises(
+        DataError, match=r"fer2013\.csv: expected the header emotion,pixels,Usage, found an empty"
+    ):
+        Fer2013Reader(tmp_path)
+    path.write_text("emotion,pixels\n")
+    with pytest.raises(
+        DataError, match=r"fer2013\.csv: expected column 'Usage' in line 1, found emotion, pixels"
+    ):
+        Fer2013Reader(tmp_path)
+
+
+def test_parquet_errors(tmp_path):
+    path = write_parquet(tmp_path, make_rows())
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(
+        DataError, match=r"fer2013\.parquet: expected a parquet file, found an unreadable one"
+    ):
+        Fer2013Reader(tmp_path)
+    # Wreck the data pages, keep the footer: the damage shows only when the rows are read.
+    path.write_bytes(b"\xff" * (len(content) // 2) + content[len(content) // 2 :])
+    with pytest.raises(DataError, match=r"fer2013\.parquet: expected a parquet file"):
+        list(Fer2013Reader(tmp_path))
+
+
+def test_parquet_without_a_column_is_an_error(tmp_path):
+    path = write_parquet(tmp_path, make_rows())
+    pq.write_table(pq.read_table(path).drop_columns("usage"), path)
+    with pytest.raises(DataError, match=r"fer2013\.parquet: expected column 'usage', found emotion, image"):
+        Fer2013Reader(tmp_path)
+
+
+def test_parquet_bad_rows_are_named(tmp_path):
+    rows = make_rows(4)
+    rows.labels[1], rows.usages[2] = 7, "Test"
+    write_parquet(tmp_path, rows)
+    bad = [item for item in Fer2013Reader(tmp_path) if isinstance(item, BadRow)]
+    assert bad == [
+        BadRow("fer2013.parquet:1", "expected a label 0 to 6, found '7'"),
+        BadRow("fer2013.parquet:2", "expected Usage Training, PublicTest, PrivateTest, found 'Test'"),
+    ]
+
+
+def test_a_stray_quote_that_swallows_the_file_is_an_error(tmp_path):
+    path = write_csv(tmp_path, make_rows(30))
+    path.write_text(path.read_text().replace("\n1,", '\n1,"', 1))
+    assert path.stat().st_size > csv.field_size_limit()
+    with pytest.raises(DataError, match=r"fer2013\.csv:\d+: expected a CSV row"):
+        list(Fer2013Reader(tmp_path))
+
+
+@pytest.mark.parametrize(("dataset", "n_classes"), [("fer2013", 8), ("ferplus", 7), ("demo", 8)])
+def test_a_wrong_number_of_classes_is_named(tmp_path, dataset, n_classes):
+    with pytest.raises(ParamsError, match=rf"prepare\.n_classes: {dataset} has {15 - n_classes}"):
+        open_reader(dataset, build_params(n_classes=n_classes), tmp_path)

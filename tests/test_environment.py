@@ -1,0 +1,96 @@
+"""What is installed, what is locked, and what the package pulls in must agree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from conftest import REPO
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+PYPROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
+LOCK = (REPO / "requirements.lock").read_text()
+LOCKED = [Requirement(line.rstrip(" \\")) for line in re.findall(r"^[a-zA-Z].*$", LOCK, re.MULTILINE)]
+
+
+def list_direct_requirements():
+    project = PYPROJECT["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(text) for requirements in lists for text in requirements]
+
+
+@pytest.mark.parametrize("requirement", list_direct_requirements(), ids=str)
+def test_lock_holds_every_direct_dependency_at_a_version_that_fits(requirement):
+    name = canonicalize_name(requirement.name)
+    versions = [str(r.specifier).removeprefix("==") for r in LOCKED if canonicalize_name(r.name) == name]
+    assert versions
+    assert all(Version(version) in requirement.specifier for version in versions)
+
+
+def test_lock_pins_and_hashes_everything_and_holds_no_address():
+    assert "://" not in LOCK
+    blocks = re.split(r"\n(?=\S)", LOCK.strip())
+    assert len(blocks) == len(LOCKED)
+    assert all("==" in block.splitlines()[0] and "--hash=sha256:" in block for block in blocks)
+
+
+def test_lock_holds_one_opencv():
+    # A marker that never holds does not count: it is how the lock keeps the second one out.
+    opencv = [r.name for r in LOCKED if r.name.startswith("opencv") and (not r.marker or r.marker.evaluate())]
+    assert opencv == ["opencv-python-headless"]
+
+
+def test_one_opencv_is_installed():
+    installed = {d.metadata["Name"].lower() for d in metadata.distributions()}
+    assert [name for name in installed if name.startswith("opencv")] == ["opencv-python-headless"]
+
+
+def test_conda_environment_installs_the_same_lock_with_a_python_that_fits():
+    environment = yaml.safe_load((REPO / "environment.yml").read_text())
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["--require-hashes", "-r requirements.lock"]
+    python = next(entry.split("=")[1] for entry in plain if entry.startswith("python="))
+    assert Version(python) in Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier
+
+
+def test_python_versions_agree_everywhere():
+    workflow = yaml.safe_load((REPO / ".github/workflows/ci.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    allowed = Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier
+    every = [f"3.{minor}" for minor in range(8, 20)]
+    assert tested == [version for version in every if Version(version) in allowed]
+    makefile = (REPO / "Makefile").read_text()
+    assert str(tuple(tuple(map(int, version.split("."))) for version in tested)) in makefile
+    assert f"--python-version {tested[0]}" in makefile
+
+
+def test_importing_the_library_brings_in_no_tool_for_notebooks_pipelines_or_pages():
+    # Whoever serves a model must not need Jupyter, DVC or Streamlit.
+    code = (
+        "import pkgutil, importlib, sys, fer_lib\n"
+        "for module in pkgutil.walk_packages(fer_lib.__path__, 'fer_lib.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print(*{'dvc', 'streamlit', 'papermill', 'nbconvert', 'IPython', 'pytest'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_readme_lists_every_notebook():
+    readme = (REPO / "README.md").read_text()
+    for path in (REPO / "notebooks").glob("*.ipynb"):
+        assert f"[{path.stem}](notebooks/{path.name})" in readme
+
+
+def test_make_help_describes_every_target():
+    makefile = (REPO / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
+    described = re.findall(r"^([a-z]+):.*## .+$", makefile, re.MULTILINE)
+    assert sorted(described) == sorted(phony)

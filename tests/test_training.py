@@ -1,0 +1,161 @@
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lib import training
+from fer_lib.errors import ModelError
+from fer_lib.params import Params, load_params
+from fer_lib.training import choose_precision, compute_lr, fit
+from fer_lib.training_state import TrainingState, compute_fingerprint
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Faces:
+    """Stands in for a packed store: two kinds of noise picture, bright above or bright below."""
+
+    data_hash: str = "0" * 64
+    emotions: tuple[str, ...] = ("happy", "sad")
+    meta: dict = field(default_factory=lambda: {"dataset": "noise"})
+
+    def __post_init__(self):
+        rng = np.random.default_rng(0)
+        self.labels = rng.integers(0, 2, 160)
+        self.faces = rng.integers(0, 100, (160, 32, 32), dtype=np.uint8)
+        for face, label in zip(self.faces, self.labels, strict=True):
+            face[16 * label : 16 * label + 16] += 120
+
+    def get_rows(self, split: str) -> np.ndarray:
+        return {"train": np.arange(128), "val": np.arange(128, 160)}[split]
+
+
+@pytest.fixture
+def data() -> Faces:
+    return Faces()
+
+
+def make_params(**changes) -> Params:
+    params = load_params("demo")
+    small = {
+        "architecture": "test_efficientnet",
+        "weights": "none",
+        "image_size": 32,
+        "batch_size": 16,
+        "epochs": 2,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+    }
+    changed = params.training.model_copy(update=small | changes)
+    return params.model_copy(update={"training": changed})
+
+
+def get_weights(result) -> list[torch.Tensor]:
+    return list(result.model.state_dict().values())
+
+
+def are_equal(a, b) -> bool:
+    return all(x.equal(y) for x, y in zip(get_weights(a), get_weights(b), strict=True))
+
+
+def test_learns_what_is_easy(data, tmp_path):
+    result = fit(data, make_params(epochs=4, lr=0.01), tmp_path)
+    assert result.history["val_accuracy"].max() > 0.9
+    assert result.config["metrics"]["val.accuracy"] == result.history["val_accuracy"].max()
+    assert result.history["epoch"].tolist() == [1, 2, 3, 4]
+
+
+def test_same_seed_same_weights_other_seed_others(data, tmp_path):
+    first, again = (fit(data, make_params(seed=1), tmp_path / name) for name in "ab")
+    other = fit(data, make_params(seed=2), tmp_path / "c")
+    assert are_equal(first, again)
+    assert not are_equal(first, other)
+
+
+@pytest.mark.parametrize("killed_at", [1, 5, 8, 13])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_killed_at_any_step_it_resumes_to_the_same_result(data, tmp_path, monkeypatch, killed_at, ema_decay):
+    # Eight steps an epoch: in the first epoch, at its last step, in the second.
+    params = make_params(ema_decay=ema_decay)
+    unbroken = fit(data, params, tmp_path / "unbroken")
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
+    train_on_batch, steps = training.train_on_batch, []
+
+    def train_until_killed(*arguments):
+        if len(steps) == killed_at:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return train_on_batch(*arguments)
+
+    monkeypatch.setattr(training, "train_on_batch", train_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, params, tmp_path / "broken")
+    monkeypatch.setattr(training, "train_on_batch", train_on_batch)
+    torch.manual_seed(99)  # a new process has another random state
+    resumed = fit(data, params, tmp_path / "broken")
+    assert are_equal(resumed, unbroken)
+    assert resumed.history.drop(columns="seconds").equals(unbroken.history.drop(columns="seconds"))
+
+
+def test_a_finished_training_is_not_repeated_but_a_changed_one_is(data, tmp_path, monkeypatch):
+    finished = fit(data, make_params(), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_on_batch", lambda *_: pytest.fail("trained again"))
+        assert are_equal(fit(data, make_params(), tmp_path), finished)
+    changed = fit(data, make_params(lr=0.002), tmp_path)
+    assert not are_equal(changed, finished)
+
+
+def test_fingerprint_covers_data_parameters_and_nothing_of_other_stages(data):
+    params = make_params()
+    same = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"seed": 9})})
+    assert compute_fingerprint("a", params, CPU) == compute_fingerprint("a", same, CPU)
+    assert compute_fingerprint("a", params, CPU) != compute_fingerprint("b", params, CPU)
+    assert compute_fingerprint("a", params, CPU) != compute_fingerprint("a", make_params(seed=5), CPU)
+
+
+def test_stops_early_and_keeps_the_best_epoch(data, tmp_path, monkeypatch):
+    params = make_params(epochs=9, patience=2)
+    # Validation logits that are all right in epoch 2 and all wrong otherwise.
+    right = np.eye(2, dtype=np.float32)[data.labels[data.get_rows("val")]]
+    epochs = []
+
+    def pretend(*_):
+        epochs.append(1)
+        return right if len(epochs) == 2 else -right
+
+    monkeypatch.setattr(training, "run_batches", pretend)
+    result = fit(data, params, tmp_path)
+    assert result.best_epoch == 2
+    assert len(result.history) == 4  # the best, and two more without a better one
+
+
+def test_divergence_is_said_in_one_line(data, tmp_path):
+    with pytest.raises(ModelError, match=r"training diverged.*lower training\.lr"):
+        fit(data, make_params(lr=1e30, warmup_steps=0), tmp_path)
+
+
+def test_state_of_another_run_is_ignored(tmp_path):
+    state = TrainingState.load_or_create(tmp_path, "one")
+    state.epoch = 3
+    state.save()
+    assert TrainingState.load_or_create(tmp_path, "one").epoch == 3
+    assert TrainingState.load_or_create(tmp_path, "two").epoch == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_learning_rate_by_hand():
+    constant = make_params(lr=0.1, warmup_steps=4, epochs=2).training
+    assert [compute_lr(constant, s, 6) for s in (0, 3, 4, 11)] == pytest.approx([0.025, 0.1, 0.1, 0.1])
+    cosine = constant.model_copy(update={"schedule": "cosine"})
+    # Eight steps after the warm-up: whole, half, and nearly nothing.
+    assert [compute_lr(cosine, s, 6) for s in (4, 8, 12)] == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_precision_is_float32_for_efficientnets_on_a_cpu():
+    assert choose_precision("auto", "tf_efficientnet_b0", CPU) is None
+    assert choose_precision("float32", "resnet18", CPU) is None
+    assert choose_precision("bfloat16", "resnet18", CPU) is torch.bfloat16
+    assert choose_precision("auto", "resnet18", torch.device("cuda")) is torch.bfloat16
