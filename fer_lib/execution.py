@@ -105,6 +105,7 @@ def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
                 parameters,
                 cwd=ROOT,
                 kernel_name="python3",
+                language="python",
                 progress_bar=False,  # counts cells; the training's own bar, with time left, says more
                 stderr_file=sys.stderr,
                 # The kernel would warn on every start that it listens on this machine's own loopback.

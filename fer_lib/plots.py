@@ -18,12 +18,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 INK = "#222222"
+SOFT = "#666666"
 FAINT = "#8A8A8A"
 GRID = "#E4E4E4"
 
 STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
     "font.size": 10.5,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
@@ -99,7 +102,7 @@ def plot_confusion(confusion: np.ndarray, emotions: Sequence[str]) -> Figure:
     """Plot int (C, C) counts, rows = labels: colour and percentage per row, counts in small print."""
     totals = confusion.sum(axis=1, keepdims=True)
     shares = confusion / np.maximum(totals, 1)
-    figure, axes = build_figure(9, 7)
+    figure, axes = build_figure(8, 7)
     sns.heatmap(shares, vmin=0, vmax=1, cmap="Blues", cbar=False, square=True, linewidths=1.5, ax=axes)
     for (row, column), count in np.ndenumerate(confusion):
         colour = "white" if shares[row, column] > 0.5 else INK
@@ -146,8 +149,10 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
     top.vlines(
         filled["confidence"], filled["confidence"], filled["accuracy"], color=SECOND, linewidth=2, alpha=0.6
     )
-    top.plot(filled["confidence"], filled["accuracy"], color=MAIN, marker="o")
-    top.annotate("perfectly calibrated", (0.04, 0.06), rotation=45, rotation_mode="anchor", color="#666666")
+    top.plot(filled["confidence"], filled["accuracy"], color=MAIN, marker="o", clip_on=False)
+    top.text(
+        0.03, 0.045, "ideal", rotation=45, transform_rotates_text=True, rotation_mode="anchor", color=SOFT
+    )
     top.set(title="Reliability: accuracy of predictions by their confidence", ylabel="accuracy")
     top.set(xlim=(0, 1), ylim=(0, 1))
     top.grid()
@@ -162,7 +167,7 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
 @mpl.rc_context(STYLE)
 def plot_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str]) -> Figure:
     """Plot one ROC curve per class against the rest; classes without images are left out."""
-    figure, axes = build_figure(8, 6)
+    figure, axes = build_figure(6.5, 6.6)
     curves = []
     for c, emotion in enumerate(emotions):
         positive = np.asarray(labels) == c
@@ -172,11 +177,11 @@ def plot_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[s
     for auroc, emotion, (fall_out, recall) in sorted(curves, key=lambda curve: -curve[0]):
         axes.plot(fall_out, recall, color=COLOURS[emotion], label=f"{auroc:.3f}  {emotion}")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate("chance", (0.9, 0.915), rotation=45, rotation_mode="anchor", color="#666666", ha="center")
+    axes.text(0.4, 0.35, "chance", rotation=45, rotation_mode="anchor", color=SOFT)
     axes.set(title="ROC, each emotion against the rest", xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)")
     axes.grid()
-    figure.legend(loc="outside right center", title="AUROC", alignment="left")
+    axes.legend(loc="lower right", title="AUROC", alignment="left", borderaxespad=1)
     return figure
 
 
@@ -226,8 +231,8 @@ def _draw_interval(axes: Axes, metrics: Mapping[str, float], key: str, y: float,
         return
     value = metrics[key]
     if f"{key}_lo" in metrics:
-        axes.hlines(y, metrics[f"{key}_lo"], metrics[f"{key}_hi"], color=colour, linewidth=2.2)
-    axes.plot(value, y, "o", color=colour, markersize=6.5)
+        axes.hlines(y, metrics[f"{key}_lo"], metrics[f"{key}_hi"], color=colour, linewidth=2)
+    axes.plot(value, y, "o", color=colour, markersize=5.5, clip_on=False)
     axes.text(1.02, y, f"{value:.2f}", transform=axes.get_yaxis_transform(), va="center", size=9.5)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fer_lib.datasets.base import SPLITS
-from fer_lib.plots import COLOURS, FAINT, INK, MAIN, SECOND, STYLE, build_figure
+from fer_lib.plots import COLOURS, INK, MAIN, SECOND, STYLE, build_figure
 
 
 @mpl.rc_context(STYLE)
@@ -37,8 +37,13 @@ def plot_class_counts(counts: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_mean_faces(mean_faces: np.ndarray, emotions: Sequence[str]) -> Figure:
-    """Plot `audit.compute_mean_faces`, float (C, H, W[, 3]), in label order; an empty class stays blank."""
-    return plot_face_grid(mean_faces, emotions, len(emotions))
+    """Plot `audit.compute_mean_faces`, float (C, H, W[, 3]), in label order; an empty class is blank.
+
+    Averages have little contrast, so all classes are stretched together and still differ in brightness.
+    """
+    low, high = np.nanmin(mean_faces), np.nanmax(mean_faces)
+    stretched = (mean_faces - low) * (255 / max(high - low, 1))
+    return plot_face_grid(stretched, emotions, len(emotions))
 
 
 @mpl.rc_context(STYLE)
@@ -132,8 +137,8 @@ def plot_augmentations(
 def plot_pixel_statistics(stats: pd.DataFrame) -> Figure:
     """Plot how each transform shifts the mean and the contrast of the pixels.
 
-    stats: one row per image and transform with the columns transform, mean and std (grey levels); the transform
-    that comes first is the reference, drawn as a line through its median.
+    stats: one row per image and transform with the columns transform, mean and std (grey levels); the
+    transform that comes first is the reference, drawn as a line through its median.
     """
     order = list(stats["transform"].unique())
     figure, panels = build_figure(9, 1.2 + 0.4 * len(order), columns=2, sharey=True)
@@ -158,7 +163,6 @@ def plot_pixel_statistics(stats: pd.DataFrame) -> Figure:
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    panels[0].spines["bottom"].set_color(FAINT)
     return figure
 
 

@@ -61,11 +61,13 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """Train a network on the train split of `data`, selecting the epoch on its validation split.
 
     The state is saved in `state_dir` about once a minute. Called again with the same data, parameters and
-    code, `fit` goes on from there and ends with the same weights; with others it starts anew.
+    code, `fit` goes on from there and ends with the same weights; with others it starts anew. To the bit that
+    holds on one machine's CPU; a GPU adds up in no fixed order.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
-    state = TrainingState.load_or_create(state_dir, compute_fingerprint(data.data_hash, params, device))
+    fingerprint = compute_fingerprint(data.data_hash, params, run.initial, device)
+    state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
     total = params.training.epochs * len(run.batches)
     done = state.epoch * len(run.batches) + state.step

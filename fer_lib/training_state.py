@@ -13,16 +13,18 @@ import torch
 
 from fer_lib.params import Params
 from fer_lib.provenance import get_code_commit, hash_code
+from fer_lib.weights import InitialWeights
 
 STATE_NAME = "state.pt"
 CODE = ("inference", "loading", "losses", "models", "training", "training_state", "transforms", "weights")
 """The modules that decide the trained weights; a change of code in one makes an older state void."""
 
 
-def compute_fingerprint(data_hash: str, params: Params, device: torch.device) -> str:
-    """Return a hash of all that decides the result: data, parameters, code, libraries, kind of device."""
+def compute_fingerprint(data_hash: str, params: Params, initial: InitialWeights, device: torch.device) -> str:
+    """Return a hash of all that decides the result: data, start, parameters, code, libraries, device."""
     facts = {
         "data": data_hash,
+        "initial": initial.to_dict(),
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
         "code": hash_code(Path(__file__).with_name(f"{name}.py") for name in CODE),
         "libraries": [str(library.__version__) for library in (albumentations, timm, torch)],

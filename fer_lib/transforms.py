@@ -4,6 +4,7 @@ albumentations stays behind this module, so that it can be replaced in one place
 """
 
 import os
+import random
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,7 +67,9 @@ class Transform:
         whichever process computes it; an evaluation transform draws nothing and needs none.
         """
         if seed is not None:
-            self._compose.set_random_seed(seed)
+            # One generator for all: `set_random_seed` would start every transform at the same draw, so that
+            # a face shifted to the left would always be flipped.
+            self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         changed = self._compose(image=image)["image"]
         return cv2.cvtColor(changed, cv2.COLOR_GRAY2RGB) if changed.ndim == 2 else changed
 

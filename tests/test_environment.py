@@ -70,17 +70,18 @@ def test_python_versions_agree_everywhere():
     assert f"--python-version {tested[0]}" in makefile
 
 
-def test_importing_the_library_brings_in_no_tool_for_notebooks_pipelines_or_pages():
+def test_library_imports_where_notebook_pipeline_and_page_tools_are_not_installed():
     # Whoever serves a model must not need Jupyter, DVC or Streamlit.
     code = (
-        "import pkgutil, importlib, sys, fer_lib\n"
+        "import importlib, pkgutil, sys, fer_lib\n"
+        "for name in ('dvc', 'streamlit', 'papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets'):\n"
+        "    sys.modules[name] = None\n"  # from here on importing it fails
         "for module in pkgutil.walk_packages(fer_lib.__path__, 'fer_lib.'):\n"
         "    if not module.name.endswith('__main__'):\n"
         "        importlib.import_module(module.name)\n"
-        "print(*{'dvc', 'streamlit', 'papermill', 'nbconvert', 'IPython', 'pytest'} & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_readme_lists_every_notebook():

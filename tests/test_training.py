@@ -9,6 +9,7 @@ from fer_lib.errors import ModelError
 from fer_lib.params import Params, load_params
 from fer_lib.training import choose_precision, compute_lr, fit
 from fer_lib.training_state import TrainingState, compute_fingerprint
+from fer_lib.weights import InitialWeights
 
 CPU = torch.device("cpu")
 
@@ -108,12 +109,16 @@ def test_a_finished_training_is_not_repeated_but_a_changed_one_is(data, tmp_path
     assert not are_equal(changed, finished)
 
 
-def test_fingerprint_covers_data_parameters_and_nothing_of_other_stages(data):
+def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages():
     params = make_params()
-    same = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"seed": 9})})
-    assert compute_fingerprint("a", params, CPU) == compute_fingerprint("a", same, CPU)
-    assert compute_fingerprint("a", params, CPU) != compute_fingerprint("b", params, CPU)
-    assert compute_fingerprint("a", params, CPU) != compute_fingerprint("a", make_params(seed=5), CPU)
+    scoring = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"seed": 9})})
+    start = InitialWeights("file", "w.safetensors", "a" * 64, (0.5,) * 3, (0.5,) * 3)
+    other_start = InitialWeights("file", "w.safetensors", "b" * 64, (0.5,) * 3, (0.5,) * 3)
+    print_of = compute_fingerprint("a", params, start, CPU)
+    assert compute_fingerprint("a", scoring, start, CPU) == print_of
+    assert compute_fingerprint("b", params, start, CPU) != print_of
+    assert compute_fingerprint("a", make_params(seed=5), start, CPU) != print_of
+    assert compute_fingerprint("a", params, other_start, CPU) != print_of
 
 
 def test_stops_early_and_keeps_the_best_epoch(data, tmp_path, monkeypatch):

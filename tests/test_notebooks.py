@@ -1,0 +1,119 @@
+"""The committed notebooks: what they look like, and that every one runs."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+from conftest import REPO, run_fer_lib
+
+NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
+
+
+def read_notebook(name):
+    return nbformat.read(REPO / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+def read_code_cells(name):
+    return [cell for cell in read_notebook(name).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+class TestForm:
+    def test_is_committed_without_outputs(self, name):
+        for cell in read_code_cells(name):
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+    def test_runs_on_any_python_kernel(self, name):
+        metadata = read_notebook(name).metadata
+        assert metadata.kernelspec.name == "python3"
+        assert "version" not in metadata.get("language_info", {})  # changes with whoever saved it last
+
+    def test_takes_three_parameters(self, name):
+        tagged = [c for c in read_code_cells(name) if "parameters" in c.metadata.get("tags", [])]
+        assert len(tagged) == 1
+        assigned = {
+            node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body
+        }
+        assert assigned == {"dataset": "demo", "smoke": False, "out_dir": None}
+
+    def test_defines_nothing(self, name):
+        for cell in read_code_cells(name):
+            kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+            assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
+
+    def test_is_short(self, name):
+        assert len(read_notebook(name).cells) <= 40
+
+    def test_opens_with_its_question_and_closes_with_its_finding(self, name):
+        first, *_, last = read_notebook(name).cells
+        marks = re.findall(
+            r"^(# |\*\*Question\.\*\*|\*\*Inputs\.\*\*|\*\*Outputs\.\*\*)", first.source, re.MULTILINE
+        )
+        assert marks == ["# ", "**Question.**", "**Inputs.**", "**Outputs.**"]
+        assert "show_finding(" in last.source
+
+    def test_starts_its_own_stage(self, name):
+        code = "\n".join(cell.source for cell in read_code_cells(name))
+        assert f'start_stage("{name}", dataset, smoke, out_dir)' in code
+
+
+@pytest.fixture(scope="module")
+def smoke_results(tiny_project):
+    """Run every notebook in smoke mode, in order, and return the project; what failed is in the mapping."""
+    failures = {}
+    for name in NOTEBOOKS:
+        done = run_fer_lib(tiny_project, "notebook", name, "--dataset", "demo", "--smoke")
+        if done.returncode:
+            failures[name] = done.stderr
+    return tiny_project / "scratch" / "reports" / "demo", failures
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+class TestSmokeRun:
+    def test_writes_page_metrics_figures_and_finding(self, smoke_results, name):
+        reports, failures = smoke_results
+        assert name not in failures, failures[name]
+        stage = name.split("_", 1)[1]
+        metrics = json.loads((reports / "metrics" / f"{stage}.json").read_text())
+        assert metrics["dataset"] == "demo"
+        assert len(metrics) > 6  # more than its provenance
+        assert list((reports / "figures" / stage).glob("*.png"))
+        assert (reports / "findings" / f"{stage}.md").read_text().strip()
+        assert (reports / f"{name}.html").is_file()
+
+    def test_page_says_it_is_a_smoke_run(self, smoke_results, name):
+        assert "Smoke run" in (smoke_results[0] / f"{name}.html").read_text()
+
+    def test_page_is_self_contained_described_and_small(self, smoke_results, name):
+        page = (smoke_results[0] / f"{name}.html").read_text()
+        images = re.findall(r"<img [^>]*>", page)
+        assert images
+        assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
+        assert not re.search(r"""(?:src|href)=["'](?!data:|[\w.]+\.html)""", page)
+        text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
+        assert len(text) < 60_000  # the design's limit for a page without its figures
+
+    def test_page_names_no_folder_of_this_machine(self, smoke_results, name):
+        page = (smoke_results[0] / f"{name}.html").read_text()
+        assert str(smoke_results[0].parents[2]) not in page
+        assert str(REPO) not in page
+
+
+def test_index_links_every_notebook(smoke_results):
+    reports, failures = smoke_results
+    assert not failures
+    page = (reports / "index.html").read_text()
+    assert all(f'href="{name}.html"' in page for name in NOTEBOOKS)
+    assert "Not run yet." not in page
+
+
+def test_rerun_gives_the_same_bytes(smoke_results):
+    reports, _ = smoke_results
+    name = NOTEBOOKS[0]
+    before = {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}
+    done = run_fer_lib(reports.parents[2], "notebook", name, "--dataset", "demo", "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()} == before

@@ -1,0 +1,185 @@
+"""The pipeline as a user runs it, on a copy of the project with tiny parameters."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import REPO, build_command_environment, write_tiny_params
+
+STAGES = ["prepare", "01_data_audit", "02_augmentation", "03_training", "04_evaluation"]
+GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
+
+
+def build_copy(root):
+    """Copy what Git would keep into a repository of its own, and make its parameters tiny."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        # Results of real runs stay behind: the copy makes its own.
+        if (REPO / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, root / name)
+    write_tiny_params(root / "params.yaml")
+    subprocess.run([*GIT, "init", "--quiet"], cwd=root, check=True)
+    commit(root)
+
+
+def commit(root):
+    subprocess.run([*GIT, "add", "--all"], cwd=root, check=True)
+    subprocess.run([*GIT, "commit", "--quiet", "--message", "change"], cwd=root, check=True)
+
+
+def start_pipeline(root):
+    """Start `python -m fer_lib pipeline demo` in the copy, with the copy's code, in a group of its own."""
+    environment = {**build_command_environment(root), "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "fer_lib", "pipeline", "demo"],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_pipeline(root):
+    """Run the pipeline to its end; return its output and the names of the stages that ran."""
+    process = start_pipeline(root)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    ran = [stage for stage in STAGES if f"Running stage '{stage}@demo'" in output]
+    return output, ran
+
+
+def read_files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def replace_in(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Return the copy after one whole, committed run."""
+    root = tmp_path_factory.mktemp("pipeline")
+    build_copy(root)
+    _, ran = run_pipeline(root)
+    assert ran == STAGES
+    commit(root)
+    return root
+
+
+def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
+    for stage in STAGES[1:]:
+        short = stage.split("_", 1)[1]
+        reports = project / "reports" / "demo"
+        assert (reports / f"{stage}.html").is_file()
+        assert (reports / "metrics" / f"{short}.json").is_file()
+        assert list((reports / "figures" / short).glob("*.png"))
+        assert (reports / "findings" / f"{short}.md").is_file()
+    assert (project / "reports" / "demo" / "index.html").is_file()
+    assert (project / "reports" / "demo" / "history.csv").is_file()
+    assert (project / "models" / "demo" / "baseline" / "model.safetensors").is_file()
+    assert (project / "models" / "demo" / "predictions.parquet").is_file()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout
+    assert "dvc.lock" in tracked
+    assert "models/demo" not in tracked
+    assert "data/packed" not in tracked
+
+
+def test_second_run_runs_nothing(project):
+    before = read_files(project / "reports")
+    output, ran = run_pipeline(project)
+    assert ran == []
+    assert "Data and pipelines are up to date" in output
+    assert read_files(project / "reports") == before
+
+
+def test_reader_can_compare_metrics_and_history(project):
+    def run_dvc(*arguments):
+        command = [sys.executable, "-m", "dvc", *arguments]
+        environment = build_command_environment(project)
+        return subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, check=True
+        )
+
+    assert "val.accuracy" in run_dvc("metrics", "show", "--json").stdout
+    assert "metrics/training.json" in run_dvc("metrics", "diff", "--all").stdout
+    assert "history.csv" in run_dvc("plots", "diff", "--json").stdout
+
+
+@pytest.mark.parametrize("stage", ["01_data_audit", "03_training"])
+def test_new_words_in_a_notebook_rerun_that_stage_alone(project, stage):
+    models = read_files(project / "models" / "demo")
+    replace_in(project / "notebooks" / f"{stage}.ipynb", "**Question.**", "**Question.** Again:")
+    commit(project)
+    _, ran = run_pipeline(project)
+    assert ran == [stage]
+    # The training finds its finished state: the page is written anew, the weights are the same bytes.
+    assert read_files(project / "models" / "demo") == models
+    assert "Again:" in (project / "reports" / "demo" / "index.html").read_text()
+    commit(project)
+
+
+def test_parameter_of_another_data_set_reruns_nothing(project):
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["datasets"]["fer2013"]["training"] = {"lr": 0.5}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert run_pipeline(project)[1] == []
+
+
+def test_parameter_reruns_its_stage_and_what_follows(project):
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["datasets"]["demo"]["evaluation"] = {**params["datasets"]["demo"]["evaluation"], "n_bins": 5}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert run_pipeline(project)[1] == ["04_evaluation"]
+
+
+def kill_with_children(process):
+    """Kill at once everything that `process` started, as a reboot would."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_killed_training_goes_on_to_the_same_weights(project):
+    baseline = project / "models" / "demo" / "baseline"
+    state = project / "models" / ".state" / "demo" / "state.pt"
+    unbroken = (baseline / "model.safetensors").read_bytes()
+    shutil.rmtree(project / "models")
+
+    process = start_pipeline(project)
+    while process.poll() is None and not state.is_file():  # written at the end of the first epoch
+        time.sleep(0.02)
+    kill_with_children(process)
+    left = torch.load(state, weights_only=True)
+    assert not left["finished"], "killed too late to show anything"
+    assert left["epoch"] >= 1
+    assert not baseline.exists()
+
+    _, ran = run_pipeline(project)
+    assert "03_training" in ran
+    assert (baseline / "model.safetensors").read_bytes() == unbroken
+    assert not os.path.exists(state.with_name(f"{state.name}.partial"))

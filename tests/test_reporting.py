@@ -1,0 +1,230 @@
+import json
+import re
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from fer_lib import execution, index_page, reporting
+from fer_lib.errors import FerError
+from fer_lib.execution import export_html, normalise_notebook
+from fer_lib.index_page import build_index
+from fer_lib.paths import get_output_dirs
+from fer_lib.reporting import build_table, start_stage
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """Return a stage that writes below a temporary folder and needs no packed data."""
+    monkeypatch.setattr(reporting, "get_code_commit", lambda: "c0ffee" * 6)
+    started = start_stage("03_training", "demo", out_dir=tmp_path)
+    started.__dict__["data"] = SimpleNamespace(data_hash="da7a" * 16, meta={"layout": "demo"})
+    return started
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Return the list that collects the HTML a stage shows."""
+    collected = []
+    monkeypatch.setattr(reporting, "_display_html", collected.append)
+    return collected
+
+
+def draw_line():
+    fig, axis = plt.subplots(figsize=(3, 2))
+    axis.plot([0, 1], [1, 3])
+    return fig
+
+
+def read_metrics_file(stage):
+    return json.loads((stage.dirs.metrics / "training.json").read_text())
+
+
+def test_metrics_hold_the_values_and_where_they_come_from(stage):
+    stage.write_metrics({"test.accuracy": np.float32(0.5), "n": np.int64(3), "source": "package"}, seed=7)
+    written = read_metrics_file(stage)
+    assert written.pop("wall_seconds") >= 0
+    assert written.pop("device")
+    assert written == {
+        "test.accuracy": 0.5,
+        "n": 3,
+        "source": "package",
+        "seed": 7,
+        "dataset": "demo",
+        "data_hash": "da7a" * 16,
+        "git_commit": "c0ffee" * 6,
+    }
+    assert list(read_metrics_file(stage)) == sorted(read_metrics_file(stage))
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.inf, [0.5], {"a": 1}, None, True, np.array([1.0])])
+def test_value_that_dvc_cannot_compare_is_an_error_naming_its_key(stage, value):
+    with pytest.raises(FerError, match=r"test\.recall\.fear"):
+        stage.write_metrics({"test.recall.fear": value}, seed=0)
+    assert not (stage.dirs.metrics / "training.json").exists()
+
+
+def test_value_may_not_replace_its_own_provenance(stage):
+    with pytest.raises(FerError, match="data_hash"):
+        stage.write_metrics({"data_hash": "mine"}, seed=0)
+
+
+def test_rerun_with_the_same_numbers_leaves_the_file_alone(stage):
+    stage.write_metrics({"a": 0.1}, seed=0, wall_seconds=10)
+    before = (stage.dirs.metrics / "training.json").read_bytes()
+    stage.write_metrics({"a": 0.1}, seed=0, wall_seconds=99)
+    assert (stage.dirs.metrics / "training.json").read_bytes() == before
+    stage.write_metrics({"a": 0.2}, seed=0, wall_seconds=99)
+    assert read_metrics_file(stage) | {"a": 0.2, "wall_seconds": 99} == read_metrics_file(stage)
+
+
+def test_damaged_metrics_file_is_replaced(stage):
+    stage.write_metrics({"a": 1}, seed=0)
+    (stage.dirs.metrics / "training.json").write_text('{"a": ')
+    stage.write_metrics({"a": 1}, seed=0)
+    assert read_metrics_file(stage)["a"] == 1
+
+
+def test_interval_reads_as_the_field_writes_it(stage):
+    keys = ("test.accuracy", "test.accuracy_lo", "test.accuracy_hi")
+    stage.write_metrics(dict(zip(keys, (0.65249, 0.637, 0.668), strict=True)), seed=0)
+    assert stage.format_interval("test.accuracy") == "0.652 [0.637, 0.668]"
+
+
+def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(stage):
+    with pytest.raises(FerError, match="run the notebook"):
+        _ = stage.metrics
+
+
+def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, shown):
+    stage.show_figure(draw_line(), "line", 'Loss < 1 & "falling".')
+    path = stage.dirs.figures / "training" / "line.png"
+    first = path.read_bytes()
+    stage.show_figure(draw_line(), "line", 'Loss < 1 & "falling".')
+    assert path.read_bytes() == first
+    assert shown[0] == shown[1]
+    assert 'alt="Loss &lt; 1 &amp; &quot;falling&quot;."' in shown[0]
+    assert "<figcaption>" in shown[0]
+    assert not plt.get_fignums()
+
+
+def test_table_is_escaped_right_aligned_and_has_row_heads():
+    df = pd.DataFrame(
+        {"share": [0.25, None], "n": [12345, 2], "note": ["<b>", "ok"]},
+        index=pd.Index(["fear", "sad"], name="emotion"),
+    )
+    table = build_table(df, "Classes & counts", {"share": ".0%"})
+    assert re.findall(r'<th scope="row"[^>]*>(\w+)<', table) == ["fear", "sad"]
+    assert re.findall(r'class="number"[^>]*>([^<]+)</td>', table) == ["25%", "12,345", "–", "2"]
+    assert "&lt;b&gt;" in table
+    assert "<figcaption>Classes &amp; counts</figcaption>" in table
+
+
+def test_table_that_only_counts_its_rows_has_no_row_heads():
+    assert 'scope="row"' not in build_table(pd.DataFrame({"a": [1, 2]}), "Rows")
+
+
+def test_format_for_a_missing_column_is_an_error():
+    with pytest.raises(FerError, match="'b'"):
+        build_table(pd.DataFrame({"a": [1]}), "Rows", {"b": ".1f"})
+
+
+def test_csv_has_fixed_digits(stage):
+    stage.write_table(pd.DataFrame({"epoch": [1], "loss": [0.123456789]}), "history")
+    assert (stage.dirs.reports / "history.csv").read_text() == "epoch,loss\n1,0.123457\n"
+
+
+def build_executed(seconds="0.1"):
+    """Return a notebook as papermill leaves it, with everything in it that changes from run to run."""
+    noisy = new_code_cell(
+        "train()",
+        metadata={"papermill": {"duration": seconds}, "execution": {"iopub.execute_input": seconds}},
+        outputs=[
+            new_output("stream", name="stderr", text=f"epoch 1: 100% {seconds}s"),
+            new_output("stream", name="stdout", text=f"<Figure at 0x7f{len(seconds)}a{seconds[-1]}>\n"),
+            new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": seconds}}),
+            new_output("display_data", {"text/html": '<img alt="x" src="data:image/png;base64,A 0x7fab==">'}),
+        ],
+    )
+    injected = new_code_cell(f'out_dir = "/tmp/{seconds}"', metadata={"tags": ["injected-parameters"]})
+    cells = [new_markdown_cell("# Title\n\n**Question.** Why?"), injected, noisy]
+    for position, cell in enumerate(cells):
+        cell["id"] = f"cell-{position}"
+    return new_notebook(
+        cells=cells, metadata={"papermill": {"start_time": seconds}, "widgets": {"x": seconds}}
+    )
+
+
+def test_two_runs_of_a_notebook_are_normalised_to_the_same():
+    first, second = (normalise_notebook(build_executed(seconds)) for seconds in ("0.1", "12.7"))
+    assert nbformat.writes(first) == nbformat.writes(second)
+    assert len(first.cells[1].outputs) == 2  # what the notebook printed, and its picture
+    assert "0x7fab" in first.cells[1].outputs[1].data["text/html"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Return the output folders of a study with two notebooks."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name, question in (("01_first", "Is `it` so?"), ("02_second", "And this,\nor not?")):
+        opening = new_markdown_cell(f"# Notebook {name}\n\n**Question.** {question}\n\n**Inputs.** None.")
+        nbformat.write(new_notebook(cells=[opening]), folder / f"{name}.ipynb")
+    monkeypatch.setattr(index_page, "NOTEBOOKS_DIR", folder)
+    monkeypatch.setattr(execution, "NOTEBOOKS_DIR", folder)
+    return get_output_dirs("demo", tmp_path)
+
+
+def test_page_needs_nothing_from_outside_and_is_small(study):
+    page = export_html(normalise_notebook(build_executed()), "01_first", "demo", study)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|[\w.]+\.html)""", page)
+    assert "@import" not in page
+    assert "url(" not in page
+    # The design's limit for a page without its figures.
+    assert len(page) < 60_000
+
+
+def test_page_hides_code_and_links_its_neighbour(study):
+    page = export_html(normalise_notebook(build_executed()), "01_first", "demo", study)
+    assert re.search(r'<details class="code">\s*<summary>', page)
+    assert 'href="02_second.html"' in page
+    assert 'href="index.html"' in page
+    assert "Smoke run" not in page
+    assert "Smoke run" in export_html(normalise_notebook(build_executed()), "01_first", "demo", study, True)
+
+
+def write_results(dirs):
+    (dirs.reports / "findings").mkdir(parents=True)
+    (dirs.reports / "findings" / "first.md").write_text("It is **so**.\n")
+    (dirs.reports / "01_first.html").write_text('<figure id="figure-one">')
+    (dirs.figures / "first").mkdir(parents=True)
+    (dirs.figures / "first" / "one.png").write_bytes(b"")
+    dirs.metrics.mkdir()
+    scores = {"test.accuracy": 0.652, "test.accuracy_lo": 0.637, "test.accuracy_hi": 0.668}
+    (dirs.metrics / "evaluation.json").write_text(json.dumps(scores))
+
+
+def test_index_shows_question_finding_thumbnail_and_score(study, tmp_path):
+    write_results(study)
+    page = build_index("demo", tmp_path).read_text()
+    assert "Is <code>it</code> so?" in page
+    assert "And this, or not?" in page
+    assert "It is <strong>so</strong>." in page
+    assert 'href="01_first.html"' in page
+    assert 'src="figures/first/one.png"' in page
+    assert "65.2%" in page
+    assert "[63.7%, 66.8%]" in page
+    assert page.count("Not run yet.") == 1
+    assert build_index("demo", tmp_path).read_text() == page
+
+
+def test_notebook_without_a_question_is_an_error(study, tmp_path):
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell("# Only a title")]), tmp_path / "notebooks/03_x.ipynb"
+    )
+    with pytest.raises(FerError, match=r"03_x\.ipynb.*Question"):
+        build_index("demo", tmp_path)
