@@ -46,15 +46,27 @@ def count_classes(index: pd.DataFrame, emotions: Sequence[str]) -> pd.DataFrame:
     return counts.set_axis(list(emotions), axis="columns").rename_axis(index="split", columns=None)
 
 
-def compute_mean_faces(faces: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return float32 (n_classes, H, W[, 3]): the mean face per class, 0 to 255; NaN for an empty class."""
-    sums = np.zeros((n_classes, *faces.shape[1:]))
-    for start, chunk in _read_chunks(faces):
-        chunk_labels = labels[start : start + len(chunk)]
-        for label in np.unique(chunk_labels):
-            sums[label] += chunk[chunk_labels == label].sum(axis=0, dtype=np.float64)
-    counts = np.bincount(labels, minlength=n_classes).reshape(-1, *[1] * (faces.ndim - 1))
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0).astype(np.float32)
+def compute_mean_face(faces: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return float32 (H, W[, 3]), 0 to 255: the mean of the faces in `rows`, at least one."""
+    total = np.zeros(faces.shape[1:])
+    for _, chunk in _read_chunks(faces, rows):
+        total += chunk.sum(axis=0, dtype=np.float64)
+    return (total / len(rows)).astype(np.float32)
+
+
+def compute_mean_faces(
+    faces: np.ndarray, labels: np.ndarray, rows: np.ndarray, n_classes: int, min_faces: int
+) -> np.ndarray:
+    """Return float32 (n_classes, H, W[, 3]): the mean face per class over `rows`.
+
+    A class with fewer than `min_faces` is NaN: the mean of very few faces shows who they are.
+    """
+    means = np.full((n_classes, *faces.shape[1:]), np.nan, dtype=np.float32)
+    for label in range(n_classes):
+        of_class = rows[labels[rows] == label]
+        if len(of_class) >= max(1, min_faces):
+            means[label] = compute_mean_face(faces, of_class)
+    return means
 
 
 def find_exact_duplicates(index: pd.DataFrame) -> pd.DataFrame:
@@ -192,11 +204,12 @@ def _share_lead(votes: np.ndarray) -> np.ndarray:
     return leads / leads.sum(axis=1, keepdims=True)
 
 
-def _read_chunks(faces: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first row, chunk); a chunk stays below `CHUNK_BYTES` once it is float32."""
+def _read_chunks(faces: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first position, chunk) of all faces or of `rows`, each below `CHUNK_BYTES` as float32."""
     step = max(1, CHUNK_BYTES // (4 * faces[:1].size))
-    for start in range(0, len(faces), step):
-        yield start, np.asarray(faces[start : start + step])
+    for start in range(0, len(faces) if rows is None else len(rows), step):
+        span = slice(start, start + step)
+        yield start, np.asarray(faces[span if rows is None else rows[span]])
 
 
 def _standardise(images: np.ndarray) -> np.ndarray:

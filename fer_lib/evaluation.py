@@ -53,16 +53,18 @@ def bootstrap_intervals(
     emotions: Sequence[str],
     n_resamples: int,
     seed: int,
+    clusters: np.ndarray | None = None,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Return the percentile bootstrap interval of every metric of `compute_metrics`.
 
-    Images are drawn with replacement (Efron and Tibshirani 1993, ch. 13). A resample that does not define a
-    metric, because it drew no image of a rare class, does not count for that metric. ECE is biased upwards in
-    resamples, so the interval of a well-calibrated model may lie above its ECE.
+    Images are drawn with replacement (Efron and Tibshirani 1993, ch. 13), or whole clusters of them, (N,) any
+    values, where images are not independent: several faces of one person err together. A resample that does
+    not define a metric, because it drew no image of a rare class, does not count for that metric. ECE is
+    biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
     """
     scorer = Scorer(labels, probabilities, emotions)
-    return compute_intervals(scorer.names, scorer.resample(n_resamples, seed), level)
+    return compute_intervals(scorer.names, scorer.resample(n_resamples, seed, clusters), level)
 
 
 def bootstrap_difference(
@@ -98,13 +100,14 @@ def summarise(
     emotions: Sequence[str],
     n_resamples: int,
     seed: int,
+    clusters: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Return metrics and 95 % intervals as they stand in the metrics JSON.
 
     For every metric `<prefix>.<metric>`, `<prefix>.<metric>_lo`, `<prefix>.<metric>_hi`; `<prefix>.n_images`.
     The group view is `summarise("test.group", group_labels(...), group_probabilities(...), GROUPS, ...)`.
     """
-    intervals = bootstrap_intervals(labels, probabilities, emotions, n_resamples, seed)
+    intervals = bootstrap_intervals(labels, probabilities, emotions, n_resamples, seed, clusters)
     summary: dict[str, float] = {f"{prefix}.n_images": len(labels)}
     for name, value in compute_metrics(labels, probabilities, emotions).items():
         summary[f"{prefix}.{name}"] = value

@@ -79,6 +79,12 @@ class PackedDataset:
             chosen = chosen & ~np.isin(groups, groups[self._is_split(drop_duplicates_of)])
         return np.flatnonzero(chosen)
 
+    def take(self, rows: np.ndarray) -> "PackedDataset":
+        """Return a data set of these rows alone, renumbered from 0, in memory."""
+        index = self.index.iloc[rows].reset_index(drop=True).assign(row=np.arange(len(rows)))
+        regions = None if self.packed_regions is None else self.packed_regions[rows]
+        return PackedDataset(self.faces[rows], index, self.meta, regions)
+
     def _is_split(self, split: str) -> np.ndarray:
         if split not in SPLITS:
             raise ValueError(f"expected a split {', '.join(SPLITS)}, found {split!r}")

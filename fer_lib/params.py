@@ -37,6 +37,7 @@ class DataAuditParams(Section):
     near_duplicate_correlation: float = Field(gt=0.5, lt=1.0)
     blank_std: float = Field(ge=0.0)
     face_likeness: float = Field(ge=-1.0, le=1.0)
+    min_faces_per_mean: int = Field(ge=2)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
 
@@ -81,7 +82,6 @@ class EvaluationParams(Section):
     """How predictions are scored."""
 
     batch_size: int = Field(ge=1)
-    n_bins: int = Field(ge=2)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
 
@@ -115,9 +115,9 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
     """
     content = read_params_file(path)
-    sections = {name: dict(content.pop(name, None) or {}) for name in Params.model_fields}
-    overrides = content.pop("datasets", {})
-    smoke_overrides = content.pop("smoke", {})
+    sections = {n: dict(_check_mapping(content.pop(n, None), n, path)) for n in Params.model_fields}
+    overrides = _check_mapping(content.pop("datasets", None), "datasets", path)
+    smoke_overrides = content.pop("smoke", None)
     content.pop("pipeline", None)
     if content:
         raise ParamsError(f"{path}: unknown section {next(iter(content))!r}; known: {', '.join(sections)}")
@@ -135,7 +135,14 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
 
 
 def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str, path: Path) -> None:
-    for name, values in (overrides or {}).items():
+    for name, values in _check_mapping(overrides, where, path).items():
         if name not in sections:
             raise ParamsError(f"{path}: {where}: unknown section {name!r}; known: {', '.join(sections)}")
+        _check_mapping(values, f"{where}.{name}", path)
         sections[name].update(values or {})
+
+
+def _check_mapping(values: Any, where: str, path: Path) -> dict:
+    if values is not None and not isinstance(values, dict):
+        raise ParamsError(f"{path}: {where}: expected `key: value` lines, found {values!r}")
+    return values or {}

@@ -177,7 +177,7 @@ def plot_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[s
     for auroc, emotion, (fall_out, recall) in sorted(curves, key=lambda curve: -curve[0]):
         axes.plot(fall_out, recall, color=COLOURS[emotion], label=f"{auroc:.3f}  {emotion}")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(0.4, 0.35, "chance", rotation=45, rotation_mode="anchor", color=SOFT)
+    axes.text(0.43, 0.36, "chance", rotation=45, rotation_mode="anchor", color=SOFT)
     axes.set(title="ROC, each emotion against the rest", xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)")
     axes.grid()
@@ -233,7 +233,7 @@ def _draw_interval(axes: Axes, metrics: Mapping[str, float], key: str, y: float,
     if f"{key}_lo" in metrics:
         axes.hlines(y, metrics[f"{key}_lo"], metrics[f"{key}_hi"], color=colour, linewidth=2)
     axes.plot(value, y, "o", color=colour, markersize=5.5, clip_on=False)
-    axes.text(1.02, y, f"{value:.2f}", transform=axes.get_yaxis_transform(), va="center", size=9.5)
+    axes.text(1.02, y, f"{value:.3f}", transform=axes.get_yaxis_transform(), va="center", size=9.5)
 
 
 def _clean_rows(panels: Sequence[Axes]) -> None:

@@ -6,8 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fer_lib.errors import ModelError
 from fer_lib.files import write_atomically
+from fer_lib.models import Checkpoint
 from fer_lib.packed import PackedDataset
+
+
+def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
+    """Raise ModelError unless `data` are the ones the checkpoint was trained on: the same faces and splits.
+
+    Packed anew, a face may have moved from training to test; a score on such a test split is worth nothing.
+    """
+    trained_on, found = checkpoint.config["data_hash"], data.data_hash
+    if trained_on != found:
+        raise ModelError(
+            f"checkpoint and data differ: trained on data hash {trained_on[:12]}, found {found[:12]}; "
+            "train again on these data"
+        )
 
 
 def write_predictions(

@@ -7,6 +7,7 @@ stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.
 """
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -37,7 +38,10 @@ PIXELS_PER_INCH = 144
 SHOWN_PIXELS_PER_INCH = 96
 """A figure of 8 inches is drawn 1152 pixels wide and shown 768 wide, so it is sharp on dense screens."""
 
-PROVENANCE_KEYS = ("data_hash", "dataset", "device", "git_commit", "seed", "wall_seconds")
+SMOKE_FACES = 128
+"""Faces per split in smoke mode: every step runs, none takes long."""
+
+PROVENANCE_KEYS = ("data_hash", "dataset", "device", "git_commit", "params_hash", "seed", "wall_seconds")
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Stage:
     dataset: str
     params: Params
     dirs: OutputDirs
+    smoke: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -57,10 +62,13 @@ class Stage:
 
     @cached_property
     def data(self) -> "PackedDataset":
-        """The packed faces, opened when first asked for."""
-        from fer_lib.packed import load_packed
+        """The packed faces, opened when first asked for; in smoke mode the first of each split alone."""
+        from fer_lib.packed import SPLITS, load_packed
 
-        return load_packed(self.dataset)
+        data = load_packed(self.dataset)
+        if not self.smoke:
+            return data
+        return data.take(np.concatenate([data.get_rows(split)[:SMOKE_FACES] for split in SPLITS]))
 
     @property
     def may_show_faces(self) -> bool:
@@ -132,6 +140,7 @@ class Stage:
             "dataset": self.dataset,
             "device": _get_device(),
             "git_commit": get_code_commit(),
+            "params_hash": hashlib.sha256(self.params.model_dump_json().encode()).hexdigest(),
             "seed": seed,
             "wall_seconds": round(wall_seconds or time.monotonic() - self.started, 1),
         }
@@ -150,7 +159,8 @@ def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str |
 
     Raises ParamsError when `params.yaml` does not fit.
     """
-    return Stage(notebook, dataset, load_params(dataset, smoke=smoke), get_output_dirs(dataset, out_dir))
+    params = load_params(dataset, smoke=smoke)
+    return Stage(notebook, dataset, params, get_output_dirs(dataset, out_dir), smoke)
 
 
 def get_stage_name(notebook: str) -> str:

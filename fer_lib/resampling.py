@@ -40,16 +40,18 @@ class Scorer:
         self.gaps = np.eye(ECE_BINS)[assign_bins(confidence, ECE_BINS)] * gaps[:, None]
         self.rankings = [_rank(probabilities[:, c], labels == c) for c in range(self.n_classes)]
 
-    def resample(self, n_resamples: int, seed: int) -> np.ndarray:
+    def resample(self, n_resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
         """Return (n_resamples, n_metrics) scores of bootstrap resamples; NaN where undefined."""
-        return np.concatenate([self.score(w) for w in draw_weights(self.n_images, n_resamples, seed)])
+        drawn = draw_weights(self.n_images, n_resamples, seed, clusters)
+        return np.concatenate([self.score(weights) for weights in drawn])
 
     def score(self, weights: np.ndarray) -> np.ndarray:
-        """Return (R, n_metrics) for weights (R, N) that sum to N in each row; NaN where undefined."""
+        """Return (R, n_metrics) for weights (R, N), none of whose rows is all zero; NaN where undefined."""
+        totals = weights.sum(axis=1)
         confusions = (weights @ self.cells).reshape(-1, self.n_classes, self.n_classes)
         aurocs = np.column_stack([_compute_auroc(weights, *ranking) for ranking in self.rankings])
-        nll, brier, confidence = (weights @ self.sums).T / self.n_images
-        ece = np.abs(weights @ self.gaps).sum(axis=1) / self.n_images
+        nll, brier, confidence = (weights @ self.sums).T / totals
+        ece = np.abs(weights @ self.gaps).sum(axis=1) / totals
         return np.column_stack([_score_confusions(confusions, aurocs), nll, brier, ece, confidence])
 
 
@@ -107,14 +109,24 @@ def _compute_auroc(
     return _divide(wins, positives.sum(axis=1) * negatives.sum(axis=1), np.nan)
 
 
-def draw_weights(n_images: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield float (R, n_images) chunks of bootstrap weights: how often each image was drawn."""
+def draw_weights(
+    n_images: int, n_resamples: int, seed: int, clusters: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Yield float (R, n_images) chunks of bootstrap weights: how often each image was drawn.
+
+    clusters: (n_images,) any values; images with equal ones, such as those of one person, are drawn together.
+    """
+    members = np.arange(n_images)
+    if clusters is not None:
+        members = np.unique(clusters, return_inverse=True)[1]
+    n_units = int(members.max()) + 1
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK_ELEMENTS // n_images)
     for start in range(0, n_resamples, chunk):
         size = min(chunk, n_resamples - start)
-        draws = rng.integers(n_images, size=(size, n_images)) + np.arange(size)[:, None] * n_images
-        yield np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape).astype(np.float64)
+        draws = rng.integers(n_units, size=(size, n_units)) + np.arange(size)[:, None] * n_units
+        counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
+        yield counts[:, members].astype(np.float64)
 
 
 def compute_intervals(names: list[str], values: np.ndarray, level: float) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 TINY = {
     # The smallest numbers that leave every emotion in every split and train for more than one step.
-    "prepare": {"size": 48, "n_faces": 210},
+    "prepare": {"size": 48, "n_faces": 160, "seed": 2},  # other seeds need several hundred faces
     "data_audit": {"n_resamples": 20},
     "training": {
         "architecture": "test_efficientnet",  # timm's own miniature, 0.4 million parameters

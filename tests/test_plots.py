@@ -1,0 +1,208 @@
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from fer_lib import plots, plots_data
+from fer_lib.evaluation import compute_confusion, compute_reliability, summarise
+from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 7, 300)
+PROBABILITIES = RNG.dirichlet(np.ones(7), 300) * 0.6 + 0.4 * np.eye(7)[LABELS]
+FACES = RNG.integers(0, 256, (7, 48, 48)).astype(np.uint8)
+COUNTS = pd.DataFrame([[5, 1, 4, 9, 3, 2, 6], [0] * 7], index=["train", "test"], columns=EMOTIONS_7)
+DUPLICATES = pd.DataFrame(
+    {"n_images": [100, 20, 25], "train": [10, 2, 2], "val": [3, 0, 1], "test": [4, 1, 0]},
+    index=["train", "val", "test"],
+)
+HISTORY = pd.DataFrame(
+    {"epoch": [1, 2], "train_loss": [1.5, 1.1], "val_loss": [1.4, 1.2], "val_accuracy": [0.5, 0.6]}
+)
+PAPER = pd.DataFrame(
+    {"epoch": [1, 5], "train_loss": [0.5, 0.2], "val_loss": [0.5, 0.2], "val_accuracy": [0.68, 0.89]}
+)
+STATS = pd.DataFrame(
+    {"transform": ["original"] * 9 + ["brightness"] * 9, "mean": np.arange(18.0), "std": np.arange(18.0)}
+)
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, float]:
+    full = summarise("test", LABELS, PROBABILITIES, EMOTIONS_7, 50, seed=0)
+    return full | summarise("test_dedup", LABELS[:250], PROBABILITIES[:250], EMOTIONS_7, 50, seed=0)
+
+
+FIGURES = {
+    "class_counts": lambda _: plots_data.plot_class_counts(COUNTS),
+    "mean_faces": lambda _: plots_data.plot_mean_faces(FACES.astype(np.float32), EMOTIONS_7),
+    "face_grid": lambda _: plots_data.plot_face_grid(FACES[:5], [f"row {i}" for i in range(5)], 3),
+    "vote_entropy": lambda _: plots_data.plot_vote_entropy(RNG.random(300), LABELS, EMOTIONS_7),
+    "duplicates": lambda _: plots_data.plot_duplicates(DUPLICATES),
+    "augmentations": lambda _: plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1]}),
+    "pixel_statistics": lambda _: plots_data.plot_pixel_statistics(STATS),
+    "training_curves": lambda _: plots.plot_training_curves(HISTORY, PAPER),
+    "confusion": lambda _: plots.plot_confusion(
+        compute_confusion(LABELS, PROBABILITIES.argmax(axis=1), 7), EMOTIONS_7
+    ),
+    "metric_intervals": lambda m: plots.plot_metric_intervals(
+        m, "test", ["recall", "precision", "f1", "specificity"], EMOTIONS_7
+    ),
+    "reliability": lambda _: plots.plot_reliability(compute_reliability(LABELS, PROBABILITIES)),
+    "roc": lambda _: plots.plot_roc(LABELS, PROBABILITIES, EMOTIONS_7),
+    "split_comparison": lambda m: plots.plot_split_comparison(
+        m, ("test", "test_dedup"), ["accuracy", "macro.f1"]
+    ),
+}
+
+
+def get_texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_legible_complete_and_leave_nothing_behind(name, metrics):
+    before, open_figures = mpl.rcParams.copy(), plt.get_fignums()
+    figure = FIGURES[name](metrics)
+    assert isinstance(figure, Figure)
+    assert plt.get_fignums() == open_figures
+    assert mpl.rcParams.copy() == before
+    figure.set_dpi(100)
+    figure.canvas.draw()
+    drawn = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert min(text.get_fontsize() for text in drawn) >= 9
+    assert figure.get_figwidth() <= 9
+    # Nothing that is drawn sticks out of the page.
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= figure.get_figwidth()
+    assert box.y1 <= figure.get_figheight()
+
+
+def test_every_emotion_and_group_has_its_own_colour():
+    assert {*EMOTIONS_8, *GROUPS} <= set(plots.COLOURS)
+    assert len({to_rgb(plots.COLOURS[name]) for name in EMOTIONS_8}) == 8
+    assert len({to_rgb(plots.COLOURS[name]) for name in GROUPS}) == 3
+
+
+def test_class_counts_has_a_panel_per_split_and_a_bar_per_emotion():
+    figure = plots_data.plot_class_counts(COUNTS)
+    assert [axes.get_title("left") for axes in figure.axes] == ["train: 30 images", "test: 0 images"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == COUNTS.loc["train"].tolist()
+    assert "9  30.0%" in get_texts(figure)
+
+
+def test_face_grid_hides_the_places_without_a_face():
+    figure = plots_data.plot_face_grid(FACES[:5], list("abcde"), 3)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
+    assert [axes.get_title() for axes in figure.axes[:5]] == list("abcde")
+    assert not any(axes.axison for axes in figure.axes)
+    image = figure.axes[0].images[0]
+    assert (image.norm.vmin, image.norm.vmax) == (0, 255)
+
+
+def test_mean_faces_are_stretched_together_and_an_empty_class_is_blank():
+    means = np.stack([np.full((8, 8), level, dtype=np.float32) for level in (100, 150, np.nan)])
+    figure = plots_data.plot_mean_faces(means, ("happy", "sad", "fear"))
+    first, second, empty = (axes.images[0].get_array() for axes in figure.axes)
+    assert (first.max(), second.min()) == (0, 255)
+    assert np.ma.getmaskarray(empty).all()
+
+
+def test_colour_images_are_drawn_in_colour():
+    colour = RNG.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    figure = plots_data.plot_face_grid(colour, ["a", "b"], 2)
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), colour[1])
+
+
+def test_vote_entropy_puts_the_most_disputed_emotion_first():
+    entropy = np.where(EMOTIONS_7.index("disgust") == LABELS, 2.0, 0.5)
+    entropy[EMOTIONS_7.index("happy") == LABELS] = 0.1
+    axes = plots_data.plot_vote_entropy(entropy, LABELS, EMOTIONS_7).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == "disgust"
+    assert names[-1] == "happy"
+    assert "bits" in axes.get_xlabel()
+    assert axes.yaxis_inverted()
+
+
+def test_duplicates_shows_shares_of_the_row_and_counts():
+    texts = get_texts(plots_data.plot_duplicates(DUPLICATES))
+    assert "8.0%" in texts  # 2 of 25 test images
+    assert "10 images" in texts
+    assert "test\n25 images" in texts
+
+
+def test_augmentations_has_a_row_per_variant_under_the_originals():
+    figure = plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1], "same": FACES[:3]})
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["original", "flip", "same"]
+    np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), FACES[0, :, ::-1])
+    with pytest.raises(ValueError, match="zip"):
+        plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:2]})
+
+
+def test_pixel_statistics_marks_the_median_of_the_first_transform():
+    left, right = plots_data.plot_pixel_statistics(STATS).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["original", "brightness"]
+    for axes in (left, right):
+        assert axes.lines[0].get_xdata()[0] == 4.0  # median of 0..8
+
+
+def test_training_curves_draws_the_run_and_the_paper():
+    figure = plots.plot_training_curves(HISTORY, PAPER)
+    left, right = figure.axes
+    assert len(left.lines) == 4
+    assert right.lines[0].get_ydata().tolist() == [0.5, 0.6]
+    assert right.lines[1].get_ydata().tolist() == [0.68, 0.89]
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "training, this run",
+        "training, paper",
+        "validation, this run",
+        "validation, paper",
+    ]
+
+
+def test_confusion_is_normalised_by_row_and_survives_an_empty_one():
+    figure = plots.plot_confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["happy  (4)", "sad  (0)"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["happy", "sad"]
+    assert {"75%", "25%", "0%"} <= set(get_texts(figure))
+
+
+def test_metric_intervals_draws_whiskers_and_skips_what_is_undefined(metrics):
+    partial = {key: value for key, value in metrics.items() if not key.startswith("test.recall.disgust")}
+    axes = plots.plot_metric_intervals(partial, "test", ["recall"], EMOTIONS_7).axes[0]
+    assert len(axes.collections) == 7  # six emotions and the macro average
+    segment = axes.collections[0].get_segments()[0]
+    assert segment[:, 0].tolist() == [metrics["test.recall.angry_lo"], metrics["test.recall.angry_hi"]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*EMOTIONS_7, "macro average"]
+
+
+def test_reliability_leaves_out_empty_bins():
+    table = compute_reliability(LABELS, PROBABILITIES)
+    top, bottom = plots.plot_reliability(table).axes
+    assert len(top.lines[1].get_xdata()) == (table["count"] > 0).sum()
+    assert sum(bar.get_height() for bar in bottom.patches) == 300
+
+
+def test_roc_has_a_curve_per_class_that_occurs():
+    kept = EMOTIONS_7.index("disgust") != LABELS
+    axes = plots.plot_roc(LABELS[kept], PROBABILITIES[kept], EMOTIONS_7).axes[0]
+    names = [text.get_text().split()[1] for text in axes.get_legend().texts]
+    assert sorted(names) == sorted(set(EMOTIONS_7) - {"disgust"})
+    scores = [float(text.get_text().split()[0]) for text in axes.get_legend().texts]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_split_comparison_names_both_splits_and_their_sizes(metrics):
+    axes = plots.plot_split_comparison(metrics, ("test", "test_dedup"), ["accuracy", "macro.f1"]).axes[0]
+    names = [text.get_text() for text in axes.get_legend().texts]
+    assert names == ["test  (300 images)", "test_dedup  (250 images)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["accuracy", "macro.f1"]
+    assert len(axes.collections) == 4
