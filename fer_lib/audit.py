@@ -12,24 +12,13 @@ import pandas as pd
 from scipy.stats import entropy
 
 from fer_lib.datasets.base import SPLITS
-from fer_lib.labels import EMOTIONS_8, normalise_emotion
+from fer_lib.labels import VOTE_OF_LABEL, VOTES
 from fer_lib.resampling import compute_intervals, draw_weights
 
-VOTE_COLUMNS = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "nf",
-)
-"""What FER+'s ten vote columns count (Barsoum et al. 2016); `nf` is not a face."""
+VOTE_COLUMNS = VOTES
+"""What FER+'s ten vote columns count; the index names them `votes_neutral` ... `votes_nf`."""
 
-LABEL_COLUMNS = np.argsort([EMOTIONS_8.index(normalise_emotion(name)) for name in VOTE_COLUMNS[:8]])
+LABEL_COLUMNS = np.array(VOTE_OF_LABEL)
 """The vote column of each label in `EMOTIONS_8`; `unknown` and `nf` are no label's."""
 
 CHUNK_BYTES = 2**27

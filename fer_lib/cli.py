@@ -16,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

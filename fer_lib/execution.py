@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_lib import errors
 from fer_lib.errors import FerError
-from fer_lib.files import write_atomically
+from fer_lib.files import hold_lock, write_atomically
 from fer_lib.index_page import TEMPLATE_DIR, build_index, list_notebooks
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, get_output_dirs
 from fer_lib.reporting import get_stage_name, read_metrics
@@ -19,6 +19,8 @@ from fer_lib.reporting import get_stage_name, read_metrics
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+UNCOLOURED = re.compile(r'<span class="(?:b?p|nn?|nb|nf|ne|o|w)">([^<]*)</span>')
+"""What the highlighter marks but `style.css` leaves black: names and operators, half the bytes of a page."""
 DROPPED_TYPES = re.compile(r"application/vnd\.jupyter\.widget|application/javascript")
 MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 """As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded pictures."""
@@ -38,7 +40,9 @@ def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT,
         raise FerError("a smoke run may not replace the study's results; leave --out-dir out")
     dirs = get_output_dirs(dataset, out_dir)
     parameters = {"dataset": dataset, "smoke": smoke, "out_dir": _shorten(out_dir)}
-    executed = normalise_notebook(_execute(source, parameters))
+    # Two runs that train into one state would spoil each other's weights.
+    with hold_lock(dirs.training_state.parent / f"{dataset}.lock"):
+        executed = normalise_notebook(_execute(source, parameters))
     page = dirs.reports / f"{notebook}.html"
     write_atomically(page, export_html(executed, notebook, dataset, dirs, smoke).encode())
     build_index(dataset, out_dir)
@@ -80,7 +84,7 @@ def export_html(notebook: "NotebookNode", name: str, dataset: str, dirs: Any, sm
         "provenance": _read_provenance(dirs, name),
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return body
+    return UNCOLOURED.sub(r"\1", body)
 
 
 def get_title(notebook: "NotebookNode") -> str:
@@ -94,6 +98,7 @@ def get_title(notebook: "NotebookNode") -> str:
 
 def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     with tempfile.TemporaryDirectory() as folder, _kernel_environment():
@@ -115,6 +120,10 @@ def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
             kept = SCRATCH_DIR / "failed" / f"{parameters['dataset']}_{source.name}"
             write_atomically(kept, executed.read_bytes())
             raise FerError(_describe_failure(source.stem, error, kept)) from None
+        except DeadKernelError:
+            raise FerError(
+                f"{source.stem}: its process died, as when memory runs out; start again, training goes on"
+            ) from None
 
 
 @contextmanager

@@ -71,7 +71,6 @@ def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
     page = dirs.reports / f"{path.stem}.html"
     finding = dirs.reports / "findings" / f"{stage}.md"
     return {
-        "number": path.stem.split("_")[0],
         "title": title,
         "question": _to_html(question, inline=True),
         "finding": _to_html(finding.read_text()) if finding.is_file() else None,

@@ -33,6 +33,20 @@ SYNONYMS = {
 }
 """Other spellings of the same emotions, as data sets and FER+ use them."""
 
+VOTES = (
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+    "unknown",
+    "nf",
+)
+"""What FER+'s crowd could vote for, in the order of its file (Barsoum et al. 2016); `nf` is `not a face`."""
+
 
 def get_emotions(n_classes: int) -> tuple[str, ...]:
     """Return the emotion names for 7 or 8 classes, in label order."""
@@ -53,3 +67,7 @@ def normalise_emotion(name: str) -> str:
 def get_group_indices(emotions: tuple[str, ...] | list[str]) -> list[int]:
     """Return, for each emotion, the index of its group in `GROUPS`."""
     return [GROUPS.index(GROUP_OF[name]) for name in emotions]
+
+
+VOTE_OF_LABEL = tuple([*map(normalise_emotion, VOTES[:-2])].index(name) for name in EMOTIONS_8)
+"""The position in `VOTES` of each of `EMOTIONS_8`; `unknown` and `nf` are no label's."""

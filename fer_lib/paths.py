@@ -4,8 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(os.environ.get("FER_ROOT", Path(__file__).resolve().parent.parent)).resolve()
-"""The project folder. `FER_ROOT` points the same code at another project folder (the tests do)."""
+ROOT = (Path(__file__).resolve().parent.parent / os.environ.get("FER_ROOT", "")).resolve()
+"""The project folder. `FER_ROOT` points the same code at another project folder (the tests do).
+
+An empty variable is none, and a relative one starts at this checkout: where a process was started must not
+matter.
+"""
 
 PARAMS_FILE = ROOT / "params.yaml"
 NOTEBOOKS_DIR = ROOT / "notebooks"
@@ -15,8 +19,11 @@ SCRATCH_DIR = ROOT / "scratch"
 
 
 def get_raw_dir(dataset: str) -> Path:
-    """Return the folder with the downloaded files: `$FER_DATA_ROOT/<dataset>` or `data/raw/<dataset>`."""
-    return Path(os.environ.get("FER_DATA_ROOT", ROOT / "data" / "raw")) / dataset
+    """Return the folder with the downloaded files: `$FER_DATA_ROOT/<dataset>` or `data/raw/<dataset>`.
+
+    An empty variable is none, and a relative one starts at `ROOT`.
+    """
+    return ROOT / (os.environ.get("FER_DATA_ROOT") or "data/raw") / dataset
 
 
 def get_packed_dir(dataset: str) -> Path:

@@ -8,17 +8,15 @@ from pathlib import Path
 
 import yaml
 
+from fer_lib.datasets.ferplus import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
+from fer_lib.index_page import build_index
 from fer_lib.params import Params, load_params, read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
 
 DRAWN = "demo"
 """The data set that is drawn by its own code and needs no files."""
-
-RAW_FOLDERS = {"ferplus": ("fer2013", "ferplus")}
-"""The raw folders a data set may be made from, where that is not the one of its name: FER+ is FER2013's
-pixels with other labels. DVC watches the first that exists."""
 
 
 def run_pipeline(dataset: str) -> Path:
@@ -37,7 +35,7 @@ def run_pipeline(dataset: str) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=build_environment(), check=False)
     if done.returncode:
         raise FerError(f"{dataset}: a stage failed; its own message stands above")
-    return ROOT / "reports" / dataset / "index.html"
+    return build_index(dataset, ROOT)
 
 
 def check_overrides(dataset: str) -> None:
@@ -53,16 +51,17 @@ def check_overrides(dataset: str) -> None:
 def link_raw_dirs(dataset: str) -> str:
     """Make sure that DVC finds the raw files under `data/raw/`, wherever they are; return the folder's name.
 
-    With `FER_DATA_ROOT` set, that is a link to the folder there. Raises DataError when there are no files.
+    With `FER_DATA_ROOT` set, that is a link to the folder there. FER+ may be made from FER2013's folder (see
+    `find_pixels_dir`); one folder holds all that a data set is made from, and DVC watches that one. Raises
+    DataError when there are no files.
     """
-    names = RAW_FOLDERS.get(dataset, (dataset,))
-    found = [name for name in names if get_raw_dir(name).is_dir() and any(get_raw_dir(name).iterdir())]
-    if not found:
-        folder = get_raw_dir(names[0])
+    folder = get_raw_dir(dataset)
+    if dataset == "ferplus":
+        folder = find_pixels_dir(folder)
+    if not (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"{folder}: no files of {dataset!r}; put them there as data/README.md says")
-    for name in found:
-        _link_raw_dir(name)
-    return found[0]
+    _link_raw_dir(folder.name)
+    return folder.name
 
 
 def _link_raw_dir(name: str) -> None:

@@ -35,8 +35,9 @@ def prepare(
     a folder beside and swapped in at the end, so a failure leaves an older version as it was.
 
     Raises DataError naming file and row for the first bad row, unless `params.skip_bad`; then bad rows are
-    listed in `dropped.csv`. Also raises DataError when no face is left, and ParamsError for fractions that
-    leave nothing to train on.
+    listed in `dropped.csv`. Also raises DataError when a split is left without a face, and ParamsError for
+    fractions that leave nothing to train on. A class without a face is no error: one's own images may show
+    fewer emotions, and the audit counts them.
     """
     if params.val_fraction + params.test_fraction >= 1:
         raise ParamsError("prepare: expected val_fraction + test_fraction below 1; lower one of them")
@@ -69,9 +70,11 @@ def _pack(
                 writer.add_dropped(item)
             else:
                 raise DataError(
-                    f"{dataset}: {item.source}: {item.reason}; correct it or drop such rows with --skip-bad"
+                    f"{dataset}: {item.source}: {item.reason}; correct it, or set prepare.skip_bad: true in "
+                    "params.yaml to drop such rows"
                 )
         content = writer.finish()
+    _check_splits(dataset, content["counts"])
     meta = {
         "dataset": dataset,
         "layout": reader.layout,
@@ -81,6 +84,18 @@ def _pack(
     }
     (folder / META_FILE).write_text(json.dumps(meta, indent=2) + "\n")
     return meta
+
+
+def _check_splits(dataset: str, counts: dict[str, dict[str, int]]) -> None:
+    sizes = {split: sum(of_class.values()) for split, of_class in counts.items()}
+    empty = [split for split, size in sizes.items() if not size]
+    if empty:
+        found = ", ".join(f"{split} {size:,}" for split, size in sizes.items())
+        raise DataError(
+            f"{dataset}: expected faces in every split, found none in {' and '.join(empty)} ({found}); "
+            "add faces to it or, where it is cut from train, change prepare.val_fraction or "
+            "prepare.test_fraction in params.yaml"
+        )
 
 
 def choose_split(face: Face, params: PrepareParams) -> str:

@@ -28,7 +28,7 @@ def make_index(rows: list[tuple[str, int, str]]) -> pd.DataFrame:
 
 
 def draw_faces(seed: int, n: int, shape: tuple[int, ...] = (48, 48)) -> np.ndarray:
-    """Smooth random images: neighbouring pixels agree, as in photographs, so that thumbnails mean something."""
+    """Random images whose neighbouring pixels agree, as in photographs, so that thumbnails mean something."""
     coarse = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, *shape[2:]), dtype=np.uint8)
     return coarse.repeat(shape[0] // 8, axis=1).repeat(shape[1] // 8, axis=2)
 
@@ -100,7 +100,7 @@ def test_duplicate_summary_counts_images_not_groups():
     assert summary.loc["test"].tolist() == [2, 1, 1, 0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(0, 6), st.sampled_from("abcde"))
@@ -182,6 +182,7 @@ def test_vote_entropy_of_known_splits():
     assert np.isnan(found[3])
 
 
+@settings(deadline=None, max_examples=40)
 @given(arrays(np.int8, (5, 10), elements=st.integers(0, 10)))
 def test_vote_entropy_is_bounded_and_ignores_the_order_of_answers(votes):
     found = compute_vote_entropy(votes)
@@ -193,7 +194,7 @@ def test_vote_entropy_is_bounded_and_ignores_the_order_of_answers(votes):
 
 
 def test_human_ceiling_by_hand():
-    # 6 happy, 4 neutral votes. A happy voter (0.6) faces 5:4 for happy and agrees; a neutral voter (0.4) does not.
+    # 6 happy, 4 neutral. A happy voter (0.6) faces 5:4 for happy and agrees; a neutral one (0.4) does not.
     clear = make_votes(happiness=6, neutral=4)
     # 1:1. Each voter faces one vote for the other answer: they never agree; the lead is shared.
     tied = make_votes(anger=1, sadness=1)

@@ -1,7 +1,11 @@
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -19,14 +23,16 @@ from raw_layouts import (
     write_votes,
 )
 
+from fer_lib import pipeline
 from fer_lib.datasets import open_reader
 from fer_lib.datasets.affectnet import AffectNetReader, crop_square_box
 from fer_lib.datasets.base import BadRow, Excluded, Face
-from fer_lib.datasets.fer2013 import VOTES, Fer2013Reader
+from fer_lib.datasets.fer2013 import Fer2013Reader
 from fer_lib.datasets.ferplus import FerPlusReader, count_majority
 from fer_lib.datasets.folder import FolderReader
 from fer_lib.errors import DataError, ParamsError
-from fer_lib.labels import EMOTIONS_8
+from fer_lib.labels import EMOTIONS_8, VOTES
+from fer_lib.paths import ROOT, get_raw_dir
 
 WRITERS = {
     "parquet": write_parquet,
@@ -57,6 +63,18 @@ def test_fer2013_prefers_the_first_layout_of_the_documented_order(tmp_path):
     for layout in reversed(WRITERS):
         WRITERS[layout](tmp_path, make_rows())
         assert Fer2013Reader(tmp_path).layout == layout
+
+
+def test_several_parquet_files_are_refused_and_named(tmp_path):
+    path = write_parquet(tmp_path, make_rows())
+    (tmp_path / "._fer2013.parquet").write_bytes(b"left by macOS")
+    assert Fer2013Reader(tmp_path).layout == "parquet"
+    path.rename(tmp_path / "b.parquet")
+    write_parquet(tmp_path, make_rows()).rename(tmp_path / "a.parquet")
+    with pytest.raises(
+        DataError, match=r"expected one \*\.parquet file, found 2 \(a\.parquet, b\.parquet\); join"
+    ):
+        Fer2013Reader(tmp_path)
 
 
 def test_fer2013_csv_source_is_the_line_an_editor_shows(tmp_path):
@@ -166,6 +184,7 @@ def test_majority_follows_the_protocol_of_ferplus(votes, expected):
     assert (EMOTIONS_8[result[0]] if result else None) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10), min_size=10, max_size=10))
 def test_soft_label_is_a_distribution_that_peaks_at_the_label(votes):
     result = count_majority(np.array(votes))
@@ -192,12 +211,50 @@ def test_ferplus_excludes_faces_without_majority_and_keeps_the_votes(tmp_path):
     assert sad.factors["votes_sadness"] == 7
 
 
-@pytest.mark.parametrize("place", ["ferplus", "fer2013"])
-def test_ferplus_takes_the_pixels_of_fer2013_beside_it(tmp_path, place):
+@pytest.mark.parametrize("own_folder", [None, [], ["LICENSE", ".DS_Store"]])
+def test_ferplus_without_pixels_of_its_own_takes_those_of_fer2013(tmp_path, monkeypatch, own_folder):
     rows = make_rows()
     write_csv(tmp_path / "fer2013", rows)
-    write_votes(tmp_path / place, rows)
+    write_votes(tmp_path / "fer2013", rows)
+    if own_folder is not None:
+        (tmp_path / "ferplus").mkdir()
+        for name in own_folder:
+            (tmp_path / "ferplus" / name).write_text("x")
     assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 12
+    assert link_raw_dirs("ferplus", tmp_path, monkeypatch) == "fer2013"
+
+
+def test_ferplus_with_pixels_of_its_own_reads_nothing_else(tmp_path, monkeypatch):
+    write_csv(tmp_path / "fer2013", make_rows())
+    write_csv(tmp_path / "ferplus", make_rows(9))
+    write_votes(tmp_path / "ferplus", make_rows(9))
+    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 9
+    assert link_raw_dirs("ferplus", tmp_path, monkeypatch) == "ferplus"
+
+
+@pytest.mark.parametrize("beside", [[], ["LICENSE"]])
+def test_votes_in_another_folder_than_the_pixels_are_refused(tmp_path, monkeypatch, beside):
+    rows = make_rows()
+    write_csv(tmp_path / "fer2013", rows)
+    path = write_votes(tmp_path / "ferplus", rows)
+    for name in beside:
+        (path.parent / name).write_text("x")
+    for read in (FerPlusReader, lambda _: link_raw_dirs("ferplus", tmp_path, monkeypatch)):
+        with pytest.raises(
+            DataError, match=r"ferplus: expected fer2013new\.csv beside .*move it into .*fer2013$"
+        ):
+            read(tmp_path / "ferplus")
+    path.rename(tmp_path / "fer2013" / path.name)  # what the message asks for
+    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 12
+
+
+def link_raw_dirs(dataset: str, raw_root: Path, monkeypatch) -> str:
+    """Return the folder that the pipeline, in a project of its own, watches for `dataset`."""
+    monkeypatch.setattr(pipeline, "ROOT", raw_root / "project")
+    monkeypatch.setattr(pipeline, "get_raw_dir", lambda name: raw_root / name)
+    name = pipeline.link_raw_dirs(dataset)
+    assert (raw_root / "project" / "data" / "raw" / name).samefile(raw_root / name)
+    return name
 
 
 @pytest.mark.parametrize("layout", ["parquet", "fer2013.csv", "folders"])
@@ -296,6 +353,7 @@ def test_affectnet_missing_annotation_is_a_bad_row(tmp_path):
     ]
 
 
+@settings(deadline=None)
 @given(x=st.integers(-20, 20), y=st.integers(-20, 15), width=st.integers(1, 40), height=st.integers(1, 40))
 def test_square_box_repeats_the_border_outside_the_frame(x, y, width, height):
     image = np.random.default_rng(0).integers(0, 256, (16, 21, 3), np.uint8)
@@ -358,6 +416,19 @@ def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep):
     assert bad.reason.startswith("expected an image, found ")
 
 
+# 7: the cut falls into the TIFF header's magic number, 10: into its offset. Pillow raises SyntaxError and
+# struct.error. The resolution keeps it from reading EXIF for that when it opens the file.
+@pytest.mark.parametrize("keep", [7, 10])
+def test_a_cut_exif_block_is_a_bad_row(tmp_path, keep):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode_image(np.zeros((8, 8, 3), np.uint8), "JPEG", exif=exif.tobytes()[:keep], dpi=(72, 72))
+    (tmp_path / "sad").mkdir()
+    (tmp_path / "sad" / "a.jpg").write_bytes(data)
+    (bad,) = FolderReader(tmp_path, 7)
+    assert bad == BadRow("sad/a.jpg", f"expected an image, found {len(data)} bytes that do not decode to one")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -409,6 +480,18 @@ def test_csv_header_errors(tmp_path):
         DataError, match=r"fer2013\.csv: expected column 'Usage' in line 1, found emotion, pixels"
     ):
         Fer2013Reader(tmp_path)
+    path.write_text("x" * (csv.field_size_limit() + 1))
+    with pytest.raises(
+        DataError, match=r"fer2013\.csv: expected the header .*found no CSV row \(field larger"
+    ):
+        Fer2013Reader(tmp_path)
+
+
+def test_a_csv_cut_off_in_its_header_has_no_rows(tmp_path):
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage")
+    reader = Fer2013Reader(tmp_path)
+    assert len(reader) == 0
+    assert list(reader) == []
 
 
 def test_parquet_errors(tmp_path):
@@ -430,6 +513,40 @@ def test_parquet_without_a_column_is_an_error(tmp_path):
     pq.write_table(pq.read_table(path).drop_columns("usage"), path)
     with pytest.raises(DataError, match=r"fer2013\.parquet: expected column 'usage', found emotion, image"):
         Fer2013Reader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("emotion", [3.7], "integer, found double"),
+        ("emotion", ["3"], "integer, found string"),
+        ("usage", [0], "string, found int64"),
+        ("image", [{"bytes": b"", "path": ""}], "binary, found struct<bytes: binary, path: string>"),
+        ("ferplus_nf", [0.5], "integer, found double"),
+    ],
+)
+def test_parquet_columns_of_a_wrong_type_are_named(tmp_path, column, values, found):
+    path = write_parquet(tmp_path, make_rows(1))
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, pa.array(values)), path)
+    with pytest.raises(DataError) as error:
+        Fer2013Reader(tmp_path)
+    assert str(error.value).endswith(f"expected column {column!r} of type {found}; convert the column")
+
+
+def test_parquet_types_of_other_writers_are_read(tmp_path):
+    rows = make_rows(4)
+    path = write_parquet(tmp_path, rows, votes=False)
+    table = pq.read_table(path)
+    columns = {
+        "emotion": table["emotion"].cast(pa.uint64()),
+        "usage": table["usage"].dictionary_encode(),
+        "image": table["image"].cast(pa.large_binary()),
+    }
+    pq.write_table(pa.table(columns), path)
+    assert [(face.label, face.split) for face in Fer2013Reader(tmp_path)] == list(
+        zip(rows.labels, rows.splits, strict=True)
+    )
 
 
 def test_parquet_bad_rows_are_named(tmp_path):
@@ -455,3 +572,30 @@ def test_a_stray_quote_that_swallows_the_file_is_an_error(tmp_path):
 def test_a_wrong_number_of_classes_is_named(tmp_path, dataset, n_classes):
     with pytest.raises(ParamsError, match=rf"prepare\.n_classes: {dataset} has {15 - n_classes}"):
         open_reader(dataset, build_params(n_classes=n_classes), tmp_path)
+
+
+# --- where the raw files are -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("", ROOT / "data/raw/mine"), ("sets", ROOT / "sets/mine"), ("/sets", Path("/sets/mine"))],
+)
+def test_raw_dir_does_not_depend_on_the_working_directory(tmp_path, monkeypatch, value, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FER_DATA_ROOT", value)
+    assert get_raw_dir("mine") == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", "."), ("tests", "tests")])
+def test_project_folder_does_not_depend_on_the_working_directory(tmp_path, value, expected):
+    checkout = Path(__file__).resolve().parent.parent
+    run = subprocess.run(
+        [sys.executable, "-c", "from fer_lib.paths import ROOT; print(ROOT)"],
+        cwd=tmp_path,
+        env={**os.environ, "FER_ROOT": value, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(run.stdout.strip()) == checkout / expected

@@ -86,7 +86,7 @@ def test_metrics_agree_with_sklearn_on_random_predictions(seed):
     assert_agrees_with_sklearn(*draw_predictions(seed, 400))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(adversarial_predictions())
 def test_metrics_agree_with_sklearn_on_adversarial_predictions(predictions):
     assert_agrees_with_sklearn(*predictions)
@@ -201,15 +201,15 @@ def test_bootstrap_interval_of_accuracy_matches_the_binomial():
 def test_bootstrap_intervals_cover_the_true_accuracy():
     rng = np.random.default_rng(0)
     covered = 0
-    for trial in range(200):
+    for trial in range(100):
         hit = rng.random(300) < 0.7
         probabilities = np.where(hit[:, None], [0.8, 0.2], [0.2, 0.8])
-        low, high = bootstrap_intervals(np.zeros(300, dtype=int), probabilities, AB, 300, seed=trial)[
+        low, high = bootstrap_intervals(np.zeros(300, dtype=int), probabilities, AB, 200, seed=trial)[
             "accuracy"
         ]
         covered += low <= 0.7 <= high
-    # 95 % of 200 is 190 with standard deviation 3; the bootstrap at n=300 covers a little less.
-    assert 178 <= covered <= 199
+    # 95 % of 100 with standard deviation 2.2; quantiles of 200 resamples cover a little less.
+    assert 88 <= covered <= 99
 
 
 def test_bootstrap_is_deterministic_and_depends_on_the_seed():

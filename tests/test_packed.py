@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from raw_layouts import (
+    USAGES,
     build_params,
     encode_image,
     join_pixels,
@@ -28,7 +29,8 @@ from raw_layouts import (
 )
 
 from fer_lib import prepare as prepare_module
-from fer_lib.datasets.base import BadRow, Face
+from fer_lib.datasets.base import SPLITS, BadRow, Face
+from fer_lib.datasets.fer2013 import SPLIT_OF_USAGE
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.packed import load_packed
 from fer_lib.paths import ROOT
@@ -149,7 +151,7 @@ def test_regions_round_trip(tmp_path, monkeypatch):
     images = rng.integers(0, 256, (5, 20, 20, 3), np.uint8)
     regions = rng.random((5, 20, 20)) < 0.3
     faces = [
-        Face(image, 0, "train", str(i), regions=region, factors={"yaw": i / 4})
+        Face(image, 0, SPLITS[i % 3], str(i), regions=region, factors={"yaw": i / 4})
         for i, (image, region) in enumerate(zip(images, regions, strict=True))
     ]
     use_reader(monkeypatch, faces)
@@ -163,7 +165,7 @@ def test_regions_round_trip(tmp_path, monkeypatch):
 
 def test_an_index_of_several_batches_is_whole(tmp_path, monkeypatch):
     n = 10_000  # an index batch is 4,096 rows; also, the row count grows to five digits in the array header
-    faces = (Face(np.full((16, 16), i % 251, np.uint8), i % 2, "train", str(i)) for i in range(n))
+    faces = (Face(np.full((16, 16), i % 251, np.uint8), i % 2, SPLITS[i % 3], str(i)) for i in range(n))
     use_reader(monkeypatch, faces)
     pack(tmp_path, tmp_path / "out", "fake", size=16)
     packed = load_packed("fake", tmp_path / "out")
@@ -200,6 +202,7 @@ def test_exact_duplicates_never_cross_assigned_splits(tmp_path):
     assert index.drop_duplicates(["duplicate_group", "split"])["duplicate_group"].is_unique
 
 
+@settings(deadline=None)
 @given(
     image=arrays(np.uint8, (8, 8)),
     seed=st.integers(0, 9),
@@ -350,7 +353,7 @@ def test_a_bad_row_stops_with_one_line_and_leaves_nothing(raw, out, case):
         pack(raw, out)
     message = str(error.value)
     assert f"{source}: {reason}" in message
-    assert "--skip-bad" in message
+    assert "set prepare.skip_bad: true in params.yaml" in message
     assert "\n" not in message
     assert list(out.parent.iterdir()) == []
 
@@ -375,6 +378,7 @@ def test_skip_bad_drops_counts_and_lists_the_row(raw, out, case):
         ("", r"fer2013\.csv: expected the header"),
         ("emotion,Usage\n0,Training\n", r"fer2013\.csv: expected column 'pixels' in line 1"),
         ("emotion,pixels,Usage\n", "expected faces, found none and 0 bad rows"),
+        ("emotion,pixels,Usage", "expected faces, found none and 0 bad rows"),
     ],
 )
 def test_structural_errors_cannot_be_skipped(raw, out, content, message, skip_bad):
@@ -389,6 +393,26 @@ def test_all_rows_bad_is_an_error_even_when_skipping(raw, out):
     (raw / "fer2013.csv").write_text("emotion,pixels,Usage\n0,1 2,Training\n0,1 2,Training\n")
     with pytest.raises(DataError, match="expected faces, found none and 2 bad rows"):
         pack(raw, out, skip_bad=True)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_empty_split_is_an_error_and_the_older_store_stays(raw, out, split):
+    pack(raw, out)
+    before = read_folder(out)
+    rows = make_rows()
+    other = next(usage for usage in USAGES if SPLIT_OF_USAGE[usage] != split)
+    rows.usages = [other if SPLIT_OF_USAGE[usage] == split else usage for usage in rows.usages]
+    write_csv(raw, rows)
+    with pytest.raises(DataError, match=rf"fer2013: .*found none in {split} \(.*{split} 0.*params\.yaml"):
+        pack(raw, out)
+    assert read_folder(out) == before
+
+
+def test_an_emotion_may_be_absent(raw, out):
+    rows = make_rows()
+    rows.labels = [max(label, 1) for label in rows.labels]
+    write_csv(raw, rows)
+    assert all(counts["angry"] == 0 for counts in pack(raw, out)["counts"].values())
 
 
 # --- failures and interruptions ----------------------------------------------------------------------
@@ -543,7 +567,7 @@ def test_peak_memory_does_not_grow_with_the_rows(tmp_path):
         raw.mkdir()
         with open(raw / "fer2013.csv", "w") as file:
             file.write("emotion,pixels,Usage\n")
-            file.writelines(f"{i % 7},{PIXELS},Training\n" for i in range(n_rows))
+            file.writelines(f"{i % 7},{PIXELS},{USAGES[i % 3]}\n" for i in range(n_rows))
         # The peak of the child's own memory: `ru_maxrss` would start at this process's size.
         command = [sys.executable, "-c", MEASURE_PEAK, str(raw), str(tmp_path / f"out{n_rows}")]
         run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -150,7 +150,7 @@ def test_parameter_of_another_data_set_reruns_nothing(project):
 def test_parameter_reruns_its_stage_and_what_follows(project):
     path = project / "params.yaml"
     params = yaml.safe_load(path.read_text())
-    params["datasets"]["demo"]["evaluation"] = {**params["datasets"]["demo"]["evaluation"], "n_bins": 5}
+    params["datasets"]["demo"]["evaluation"] = {**params["datasets"]["demo"]["evaluation"], "n_resamples": 12}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     assert run_pipeline(project)[1] == ["04_evaluation"]
 
@@ -173,6 +173,7 @@ def test_killed_training_goes_on_to_the_same_weights(project):
     process = start_pipeline(project)
     while process.poll() is None and not state.is_file():  # written at the end of the first epoch
         time.sleep(0.02)
+    assert process.poll() is None, f"the pipeline ended by itself: {process.stdout.read()}"
     kill_with_children(process)
     left = torch.load(state, weights_only=True)
     assert not left["finished"], "killed too late to show anything"

@@ -66,13 +66,13 @@ def get_texts(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_legible_complete_and_leave_nothing_behind(name, metrics):
+    mpl.get_backend()  # settles the backend, which the first figure would otherwise do
     before, open_figures = mpl.rcParams.copy(), plt.get_fignums()
     figure = FIGURES[name](metrics)
     assert isinstance(figure, Figure)
     assert plt.get_fignums() == open_figures
     assert mpl.rcParams.copy() == before
-    figure.set_dpi(100)
-    figure.canvas.draw()
+    figure.draw_without_rendering()  # places everything; the canvas of a closed figure draws nothing
     drawn = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     assert min(text.get_fontsize() for text in drawn) >= 9
     assert figure.get_figwidth() <= 9

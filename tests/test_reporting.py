@@ -49,6 +49,7 @@ def test_metrics_hold_the_values_and_where_they_come_from(stage):
     written = read_metrics_file(stage)
     assert written.pop("wall_seconds") >= 0
     assert written.pop("device")
+    assert len(written.pop("params_hash")) == 64  # sha256, in hex
     assert written == {
         "test.accuracy": 0.5,
         "n": 3,

@@ -2,7 +2,8 @@
 
 Looked for in this order; the first one found is read and named in `layout`:
 
-1. `parquet`: a `*.parquet` file with columns emotion, usage, image (an encoded image), perhaps ferplus_*;
+1. `parquet`: one `*.parquet` file with columns emotion (integer), usage (string), image (binary: an encoded
+   image), perhaps ferplus_* (integer);
 2. `fer2013.csv`: columns emotion, pixels, Usage;
 3. `icml_face_data.csv`: the same columns in another order, with leading spaces in the header;
 4. `folders`: `train/<class>/*` and `test/<class>/*`, the latter's file names starting with `PublicTest_`
@@ -27,29 +28,20 @@ from fer_lib.datasets.base import BadRow, Face
 from fer_lib.datasets.files import CsvFile, check_raw_dir, decode_image, parse_int
 from fer_lib.datasets.folder import list_class_images, read_face
 from fer_lib.errors import DataError
-from fer_lib.labels import EMOTIONS_7
+from fer_lib.labels import EMOTIONS_7, VOTES
 
 SIDE = 48
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
-VOTES = (
-    "neutral",
-    "happiness",
-    "surprise",
-    "sadness",
-    "anger",
-    "disgust",
-    "fear",
-    "contempt",
-    "unknown",
-    "nf",
-)
-"""What FER+'s crowd could vote for, in the order of its file; `nf` is `not a face`."""
-
 VOTES_FILE = "fer2013new.csv"
 _CSV_COLUMNS = ("emotion", "pixels", "Usage")
 _VOTES_COLUMNS = ("Usage", *VOTES[:-1], "NF")
-_PARQUET_COLUMNS = ("emotion", "usage", "image")
+_PARQUET_COLUMNS = {"emotion": "integer", "usage": "string", "image": "binary"}
 _PARQUET_VOTES = tuple(f"ferplus_{vote}" for vote in VOTES)
+_IS_OF_TYPE = {
+    "integer": pa.types.is_integer,
+    "string": lambda found: str(found) in ("string", "large_string", "string_view"),
+    "binary": lambda found: str(found) in ("binary", "large_binary", "binary_view"),
+}
 # Small enough that a batch of decoded Python rows stays near 1 MB.
 _PARQUET_BATCH = 512
 
@@ -57,15 +49,16 @@ _PARQUET_BATCH = 512
 class Fer2013Reader:
     """FER2013, 48x48 grey, in file order: Training is train, PublicTest is val, PrivateTest is test.
 
-    FER+ votes, from the parquet file's own columns or from `votes_file` beside a CSV file (same row
+    FER+ votes, from the parquet file's own columns or from `fer2013new.csv` beside a CSV file (same row
     order), become factors `votes_neutral` ... `votes_nf`. Folders keep no row order, hence no votes.
-    Raises DataError when no layout is recognised, a column is missing, or the votes do not match.
+    Raises DataError when no layout is recognised, a column is missing or of a wrong type, or the votes do
+    not match.
     """
 
     emotions = EMOTIONS_7
 
-    def __init__(self, raw_dir: Path, votes_file: Path | None = None) -> None:
-        self.layout, self._path = _find_layout(raw_dir)
+    def __init__(self, raw_dir: Path) -> None:
+        self.layout, self._path = _recognise_layout(raw_dir)
         self.has_votes = False
         if self.layout == "parquet":
             self._parquet_columns = _check_parquet(self._path)
@@ -73,7 +66,7 @@ class Fer2013Reader:
         elif self.layout == "folders":
             self._images = _list_images(raw_dir)
         else:
-            votes_file = votes_file or raw_dir / VOTES_FILE
+            votes_file = raw_dir / VOTES_FILE
             self._table = CsvFile(self._path, _CSV_COLUMNS)
             self._votes = CsvFile(votes_file, _VOTES_COLUMNS) if votes_file.is_file() else None
             self.has_votes = self._votes is not None
@@ -94,29 +87,58 @@ class Fer2013Reader:
         return _read_csv(self._table, self._votes)
 
 
-def _find_layout(raw_dir: Path) -> tuple[str, Path]:
-    expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
-    check_raw_dir(raw_dir, expected)
-    for path in sorted(raw_dir.glob("*.parquet")):
-        return "parquet", path
+def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
+    """Return the layout in `raw_dir` and the file or folder it is in; None when there is none.
+
+    Raises DataError for several parquet files: which of them to read, and in which order, is not known.
+    """
+    # The names with a leading dot are what macOS leaves beside files on foreign disks.
+    tables = sorted(path for path in raw_dir.glob("*.parquet") if not path.name.startswith("."))
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables[:5])
+        raise DataError(
+            f"{raw_dir}: expected one *.parquet file, found {len(tables)} ({names}); join them into one, "
+            "rows in their original order, or take the others away"
+        )
+    if tables:
+        return "parquet", tables[0]
     for name in ("fer2013.csv", "icml_face_data.csv"):
         if (raw_dir / name).is_file():
             return name, raw_dir / name
     if (raw_dir / "train").is_dir() and (raw_dir / "test").is_dir():
         return "folders", raw_dir
+    return None
+
+
+def _recognise_layout(raw_dir: Path) -> tuple[str, Path]:
+    expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
+    layout = find_layout(check_raw_dir(raw_dir, expected))
+    if layout is not None:
+        return layout
     found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
     raise DataError(f"{raw_dir}: expected {expected}, found {found}; see data/README.md")
 
 
 def _check_parquet(path: Path) -> tuple[str, ...]:
     try:
-        names = pq.read_schema(path).names
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise _build_parquet_error(path, error) from None
-    for name in _PARQUET_COLUMNS:
-        if name not in names:
-            raise DataError(f"{path}: expected column {name!r}, found {', '.join(names)}; rename the column")
-    return _PARQUET_COLUMNS + (_PARQUET_VOTES if set(_PARQUET_VOTES) <= set(names) else ())
+    columns = dict(_PARQUET_COLUMNS)
+    if set(_PARQUET_VOTES) <= set(schema.names):
+        columns |= dict.fromkeys(_PARQUET_VOTES, "integer")
+    for name, expected in columns.items():
+        if name not in schema.names:
+            found = ", ".join(schema.names)
+            raise DataError(f"{path}: expected column {name!r}, found {found}; rename the column")
+        found = schema.types[schema.names.index(name)]
+        values = found.value_type if pa.types.is_dictionary(found) else found
+        if not _IS_OF_TYPE[expected](values):
+            raise DataError(
+                f"{path}: expected column {name!r} of type {expected}, found {str(found)[:80]}; "
+                "convert the column"
+            )
+    return tuple(columns)
 
 
 def _build_parquet_error(path: Path, error: Exception) -> DataError:

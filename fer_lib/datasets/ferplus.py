@@ -7,30 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from fer_lib.datasets.base import BadRow, Excluded, Face
-from fer_lib.datasets.fer2013 import VOTES, VOTES_FILE, Fer2013Reader
+from fer_lib.datasets.fer2013 import VOTES_FILE, Fer2013Reader, find_layout
 from fer_lib.errors import DataError
-from fer_lib.labels import EMOTIONS_8, normalise_emotion
+from fer_lib.labels import EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
 _FACTORS = tuple(f"votes_{name}" for name in VOTES)
-# Position in VOTES of each of EMOTIONS_8.
-_VOTE_OF_LABEL = [[*map(normalise_emotion, VOTES[:-2])].index(name) for name in EMOTIONS_8]
 
 
 class FerPlusReader:
     """FER2013 relabelled by FER+'s votes, eight classes; the votes stay as factors `votes_*`.
 
-    The votes come from the parquet file's own columns or from `fer2013new.csv`. `raw_dir` may hold
-    everything, or only `fer2013new.csv`, or be missing: the pixels are then FER2013's, from the folder
-    `fer2013` beside it. Raises DataError when there are no votes or they do not match the pixels.
+    The votes come from the parquet file's own columns or from `fer2013new.csv` beside the pixels; for where
+    these are, see `find_pixels_dir`. Raises DataError when there are no votes or they do not match the
+    pixels.
     """
 
     emotions = EMOTIONS_8
 
     def __init__(self, raw_dir: Path) -> None:
-        votes_file = raw_dir / VOTES_FILE
-        alone = not raw_dir.is_dir() or [path.name for path in raw_dir.iterdir()] == [VOTES_FILE]
-        pixels_dir = raw_dir.with_name("fer2013") if alone else raw_dir
-        self._reader = Fer2013Reader(pixels_dir, votes_file if votes_file.is_file() else None)
+        pixels_dir = find_pixels_dir(raw_dir)
+        self._reader = Fer2013Reader(pixels_dir)
         self.layout = self._reader.layout
         if not self._reader.has_votes:
             raise DataError(
@@ -46,10 +42,27 @@ class FerPlusReader:
             yield _relabel(item) if isinstance(item, Face) else item
 
 
+def find_pixels_dir(raw_dir: Path) -> Path:
+    """Return the one folder FER+ is made from: `raw_dir` if it holds pixels, else `fer2013` beside it.
+
+    Raises DataError for votes in a `raw_dir` without pixels. A second folder would be one that the pipeline
+    does not watch: changed votes would go unnoticed.
+    """
+    if find_layout(raw_dir) is not None:
+        return raw_dir
+    pixels_dir = raw_dir.with_name("fer2013")
+    if (raw_dir / VOTES_FILE).is_file():
+        raise DataError(
+            f"{raw_dir}: expected {VOTES_FILE} beside the pixels it labels, found it without them; "
+            f"move it into {pixels_dir}"
+        )
+    return pixels_dir
+
+
 def count_majority(votes: np.ndarray) -> tuple[int, np.ndarray] | None:
     """Return (label, soft label) for one face's votes, or None when FER+'s protocol leaves the face out.
 
-    votes: integers (10,), in the order of `fer2013.VOTES`. The soft label is float32 (8,), summing to 1.
+    votes: integers (10,), in the order of `labels.VOTES`. The soft label is float32 (8,), summing to 1.
 
     The label follows mode `majority` of the reference code (github.com/microsoft/FERPlus, `src/ferplus.py`,
     `_process_data`): choices with a single vote count as outliers and are set to zero; the winner needs
@@ -59,10 +72,10 @@ def count_majority(votes: np.ndarray) -> tuple[int, np.ndarray] | None:
     """
     kept = np.where(votes > 1, votes, 0)
     winner = int(kept.argmax())
-    if 2 * kept[winner] <= kept.sum() or winner not in _VOTE_OF_LABEL:
+    if 2 * kept[winner] <= kept.sum() or winner not in VOTE_OF_LABEL:
         return None
-    emotions = kept[_VOTE_OF_LABEL].astype(np.float32)
-    return _VOTE_OF_LABEL.index(winner), emotions / emotions.sum()
+    emotions = kept[list(VOTE_OF_LABEL)].astype(np.float32)
+    return VOTE_OF_LABEL.index(winner), emotions / emotions.sum()
 
 
 def _relabel(face: Face) -> Face | Excluded:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,23 @@ from PIL import Image, ImageOps
 from fer_lib.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Pillow documents no set: what its parsers raise on damaged bytes depends on the format, and a cut EXIF block
+# alone gives struct.error or SyntaxError. MemoryError is not among them: it says nothing about the file.
+_DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    Image.DecompressionBombError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 def check_raw_dir(raw_dir: Path, expected: str) -> Path:
@@ -41,7 +60,7 @@ def decode_image(data: bytes, grey: bool = False) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except _DECODING_ERRORS:
         raise ValueError(f"expected an image, found {len(data)} bytes that do not decode to one") from None
 
 
@@ -62,8 +81,14 @@ class CsvFile:
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
-        with self._open() as file:
-            header = [name.strip() for name in next(csv.reader(file), [])]
+        try:
+            with self._open() as file:
+                header = [name.strip() for name in next(csv.reader(file), [])]
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: expected the header {','.join(columns)}, found no CSV row ({error}); "
+                "download it again"
+            ) from None
         if not header:
             raise DataError(
                 f"{path}: expected the header {','.join(columns)}, found an empty file; download it again"
@@ -78,7 +103,8 @@ class CsvFile:
         self._positions = [header.index(name) for name in columns]
 
     def __len__(self) -> int:
-        return count_lines(self.path) - 1
+        # A file cut off inside its header has no line end at all.
+        return max(0, count_lines(self.path) - 1)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         with self._open() as file:
