@@ -42,7 +42,7 @@ def build_command_environment(root):
     return {
         **{name: value for name, value in os.environ.items() if name != "FER_DATA_ROOT"},
         "FER_ROOT": str(root),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",  # threads that wait for each other starve on a shared machine
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(REPO),
     }
