@@ -20,8 +20,9 @@ from fer_lib.losses import build_loss
 from fer_lib.models import create_model
 from fer_lib.packed import load_packed
 from fer_lib.params import load_params
+from fer_lib.preprocessing import Preprocessing
 from fer_lib.training import build_ema, choose_precision, train_on_batch
-from fer_lib.transforms import Preprocessing, build_train_transform
+from fer_lib.transforms import build_train_transform
 
 WARM_UP_STEPS = 3
 STEPS_PER_ROUND = 12

@@ -15,3 +15,7 @@ class DataError(FerError):
 
 class ModelError(FerError):
     """A checkpoint or initial weights cannot be loaded."""
+
+
+class MediaError(FerError):
+    """A picture or a video cannot be read, is too large, or has nothing to show."""

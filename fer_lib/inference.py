@@ -6,7 +6,8 @@ from torch import nn
 
 from fer_lib.loading import FaceDataset, build_eval_batches, build_loader
 from fer_lib.packed import PackedDataset
-from fer_lib.transforms import Preprocessing, build_eval_transform
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.transforms import build_eval_transform
 
 
 def predict_logits(

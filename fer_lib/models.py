@@ -12,11 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fer_lib.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.errors import ModelError
-from fer_lib.transforms import Preprocessing
-
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
+from fer_lib.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,14 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
 
     Raises ModelError, in one line, when a file is missing, damaged or does not fit the other.
     """
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder}: expected a checkpoint folder, {name} is missing; train one first")
+    config = read_config(folder)
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise ModelError(
+            f"{folder}: expected a checkpoint folder, {WEIGHTS_NAME} is missing; train one first"
+        )
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text())
         model = create_model(config["architecture"], len(config["emotions"]))
         model.load_state_dict(load_file(folder / WEIGHTS_NAME))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / CONFIG_NAME}: not a checkpoint's config: {error!r}") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -14,6 +14,7 @@ matter.
 PARAMS_FILE = ROOT / "params.yaml"
 NOTEBOOKS_DIR = ROOT / "notebooks"
 PACKED_DIR = ROOT / "data" / "packed"
+MODELS_DIR = ROOT / "models"
 SCRATCH_DIR = ROOT / "scratch"
 """Where a notebook run by hand writes; the pipeline passes `ROOT` instead."""
 

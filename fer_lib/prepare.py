@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from fer_lib.datasets import open_reader
 from fer_lib.datasets.base import SPLITS, Excluded, Face, Reader
 from fer_lib.errors import DataError, ParamsError
-from fer_lib.packed import META_FILE
+from fer_lib.framing import measure_framing
+from fer_lib.packed import FACES_FILE, INDEX_FILE, META_FILE
 from fer_lib.params import PrepareParams
 from fer_lib.paths import get_packed_dir
 from fer_lib.store_writer import StoreWriter
@@ -75,10 +77,14 @@ def _pack(
                 )
         content = writer.finish()
     _check_splits(dataset, content["counts"])
+    index = pd.read_parquet(folder / INDEX_FILE, columns=["split"])
+    train = np.flatnonzero(index["split"] == "train")
+    framing = measure_framing(np.load(folder / FACES_FILE, mmap_mode="r"), train)
     meta = {
         "dataset": dataset,
         "layout": reader.layout,
         **content,
+        "framing": framing and framing.to_dict(),
         "n_excluded": n_excluded,
         "seed": params.seed,
     }

@@ -28,8 +28,9 @@ from fer_lib.losses import Loss, build_loss
 from fer_lib.models import create_model
 from fer_lib.packed import PackedDataset
 from fer_lib.params import Params, TrainingParams
+from fer_lib.preprocessing import Preprocessing
 from fer_lib.training_state import TrainingState, compute_fingerprint
-from fer_lib.transforms import Preprocessing, build_eval_transform, build_train_transform
+from fer_lib.transforms import build_eval_transform, build_train_transform
 from fer_lib.weights import load_initial_weights
 
 SAVE_EVERY_SECONDS = 60.0
@@ -197,6 +198,7 @@ class _Run:
             "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
             "dataset": self.data.meta["dataset"],
             "data_hash": self.data.data_hash,
+            "framing": self.data.meta["framing"],
             "git_commit": state.git_commit,
             "device": self.device.type,
             "best_epoch": state.best_epoch,

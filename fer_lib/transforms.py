@@ -1,12 +1,10 @@
-"""The only preprocessing there is: training, evaluation, notebooks and the app all build it here.
+"""Augmentation around the one preprocessing of `fer_lib.preprocessing`, for training and for evaluation.
 
 albumentations stays behind this module, so that it can be replaced in one place.
 """
 
 import os
 import random
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +14,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask a server 
 import albumentations as A  # noqa: N812  (its own convention)
 
 from fer_lib.params import AugmentationParams
+from fer_lib.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 
 AUGMENTATIONS = {
     "rotation": ("rotation_degrees",),
@@ -28,37 +27,12 @@ AUGMENTATIONS = {
 """Each random transform by name, with the parameters that turn it on."""
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model expects of its input; stored in its checkpoint.
-
-    image_size: side in pixels.   mean, std: of RGB values in 0..1, subtracted and divided by.
-    """
-
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """Return the object that `to_dict` described."""
-        return cls(values["image_size"], tuple(values["mean"]), tuple(values["std"]))
-
-
 class Transform:
     """Face to network input: resize, augment (training only), to RGB, normalise."""
 
     def __init__(self, preprocessing: Preprocessing, random_transforms: list[A.BasicTransform]):
-        size = preprocessing.image_size
-        # Linear up, area down: a 48-pixel face is enlarged smoothly, a large crop does not alias.
-        resize = A.Resize(size, size, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
-        self._compose = A.Compose([resize, *random_transforms])
-        self._mean = torch.tensor(preprocessing.mean).mul(255)[:, None, None]
-        self._std = torch.tensor(preprocessing.std).mul(255)[:, None, None]
+        self._preprocessing = preprocessing
+        self._compose = A.Compose(random_transforms)
 
     def augment(self, image: np.ndarray, seed: int | None = None) -> np.ndarray:
         """Return the resized and augmented face, uint8 (S, S, 3) RGB.
@@ -70,12 +44,12 @@ class Transform:
             # One generator for all: `set_random_seed` would start every transform at the same draw, so that
             # a face shifted to the left would always be flipped.
             self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        changed = self._compose(image=image)["image"]
-        return cv2.cvtColor(changed, cv2.COLOR_GRAY2RGB) if changed.ndim == 2 else changed
+        resized = resize_face(image, self._preprocessing.image_size)
+        return to_rgb(self._compose(image=resized)["image"])
 
     def normalise(self, image: np.ndarray) -> torch.Tensor:
         """Return the network input, float32 (3, S, S), of a uint8 (S, S, 3) RGB face."""
-        return torch.from_numpy(image).permute(2, 0, 1).float().sub_(self._mean).div_(self._std)
+        return torch.from_numpy(normalise(image, self._preprocessing))
 
     def __call__(self, image: np.ndarray, seed: int | None = None) -> torch.Tensor:
         """Return `normalise(augment(image, seed))`."""

@@ -11,7 +11,8 @@ from fer_lib.augmentation import (
     summarise_statistics,
 )
 from fer_lib.params import load_params
-from fer_lib.transforms import AUGMENTATIONS, Preprocessing
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.transforms import AUGMENTATIONS
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 

@@ -12,7 +12,8 @@ from sklearn.datasets import load_sample_image
 
 from fer_lib.errors import ModelError
 from fer_lib.models import create_model
-from fer_lib.transforms import Preprocessing, build_eval_transform
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.transforms import build_eval_transform
 from fer_lib.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
 
 SMALL = "test_efficientnet"

@@ -1,0 +1,78 @@
+"""The card of a released model: what it is, what it scores, what it is for and what it is not for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fer_lib.labels import GROUP_OF
+from fer_lib.reporting import format_interval
+
+
+def build_card(name: str, config: Mapping[str, Any]) -> str:
+    """Return the card as Markdown; every number comes from the release's config."""
+    metrics, training = config["metrics"], config["params"]["training"]
+    emotions = config["emotions"]
+    rows = [
+        f"| {emotion} | {GROUP_OF[emotion]} | {_show(metrics, f'test.recall.{emotion}')} "
+        f"| {_show(metrics, f'test.precision.{emotion}')} |"
+        for emotion in emotions
+    ]
+    framing = config["framing"]
+    return f"""# {name}
+
+{config["architecture"]} trained on {config["dataset"]} (notebook `03_training`), {len(emotions)} emotions.
+`config.json` holds the label order, the preprocessing, every parameter, the data hash
+(`{config["data_hash"][:12]}`) and the commit that trained it (`{config["git_commit"][:12]}`).
+
+```python
+from fer_lib.recognizer import Recognizer
+
+recognizer = Recognizer.load("{name}")
+for face in recognizer("photo.jpg"):
+    print(face.box, face.label, face.confidence, face.abstained)
+```
+
+## What it scores
+
+On the {metrics["test.n_images"]:,.0f} test images of {config["dataset"]}, scored as the app runs it (ONNX Runtime, one
+view), with 95 % bootstrap intervals: accuracy {_show(metrics, "test.accuracy")}, without copies of training images
+{_show(metrics, "test_dedup.accuracy")}, macro recall {_show(metrics, "test.macro.recall")}.
+
+| emotion | group | recall | precision |
+|---|---|--:|--:|
+{chr(10).join(rows)}
+
+Nothing is known of the persons in {config["dataset"]}, so error rates by group of people are unknown.
+
+## How sure it is
+
+Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split, is divided into the
+last layer. Calibration error (ECE) on the test images: {_show(metrics, "test.ece", ".3f")}. Below a confidence of
+{config["abstain_below"]:.0%} the model abstains. On the validation split it answers {metrics["val.coverage"]:.0%} of the
+faces, {metrics.get("val.accuracy_answered", 0):.0%} of them rightly; of those it abstains on, its first guess would be right for
+{metrics.get("val.accuracy_abstained", 0):.0%}.
+
+## What it expects
+
+Faces framed as the training faces are: {framing["size"]} x {framing["size"]} pixels, {"grey" if framing["channels"] == 1 else "RGB"},
+turned, scaled and shifted so that eyes, nose and mouth lie where `framing` in `config.json` says. `Recognizer` does so with
+the landmarks of YuNet. Faces are then enlarged to {config["preprocessing"]["image_size"]} pixels.
+
+## What it is for, and what it is not for
+
+**For** research, teaching, and trying the library on pictures that you may use. **Not for** judging people: a face
+shows an expression, not what a person feels. In the European Union the AI Act (Regulation 2024/1689, Article 5)
+prohibits inferring emotions at work and in education, outside medical and safety uses.
+The labels of {config["dataset"]} are other people's guesses and are noisy; faces that are small, blurred, covered or turned away
+are recognised less well.
+
+## Files
+
+`model.safetensors` (PyTorch) and `model.onnx` hold the same weights, matrices rounded to half precision; logits of the two
+differ by {config["onnx"]["max_logit_difference"]:.0e} at most. ONNX opset {config["onnx"]["opset"]}, written with onnx
+{config["onnx"]["onnx"]}, tested with ONNX Runtime {config["onnx"]["onnxruntime"]}. Trained for {config["best_epoch"]} epochs of {training["epochs"]}
+at {training["image_size"]} pixels on `{config["device"]}`.
+"""
+
+
+def _show(metrics: Mapping[str, float], key: str, form: str = ".1%") -> str:
+    return format_interval(metrics, key, form) if key in metrics else "–"

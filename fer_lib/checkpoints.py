@@ -1,0 +1,64 @@
+"""Checkpoint folders: what lies in them, where they are, and their config. Needs no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fer_lib.errors import ModelError
+from fer_lib.paths import MODELS_DIR
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+ONNX_NAME = "model.onnx"
+CARD_NAME = "README.md"
+
+RELEASE_DIR = MODELS_DIR / "release"
+DEFAULT_MODEL = "fer2013-b0"
+"""The release that the app and the command line use unless told otherwise."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a checkpoint folder.
+
+    Raises ModelError, in one line, when the folder is none or the config lacks what every model needs.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ModelError(f"{folder}: expected a checkpoint folder, {CONFIG_NAME} is missing; train one first")
+    try:
+        config = json.loads(path.read_text())
+        missing = {"architecture", "emotions", "preprocessing"} - config.keys()
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: not a checkpoint's config: {error!r}") from None
+    if missing:
+        raise ModelError(f"{path}: not a checkpoint's config: {', '.join(sorted(missing))} missing")
+    return config
+
+
+def list_checkpoints() -> dict[str, Path]:
+    """Return name to folder of every model at hand: releases by their name, others as `<dataset>/<name>`.
+
+    Releases come first, the default one before all. The folders are listed anew at each call.
+    """
+    found = sorted(path.parent for path in MODELS_DIR.glob(f"[!.]*/[!.]*/{CONFIG_NAME}"))
+    releases = {folder.name: folder for folder in found if folder.parent == RELEASE_DIR}
+    others = {
+        f"{folder.parent.name}/{folder.name}": folder for folder in found if folder.parent != RELEASE_DIR
+    }
+    return dict(sorted(releases.items(), key=lambda item: item[0] != DEFAULT_MODEL)) | others
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """Return the folder of a model: a name as `list_checkpoints` gives it, or the path of a folder.
+
+    Raises ModelError, naming the models there are, when it is neither.
+    """
+    known = list_checkpoints()
+    if str(model) in known:
+        return known[str(model)]
+    if Path(model).is_dir():
+        return Path(model)
+    raise ModelError(
+        f"{model}: expected the folder of a checkpoint or one of {', '.join(known) or 'no models'}; "
+        "`python -m fer_lib models` lists them"
+    )

@@ -1,0 +1,147 @@
+"""A trained checkpoint made ready for use: calibrated, exported to ONNX, with a card that says what it can do."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import torch
+
+from fer_lib.card import build_card
+from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR
+from fer_lib.errors import ModelError
+from fer_lib.evaluation import fit_temperature, summarise
+from fer_lib.files import write_atomically
+from fer_lib.framing import FER2013_FRAMING
+from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
+from fer_lib.packed import PackedDataset, load_packed
+from fer_lib.paths import ROOT, get_output_dirs
+from fer_lib.predictions import check_match
+from fer_lib.recognizer import Recognizer
+
+OPSET = 18
+PARITY = 1e-4
+"""Largest difference in logits between PyTorch and ONNX Runtime that an export may have."""
+
+ABSTAIN_BELOW = 0.5
+"""Calibrated confidence under which the likeliest emotion is more likely wrong than right."""
+
+
+def release_model(dataset: str, name: str) -> Path:
+    """Make `models/release/<name>` from the evaluated baseline of `dataset`; return its folder.
+
+    The temperature that fits the validation split is divided into the last layer, so that every softmax of the
+    released network is calibrated. Its matrices are rounded to half precision, which halves `model.safetensors`;
+    PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
+    Raises ModelError or DataError when the pipeline has not run for the data set, or the export is not faithful.
+    """
+    dirs = get_output_dirs(dataset, ROOT)
+    checkpoint, data = load_checkpoint(dirs.models / "baseline"), load_packed(dataset)
+    check_match(checkpoint, data)
+    logits, labels = _read_logits(dirs.models / "predictions.parquet", checkpoint, "val")
+    temperature = fit_temperature(logits, labels)
+    round_weights(checkpoint.model, temperature)
+    config = {
+        **checkpoint.config,
+        "abstain_below": ABSTAIN_BELOW,
+        "framing": data.meta["framing"] or FER2013_FRAMING.to_dict(),
+        "onnx": {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        "temperature": temperature,
+    }
+    partial, folder = RELEASE_DIR / f".{name}.new", RELEASE_DIR / name
+    save_checkpoint(partial, checkpoint.model, config)
+    config["onnx"]["max_logit_difference"] = export_onnx(load_checkpoint(partial), partial / ONNX_NAME)
+    config["metrics"] = score_release(Recognizer(partial), data)
+    write_atomically(partial / CONFIG_NAME, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    (partial / CARD_NAME).write_text(build_card(name, config))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return folder
+
+
+def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, float]:
+    """Return the metrics of a released model as its users run it, on the packed faces, with 95 % intervals.
+
+    Keys: `test.*` and `test_dedup.*` as in `evaluation.summarise`, and, on validation, `val.accuracy`,
+    `val.coverage` (share not abstained), `val.accuracy_answered` and `val.accuracy_abstained`.
+    """
+    metrics: dict[str, float] = {}
+    splits = {split: data.get_rows(split) for split in ("val", "test")}
+    splits["test_dedup"] = data.get_rows("test", drop_duplicates_of="train")
+    for split, rows in splits.items():
+        labels = data.labels[rows]
+        batches = np.array_split(rows, max(1, len(rows) // 128))
+        probabilities = np.concatenate(
+            [recognizer.compute_probabilities(data.faces[part]) for part in batches]
+        )
+        right = probabilities.argmax(axis=1) == labels
+        if split == "val":
+            sure = probabilities.max(axis=1) >= recognizer.abstain_below
+            metrics |= {"val.accuracy": float(right.mean()), "val.coverage": float(sure.mean())}
+            for key, chosen in (("answered", sure), ("abstained", ~sure)):
+                if chosen.any():
+                    metrics[f"val.accuracy_{key}"] = float(right[chosen].mean())
+            continue
+        persons = data.index["identity"].to_numpy()[rows] if "identity" in data.index else None
+        metrics |= summarise(
+            split, labels, probabilities, data.emotions, n_resamples=1000, seed=0, clusters=persons
+        )
+    return {key: round(value, 6) for key, value in metrics.items()}
+
+
+def round_weights(model: torch.nn.Module, temperature: float) -> None:
+    """Divide the logits by `temperature` for good, and round every matrix to float16, in place.
+
+    Vectors (biases, batch norm) keep single precision: they are small, and their range is wide.
+    """
+    classifier = model.get_classifier()
+    with torch.no_grad():
+        classifier.weight.div_(temperature)
+        classifier.bias.div_(temperature)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half()
+
+
+def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
+    """Write the network as ONNX, input `image` float32 (N, 3, S, S) to `logits` (N, C), any N.
+
+    Returns the largest difference in logits to PyTorch on random input. Raises ModelError over `PARITY`.
+    """
+    size = checkpoint.preprocessing.image_size
+    model = checkpoint.model.to(memory_format=torch.contiguous_format)
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    program = torch.onnx.export(
+        model,
+        (images,),
+        dynamo=True,
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("n")},),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    exported = program.model_proto
+    onnx.checker.check_model(exported, full_check=True)
+    path.write_bytes(exported.SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    difference = float(np.abs(session.run(None, {"image": images.numpy()})[0] - expected).max())
+    if difference > PARITY:
+        raise ModelError(
+            f"{path}: logits differ by {difference:.2g} from PyTorch's, at most {PARITY:g} is allowed"
+        )
+    return difference
+
+
+def _read_logits(path: Path, checkpoint: Checkpoint, split: str) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise ModelError(f"{path}: expected the predictions of 04_evaluation, found none; run `make repro`")
+    table: Any = pd.read_parquet(path).query("split == @split")
+    columns = [f"logit_{name}" for name in checkpoint.emotions]
+    return table[columns].to_numpy(np.float64), table["label"].to_numpy()
