@@ -22,6 +22,9 @@ from fer_lib.params import PrepareParams
 from fer_lib.paths import get_packed_dir
 from fer_lib.store_writer import StoreWriter
 
+N_FRAMED = 400
+"""Training faces in which landmarks are looked for: the medians then vary by less than half a pixel of 48."""
+
 
 def prepare(
     dataset: str,
@@ -77,9 +80,7 @@ def _pack(
                 )
         content = writer.finish()
     _check_splits(dataset, content["counts"])
-    index = pd.read_parquet(folder / INDEX_FILE, columns=["split"])
-    train = np.flatnonzero(index["split"] == "train")
-    framing = measure_framing(np.load(folder / FACES_FILE, mmap_mode="r"), train)
+    framing = measure_framing(_read_sample(folder))
     meta = {
         "dataset": dataset,
         "layout": reader.layout,
@@ -90,6 +91,22 @@ def _pack(
     }
     (folder / META_FILE).write_text(json.dumps(meta, indent=2) + "\n")
     return meta
+
+
+def _read_sample(folder: Path) -> np.ndarray:
+    """Return up to `N_FRAMED` training faces, evenly spread.
+
+    They are read one by one: a memory map would keep whatever it touched.
+    """
+    split = pd.read_parquet(folder / INDEX_FILE, columns=["split"])["split"]
+    rows = np.flatnonzero(split == "train")
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(N_FRAMED, len(rows))).astype(int))]
+    faces = np.load(folder / FACES_FILE, mmap_mode="r")
+    shape, offset, size = faces.shape[1:], faces.offset, int(np.prod(faces.shape[1:]))
+    with open(folder / FACES_FILE, "rb") as file:
+        return np.stack(
+            [np.fromfile(file, np.uint8, size, offset=offset + row * size - file.tell()) for row in rows]
+        ).reshape(-1, *shape)
 
 
 def _check_splits(dataset: str, counts: dict[str, dict[str, int]]) -> None:

@@ -48,7 +48,7 @@ def release_model(dataset: str, name: str) -> Path:
     config = {
         **checkpoint.config,
         "abstain_below": ABSTAIN_BELOW,
-        "framing": data.meta["framing"] or FER2013_FRAMING.to_dict(),
+        "framing": data.meta.get("framing") or FER2013_FRAMING.to_dict(),
         "onnx": {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         "temperature": temperature,
     }

@@ -198,7 +198,7 @@ class _Run:
             "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
             "dataset": self.data.meta["dataset"],
             "data_hash": self.data.data_hash,
-            "framing": self.data.meta["framing"],
+            "framing": self.data.meta.get("framing"),
             "git_commit": state.git_commit,
             "device": self.device.type,
             "best_epoch": state.best_epoch,
