@@ -2,11 +2,11 @@
 
     python benchmarks/framing.py [--dataset fer2013] [--model fer2013-b0]
 
-Every face is enlarged, put on a larger canvas and, in the second column, turned by 30 degrees, as in a
-photograph; then it is detected, cut out in several ways and classified. All ways see the same
-images, those in which a face is found in both columns. A packed face has few pixels, so cutting it out again costs sharpness:
-`cut out, not moved` is what any of the others could reach. The choice made from this table stands in
-`fer_lib/framing.py` as `ZOOM`.
+Every face is enlarged, put on a larger canvas and, in the second column, turned by 30 degrees, as in
+photos; then it is detected, cut out in several ways and classified. All ways see the same images, those
+in which a face is found in both columns. A packed face has few pixels, so cutting it out again costs
+sharpness: `cut out, not moved` is what any of the others could reach. The choice made from this table
+stands in `fer_lib/framing.py` as `ZOOM`.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def main() -> None:
     found = []
     for row in tqdm(rows, unit="face", desc="cut out"):
         pictures = {degrees: put_on_canvas(data.faces[row], degrees) for degrees in (0.0, 30.0)}
-        faces = {degrees: detector.detect(canvas, min_face=100) for degrees, (canvas, _) in pictures.items()}
+        faces = {degrees: detector.detect(canvas, min_face=30) for degrees, (canvas, _) in pictures.items()}
         if not all(faces.values()):
             continue
         found.append(row)
