@@ -7,7 +7,7 @@ STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test lint lab readme lock clean
+.PHONY: help env repro test lint lab app readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -36,6 +36,9 @@ lint: env ## check style and format
 
 lab: env ## open the notebooks in JupyterLab; what they write goes to scratch/
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+app: env ## run the app at http://localhost:8501, for this machine only
+	$(BIN)/streamlit run app/main.py
 
 readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme

@@ -1,5 +1,6 @@
 """The card of a released model: what it is, what it scores, what it is for and what it is not for."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,10 @@ def build_card(name: str, config: Mapping[str, Any]) -> str:
         for emotion in emotions
     ]
     framing = config["framing"]
-    return f"""# {name}
+    size, channels = framing["size"], "grey" if framing["channels"] == 1 else "RGB"
+    image_size, onnx = config["preprocessing"]["image_size"], config["onnx"]
+    answered, first_guess = metrics.get("val.accuracy_answered", 0), metrics.get("val.accuracy_abstained", 0)
+    return _wrap(f"""# {name}
 
 {config["architecture"]} trained on {config["dataset"]} (notebook `03_training`), {len(emotions)} emotions.
 `config.json` holds the label order, the preprocessing, every parameter, the data hash
@@ -33,9 +37,10 @@ for face in recognizer("photo.jpg"):
 
 ## What it scores
 
-On the {metrics["test.n_images"]:,.0f} test images of {config["dataset"]}, scored as the app runs it (ONNX Runtime, one
-view), with 95 % bootstrap intervals: accuracy {_show(metrics, "test.accuracy")}, without copies of training images
-{_show(metrics, "test_dedup.accuracy")}, macro recall {_show(metrics, "test.macro.recall")}.
+On the {metrics["test.n_images"]:,.0f} test images of {config["dataset"]}, scored as the app runs it
+(ONNX Runtime, one view), with 95 % bootstrap intervals: accuracy {_show(metrics, "test.accuracy")},
+without copies of training images {_show(metrics, "test_dedup.accuracy")},
+macro recall {_show(metrics, "test.macro.recall")}.
 
 | emotion | group | recall | precision |
 |---|---|--:|--:|
@@ -45,33 +50,44 @@ Nothing is known of the persons in {config["dataset"]}, so error rates by group 
 
 ## How sure it is
 
-Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split, is divided into the
-last layer. Calibration error (ECE) on the test images: {_show(metrics, "test.ece", ".3f")}. Below a confidence of
-{config["abstain_below"]:.0%} the model abstains. On the validation split it answers {metrics["val.coverage"]:.0%} of the
-faces, {metrics.get("val.accuracy_answered", 0):.0%} of them rightly; of those it abstains on, its first guess would be right for
-{metrics.get("val.accuracy_abstained", 0):.0%}.
+Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split,
+is divided into the last layer. Calibration error (ECE) on the test images:
+{_show(metrics, "test.ece", ".3f")}. Below a confidence of {config["abstain_below"]:.0%} the model abstains.
+On the validation split it answers {metrics["val.coverage"]:.0%} of the faces, {answered:.0%} of them rightly;
+of those it abstains on, its first guess would be right for {first_guess:.0%}.
 
 ## What it expects
 
-Faces framed as the training faces are: {framing["size"]} x {framing["size"]} pixels, {"grey" if framing["channels"] == 1 else "RGB"},
-turned, scaled and shifted so that eyes, nose and mouth lie where `framing` in `config.json` says. `Recognizer` does so with
-the landmarks of YuNet. Faces are then enlarged to {config["preprocessing"]["image_size"]} pixels.
+Faces framed as the training faces are: {size} x {size} pixels, {channels}, turned, scaled and shifted so that
+eyes, nose and mouth lie where `framing` in `config.json` says. `Recognizer` does so with the landmarks of
+YuNet. Faces are then enlarged to {image_size} pixels.
 
 ## What it is for, and what it is not for
 
-**For** research, teaching, and trying the library on pictures that you may use. **Not for** judging people: a face
-shows an expression, not what a person feels. In the European Union the AI Act (Regulation 2024/1689, Article 5)
-prohibits inferring emotions at work and in education, outside medical and safety uses.
-The labels of {config["dataset"]} are other people's guesses and are noisy; faces that are small, blurred, covered or turned away
-are recognised less well.
+**For** research, teaching, and trying the library on pictures that you may use. **Not for** judging people:
+a face shows an expression, not what a person feels. In the European Union the AI Act (Regulation 2024/1689,
+Article 5) prohibits inferring emotions at work and in education, outside medical and safety uses.
+The labels of {config["dataset"]} are other people's guesses and are noisy; faces that are small, blurred,
+covered or turned away are recognised less well.
 
 ## Files
 
-`model.safetensors` (PyTorch) and `model.onnx` hold the same weights, matrices rounded to half precision; logits of the two
-differ by {config["onnx"]["max_logit_difference"]:.0e} at most. ONNX opset {config["onnx"]["opset"]}, written with onnx
-{config["onnx"]["onnx"]}, tested with ONNX Runtime {config["onnx"]["onnxruntime"]}. Trained for {config["best_epoch"]} epochs of {training["epochs"]}
-at {training["image_size"]} pixels on `{config["device"]}`.
-"""
+`model.safetensors` (PyTorch) and `model.onnx` hold the same weights, matrices rounded to half precision;
+logits of the two differ by {onnx["max_logit_difference"]:.0e} at most. ONNX opset {onnx["opset"]}, written
+with onnx {onnx["onnx"]}, tested with ONNX Runtime {onnx["onnxruntime"]}. Trained for {config["best_epoch"]}
+epochs of {training["epochs"]} at {training["image_size"]} pixels on `{config["device"]}`.
+""")
+
+
+def _wrap(text: str) -> str:
+    """Fill the paragraphs of prose, whatever the length of the numbers; headings, tables and code stay."""
+    blocks = text.strip().split("\n\n")
+    kept = [block.startswith(("#", "|")) or "```" in block for block in blocks]
+    filled = [
+        block if keep else textwrap.fill(block, 110, break_long_words=False, break_on_hyphens=False)
+        for block, keep in zip(blocks, kept, strict=True)
+    ]
+    return "\n\n".join(filled) + "\n"
 
 
 def _show(metrics: Mapping[str, float], key: str, form: str = ".1%") -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lib.errors import ModelError
+from fer_lib.labels import GROUP_OF
 from fer_lib.paths import MODELS_DIR
 
 CONFIG_NAME = "config.json"
@@ -28,10 +29,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
         missing = {"architecture", "emotions", "preprocessing"} - config.keys()
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: not a checkpoint's config: {error!r}") from None
-    if missing:
-        raise ModelError(f"{path}: not a checkpoint's config: {', '.join(sorted(missing))} missing")
+        missing = missing or {"image_size", "mean", "std"} - config["preprocessing"].keys()
+        unknown = set() if missing else set(config["emotions"]) - GROUP_OF.keys()
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ModelError(f"{path}: not a checkpoint's config: {error!r}; train or release it again") from None
+    if missing or unknown:
+        found = f"{', '.join(sorted(missing))} missing" if missing else f"unknown emotions {sorted(unknown)}"
+        raise ModelError(f"{path}: not a checkpoint's config: {found}; train or release it again")
     return config
 
 

@@ -21,14 +21,16 @@ SMALLEST_FACE = 12
 """Pixels: width of the smallest face looked for, unless told otherwise."""
 
 SMALLEST_SURE = 18
-"""Pixels: faces of 12 score 0.69 to 0.85, of 18 and more 0.85 to 0.95; the picture is enlarged accordingly."""
+"""Pixels: faces of 12 score 0.69 to 0.85, of 18 and more 0.85 to 0.95; the picture is enlarged so far."""
 
 LARGEST_SEEN = 300
-"""Pixels: above it YuNet's score falls (0.95 at 300, 0.7 at 600 on photographs); a smaller copy is searched too."""
+"""Pixels: above it YuNet's score falls (in photographs 0.95 at 300, 0.7 at 600); a copy is searched too."""
 
 MAX_SEARCHED = 8_000_000
-"""Pixels of the copy that is searched, for memory (0.7 GB) and time; in a larger picture the smallest faces are lost."""
+"""Pixels of the copy that is searched, for memory (0.7 GB) and time; larger ones lose the smallest faces."""
 
+SMALLEST_INPUT = 64
+"""Pixels a side: with one of 32 or less, OpenCV reads memory that it never wrote, and faces appear in it."""
 
 CANDIDATE = 0.6
 """Score from which on a place is looked at again; seen upright and enlarged, a real face scores higher."""
@@ -36,8 +38,8 @@ CANDIDATE = 0.6
 PATCH_FACE, PATCH = 210, 352
 """Pixels: the height of a face, and the side of the copy around it, on which its landmarks are found anew.
 
-YuNet's landmarks are nearly those of a mean face when the face is small: of a tilt by 30 degrees they show 3 at
-100 pixels, 20 at 150 and 26 to 31 from 200 on.
+YuNet's landmarks are nearly those of a mean face when the face is small: of a tilt by 30 degrees they show
+3 at 100 pixels, 20 at 150 and 26 to 31 from 200 on.
 """
 
 UPRIGHT = 8
@@ -86,9 +88,9 @@ class Detector:
     ) -> list[Detection]:
         """Return the faces of a uint8 (H, W, 3) RGB picture, the largest first.
 
-        min_face: width in pixels of the smallest face that matters. The cost falls with its square: video needs
-        no faces of 12 pixels.   n_refined: of so many faces, the largest, the landmarks are found anew on an
-        enlarged, upright copy, at some 5 ms each; None: of all. The others' landmarks hardly follow a tilt.
+        min_face: width in pixels of the smallest face that matters. The cost falls with its square: video
+        needs no faces of 12 pixels.   n_refined: of so many faces, the largest, the landmarks are found anew
+        on an enlarged, upright copy, at some 5 ms each; None: of all. The others' hardly follow a tilt.
         """
         height, width = image.shape[:2]
         scales = [min(SMALLEST_SURE / min_face, (MAX_SEARCHED / (height * width)) ** 0.5)]
@@ -106,17 +108,23 @@ class Detector:
         if size != (width, height):
             shrinks = size[0] * size[1] < width * height
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        right, below = (max(0, SMALLEST_INPUT - side) for side in size)
+        padded = (
+            cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT) if right or below else image
+        )
         if not hasattr(self._local, "yunet"):
             self._local.yunet = cv2.FaceDetectorYN.create(self._model, "", size, CANDIDATE, 0.3)
         yunet = self._local.yunet
-        yunet.setInputSize(size)
-        rows = yunet.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        yunet.setInputSize(padded.shape[1::-1])
+        rows = yunet.detect(cv2.cvtColor(padded, cv2.COLOR_RGB2BGR))[1]
         if rows is None:
             return []
         zoom = np.float32([width / size[0], height / size[1]])
         rows = rows[np.isfinite(rows).all(axis=1) & (rows[:, 2:4] > 0).all(axis=1)]
         return [
-            Detection(tuple(np.tile(zoom, 2) * row[:4]), row[4:14].reshape(5, 2) * zoom, float(row[14]))
+            Detection(
+                tuple((np.tile(zoom, 2) * row[:4]).tolist()), row[4:14].reshape(5, 2) * zoom, float(row[14])
+            )
             for row in rows
         ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from fer_lib.detector import Detector
 
 SUPERSAMPLING = 2
-"""Crops are warped at so many times their size and then averaged: the corner of a pixel would alias or blur."""
+"""Crops are warped at so many times their size, then averaged: at their own size they would alias or blur."""
 
 ZOOM = 1.05
 """Of the margins tried on FER2013's validation split the best, if only just; see `benchmarks/framing.py`."""
@@ -61,7 +61,7 @@ def measure_framing(faces: np.ndarray) -> Framing | None:
 
 
 def find_landmarks(face: np.ndarray, detector: Detector) -> np.ndarray | None:
-    """Return the landmarks, float (5, 2) as fractions of the side, of one cropped square face; None if not found."""
+    """Return the landmarks of a square cropped face, float (5, 2), fractions of the side; None: not found."""
     side = 288  # YuNet's landmarks are exact from faces of some 200 pixels on
     enlarged = cv2.resize(np.ascontiguousarray(face), (side, side), interpolation=cv2.INTER_LINEAR)
     if enlarged.ndim == 2:
@@ -73,11 +73,12 @@ def find_landmarks(face: np.ndarray, detector: Detector) -> np.ndarray | None:
 def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.ndarray:
     """Return the face as the training data frame it, uint8 (size, size) grey or (size, size, 3) RGB.
 
-    image: uint8 (H, W, 3) RGB.   landmarks: float (5, 2), pixels. The picture is turned, scaled and shifted so
-    that they come closest to the framing's; what lies outside the picture repeats its edge.
+    image: uint8 (H, W, 3) RGB.   landmarks: float (5, 2), pixels. The picture is turned, scaled and shifted
+    so that they come closest to the framing's; what lies outside the picture repeats its edge.
     """
     side = framing.size * SUPERSAMPLING
-    matrix = estimate_similarity(landmarks, np.array(framing.landmarks) * side)
+    # Fractions count from the crop's edge, pixels from the middle of the first one.
+    matrix = estimate_similarity(landmarks, np.array(framing.landmarks) * side - 0.5)
     # Only the part of the picture that is needed, made no larger than needed.
     corners = (
         np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ cv2.invertAffineTransform(matrix)[:, :2].T
@@ -92,7 +93,8 @@ def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.n
     if shrink < 1:
         size = np.maximum(1, np.round((high - low) * shrink)).astype(int)
         region = cv2.resize(region, size.tolist(), interpolation=cv2.INTER_AREA)
-        matrix = np.column_stack([matrix[:, :2] / (size / (high - low)), matrix[:, 2]])
+        ratio = (high - low) / size
+        matrix = np.column_stack([matrix[:, :2] * ratio, matrix[:, 2] + matrix[:, :2] @ (ratio / 2 - 0.5)])
     if framing.channels == 1:
         region = cv2.cvtColor(region, cv2.COLOR_RGB2GRAY)
     warped = cv2.warpAffine(
@@ -104,8 +106,8 @@ def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.n
 def estimate_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the float64 (2, 3) matrix that turns, scales and shifts `points` closest to `targets`.
 
-    points, targets: (N, 2). Least squares: Umeyama 1991, in two dimensions and without reflection. Points that
-    all coincide are moved and not scaled.
+    points, targets: (N, 2). Least squares: Umeyama 1991, in two dimensions and without reflection. Points
+    that all coincide are moved and not scaled.
     """
     centre, target_centre = points.mean(axis=0), targets.mean(axis=0)
     moved, wanted = points - centre, targets - target_centre

@@ -1,4 +1,4 @@
-"""From a cropped face to the network's input, without torch: training, evaluation and ONNX Runtime share it."""
+"""From a cropped face to the network's input, without torch: for training, evaluation and ONNX Runtime."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

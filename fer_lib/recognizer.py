@@ -28,8 +28,8 @@ class Emotion:
     """What the network says of one crop.
 
     probabilities: by emotion, calibrated, summing to 1.   label: the most likely emotion.   confidence: its
-    probability.   group: positive, negative or neutral, that of the label.   abstained: the confidence is under
-    the model's threshold, so the label should not be relied on.
+    probability.   group: positive, negative or neutral, that of the label.   abstained: the confidence is
+    under the model's threshold, so the label should not be relied on.
     """
 
     probabilities: dict[str, float]
@@ -110,8 +110,8 @@ class Recognizer:
     ) -> "Recognizer":
         """Return a recognizer ready for use.
 
-        model: a release's name, `<dataset>/<name>`, or the folder of a checkpoint.   backend: `onnx` or `torch`;
-        None: ONNX Runtime where the model was exported, else PyTorch.   device: `cpu` or `cuda`.
+        model: a release's name, `<dataset>/<name>`, or the folder of a checkpoint.   backend: `onnx` or
+        `torch`; None: ONNX Runtime where the model was exported, else PyTorch.   device: `cpu` or `cuda`.
         threads: of the network, and, for the whole process, of OpenCV; None: as many as there are cores.
         abstain_below: a confidence, in place of the model's own threshold.
         Raises ModelError, in one line, when the model is missing, damaged or cannot run so.
@@ -148,8 +148,8 @@ class Recognizer:
     def classify(self, crops: Sequence[ImageSource]) -> list[Emotion]:
         """Return one result per face that is already cropped, as the model's training faces are.
 
-        crops: whatever `images.read_image` takes, of any sizes. They are made grey where the training faces are,
-        and reduced to their size where larger. Raises MediaError when one cannot be read.
+        crops: whatever `images.read_image` takes, of any sizes. They are made grey where the training faces
+        are, and reduced to their size where larger. Raises MediaError when one cannot be read.
         """
         return self._classify([self._fit_crop(read_image(crop)) for crop in crops])
 
@@ -201,7 +201,8 @@ class Recognizer:
             raise ModelError(f"{path}: not a network that runs here: {reason}; export it again") from None
         if probe.shape != (1, len(self.emotions)):
             raise ModelError(
-                f"{path}: expected {len(self.emotions)} outputs as in the config, found {probe.shape[-1]}; export it again"
+                f"{path}: expected {len(self.emotions)} outputs as in the config, found {probe.shape[-1]}; "
+                "export it again"
             )
         return lambda pixels: session.run(None, {name: np.ascontiguousarray(pixels)})[0]
 

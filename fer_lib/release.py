@@ -1,4 +1,4 @@
-"""A trained checkpoint made ready for use: calibrated, exported to ONNX, with a card that says what it can do."""
+"""A trained checkpoint made ready for use: calibrated, exported to ONNX, with a card that describes it."""
 
 import json
 import shutil
@@ -34,10 +34,11 @@ ABSTAIN_BELOW = 0.5
 def release_model(dataset: str, name: str) -> Path:
     """Make `models/release/<name>` from the evaluated baseline of `dataset`; return its folder.
 
-    The temperature that fits the validation split is divided into the last layer, so that every softmax of the
-    released network is calibrated. Its matrices are rounded to half precision, which halves `model.safetensors`;
-    PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
-    Raises ModelError or DataError when the pipeline has not run for the data set, or the export is not faithful.
+    The temperature that fits the validation split is divided into the last layer, so that every softmax of
+    the released network is calibrated. Its matrices are rounded to half precision, which halves
+    `model.safetensors`; PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
+    Raises ModelError or DataError when the pipeline has not run for the data set, or the export is not
+    faithful.
     """
     dirs = get_output_dirs(dataset, ROOT)
     checkpoint, data = load_checkpoint(dirs.models / "baseline"), load_packed(dataset)

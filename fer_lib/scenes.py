@@ -106,7 +106,7 @@ def _lay_out(
 ) -> tuple[float, list[np.ndarray]]:
     """Return the side of a portrait and the centre of each, on the grid that leaves most room."""
     columns = max(range(1, n_faces + 1), key=lambda n: min(width / n, height / -(-n_faces // n)), default=1)
-    rows = -(-n_faces // columns)
+    rows = max(1, -(-n_faces // columns))
     side = 0.96 * min(width / columns, height / rows) if face_width is None else face_width / FACE_SHARE
     cells = [divmod(person, columns) for person in range(n_faces)]
     return side, [np.array([(c + 0.5) * width / columns, (r + 0.5) * height / rows]) for r, c in cells]

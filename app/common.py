@@ -1,0 +1,136 @@
+"""What the app's pages share: the choice of a model, errors as sentences, bars and downloads."""
+
+import html
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.formparsers import MultiPartParser
+
+from fer_lib.annotate import EMOTION_COLOURS
+from fer_lib.checkpoints import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME, find_checkpoint, list_checkpoints
+from fer_lib.errors import FerError, ModelError
+from fer_lib.recognizer import Recognizer
+
+LOG = logging.getLogger("fer_lib.app")
+
+MAX_LOADED = 3
+"""Models kept in memory for all visitors together; one takes some 100 MB."""
+
+
+def keep_uploads_in_memory() -> None:
+    """See that no upload touches the disk: Streamlit's server puts those over 1 MB into a temporary file.
+
+    They are read into memory right after, so this costs nothing; `server.maxUploadSize` bounds them.
+    """
+    MultiPartParser.spool_max_size = 2**40
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Show what goes wrong inside as a sentence; a `with` block or a decorator.
+
+    A FerError says itself what to do. Anything else is a bug: the visitor reads one calm sentence, and the
+    trace goes to the server's log.
+    """
+    try:
+        yield
+    except FerError as error:
+        st.error(escape_markdown(str(error)), icon=":material/error:")
+    except Exception:
+        LOG.exception("unexpected error in the app")
+        st.error(
+            "Something went wrong that this app did not expect. Try again, or with another file or model. "
+            "The details are in the terminal where the app was started.",
+            icon=":material/error:",
+        )
+
+
+def choose_model() -> Recognizer:
+    """Return the model chosen in the sidebar, ready for use. Raises ModelError as `load_recognizer`."""
+    return load_recognizer(choose_model_name())
+
+
+def choose_model_name() -> str:
+    """Return the name of the model chosen in the sidebar; the choice is kept from page to page.
+
+    Raises ModelError when there is none to choose.
+    """
+    names = list(list_checkpoints())
+    if not names:
+        raise ModelError("expected a model under models/, found none; train one with `make repro`")
+    return st.sidebar.selectbox(
+        "Model",
+        names,
+        key="model",
+        persist_state="session",
+        help="The released model comes first; those that `make repro` trained follow as data set/name.",
+    )
+
+
+def load_recognizer(name: str) -> Recognizer:
+    """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
+
+    Raises ModelError, in one line, when it is missing or damaged.
+    """
+    folder = find_checkpoint(name)
+    return _load(str(folder), read_stamps(folder))
+
+
+def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, time of change in nanoseconds, and size in bytes of each file that makes up a model."""
+    found = [(name, folder / name) for name in (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME)]
+    stats = [(name, path.stat()) for name, path in found if path.is_file()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+@st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
+def _load(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+    return Recognizer.load(folder)
+
+
+def show_probabilities(probabilities: Mapping[str, float]) -> None:
+    """Show a labelled bar for each emotion, the most likely first; readable on a telephone."""
+    st.html(build_bars(probabilities))
+
+
+def build_bars(probabilities: Mapping[str, float]) -> str:
+    """Return the bars as HTML; to screen readers they are nothing, the text beside them says all."""
+    rows = []
+    for emotion, value in sorted(probabilities.items(), key=lambda item: -item[1]):
+        red, green, blue = EMOTION_COLOURS[emotion]
+        rows.append(
+            f'<span>{html.escape(emotion)}</span><span aria-hidden="true" style="background: '
+            'rgba(128, 128, 128, 0.2); border-radius: 0.3rem; height: 0.8rem"><span style="display: block; '
+            f"height: 100%; width: {value:.1%}; background: rgb({red}, {green}, {blue}); "
+            'border-radius: 0.3rem"></span></span>'
+            f'<span style="text-align: right">{show_percent(value)}</span>'
+        )
+    return (
+        '<div style="display: grid; grid-template-columns: max-content 1fr max-content; gap: 0.15rem 0.7rem; '
+        f'align-items: center">{"".join(rows)}</div>'
+    )
+
+
+def show_percent(share: float) -> str:
+    """Return a share as `84 %`, in one piece, as `annotate.name_face` writes it into pictures."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+def offer_download(label: str, data, file_name: str, mime: str) -> None:
+    """Show a download button that leaves the page as it is.
+
+    data: bytes, or a function that returns them and is called when the button is pressed.
+    """
+    st.download_button(label, data, file_name, mime, on_click="ignore", icon=":material/download:")
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, but for `code`: file names hold stars and brackets."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\\*_\[\]$~<>#|])", r"\\\1", part) for part in parts
+    )

@@ -1,0 +1,133 @@
+"""The camera's frames on their way through the page Live: analysed, drawn on, and never late."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import av
+import cv2
+import numpy as np
+
+from fer_lib.annotate import draw_faces
+from fer_lib.recognizer import Recognizer
+from fer_lib.tracking import FrameAnalyser, TrackedFace
+from fer_lib.video import _Hider
+
+CAMERA_FPS = 30
+"""What is asked of the camera; frames that come faster than they are analysed are skipped."""
+
+FORGETTING = 0.1
+"""Weight of the newest interval in the frames per second shown, so that the number can be read."""
+
+PIXELATED = 16
+"""Pixels: width of what is left of a frame that could not be analysed while faces are to be blurred."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LiveStatus:
+    """What is going on in a stream.
+
+    fps: frames analysed per second, 0 before the second one.   milliseconds: the newest frame took.
+    n_faces: in it.   n_frames, n_skipped: so far.   failing: the newest frame could not be analysed.
+    """
+
+    fps: float = 0.0
+    milliseconds: float = 0.0
+    n_faces: int = 0
+    n_frames: int = 0
+    n_skipped: int = 0
+    failing: bool = False
+
+
+class LiveStream:
+    """What streamlit-webrtc calls a video processor, for one camera. It keeps no frame.
+
+    `recv` and `recv_queued` are called from one thread of streamlit-webrtc's; `configure` and `status` may be
+    used from any other.
+    """
+
+    def __init__(self, recognizer: Recognizer, blur: bool = False):
+        """Take the model, and whether faces are made unrecognisable in the picture."""
+        self._wanted = (recognizer, blur)
+        self._recognizer: Recognizer | None = None
+        self._analyser: FrameAnalyser | None = None
+        self._hider = _Hider()
+        self._last: float | None = None
+        self._interval: float | None = None
+        self.status = LiveStatus()  # replaced as a whole after each frame, so it may be read at any time
+
+    def configure(self, recognizer: Recognizer, blur: bool) -> None:
+        """Use another model or switch the blur, from the next frame on."""
+        self._wanted = (recognizer, blur)
+
+    async def recv_queued(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+        """Return the newest frame, drawn on. The others came while the last one was analysed: showing them
+        too would make the picture late, and later with every frame.
+        """
+        return [self.recv(frames[-1], n_skipped=len(frames) - 1)]
+
+    def recv(self, frame: av.VideoFrame, n_skipped: int = 0) -> av.VideoFrame:
+        """Return a frame with faces and speed drawn on it. Never raises: that would end the stream."""
+        started = time.monotonic()
+        recognizer, blur = self._wanted
+        n_faces, failing = 0, False
+        try:
+            picture = frame.to_ndarray(format="rgb24")
+            faces = self._analyse(recognizer, picture, started)
+            n_faces = len(faces)
+            shown = self._hider.add_lost(faces, started) if blur else faces
+            picture = draw_faces(picture, shown, blur=blur)
+        except Exception:
+            if not self.status.failing:  # once, not thirty times a second
+                logger.exception("a frame of the live picture could not be analysed")
+            failing = True
+            self._analyser = None  # its state may be what is wrong
+            picture = _show_unanalysed(frame, blur)
+        self._note(started, n_faces, n_skipped, failing)
+        _draw_speed(picture, self.status)
+        return av.VideoFrame.from_ndarray(picture, format="rgb24")
+
+    def _analyse(self, recognizer: Recognizer, picture: np.ndarray, seconds: float) -> list[TrackedFace]:
+        if self._analyser is None or recognizer is not self._recognizer:
+            self._recognizer, self._analyser = recognizer, FrameAnalyser(recognizer, CAMERA_FPS)
+        return self._analyser(picture, seconds)
+
+    def _note(self, started: float, n_faces: int, n_skipped: int, failing: bool) -> None:
+        now = time.monotonic()
+        if self._last is not None:
+            interval = now - self._last
+            old = interval if self._interval is None else self._interval
+            self._interval = (1 - FORGETTING) * old + FORGETTING * interval
+        self._last = now
+        self.status = LiveStatus(
+            fps=1 / self._interval if self._interval else 0.0,
+            milliseconds=(now - started) * 1000,
+            n_faces=n_faces,
+            n_frames=self.status.n_frames + 1,
+            n_skipped=self.status.n_skipped + n_skipped,
+            failing=failing,
+        )
+
+
+def _show_unanalysed(frame: av.VideoFrame, blur: bool) -> np.ndarray:
+    """Return a frame as it came, or with `blur` one in which nobody can be recognised."""
+    width, height = frame.width, frame.height
+    try:
+        if not blur:
+            return frame.to_ndarray(format="rgb24").copy()
+        small = frame.reformat(PIXELATED, max(2, round(PIXELATED * height / width)), "rgb24").to_ndarray()
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    except Exception:  # not even its pixels can be read
+        return np.zeros((max(2, height), max(2, width), 3), np.uint8)
+
+
+def _draw_speed(picture: np.ndarray, status: LiveStatus) -> None:
+    """Write the speed into the lower left corner, in place."""
+    text = "not analysed" if status.failing else f"{status.fps:.0f} fps"
+    scale = picture.shape[0] / 900
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    bottom = picture.shape[0] - below - 4
+    cv2.rectangle(picture, (0, bottom - height - 6), (width + 12, picture.shape[0]), (0, 0, 0), -1)
+    cv2.putText(picture, text, (6, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)

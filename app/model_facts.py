@@ -1,0 +1,160 @@
+"""What the page About this model says; every number of it comes from the model's config."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fer_lib.checkpoints import CARD_NAME
+from fer_lib.reporting import format_interval
+
+SCORES = {
+    "Right answers": ("test.accuracy", ".1%"),
+    "… without duplicates": ("test_dedup.accuracy", ".1%"),
+    "Mean over emotions": ("test.macro.recall", ".1%"),
+    "Calibration error": ("test.ece", ".3f"),
+}
+"""Name on the page to the metric's key and format."""
+
+
+def describe_model(config: Mapping[str, Any]) -> str:
+    """Return a sentence on what the model is."""
+    emotions = config["emotions"]
+    dataset = f" trained on {config['dataset']}" if "dataset" in config else ""
+    return (
+        f"A network ({config['architecture']}){dataset} that tells {len(emotions)} expressions apart: "
+        f"{', '.join(emotions[:-1])} and {emotions[-1]}."
+    )
+
+
+def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, value and 95 % interval of each of `SCORES` that was measured, as text."""
+    metrics = _get_metrics(config)
+    return [
+        (name, format(metrics[key], spec), _show(metrics, key, spec).partition(" ")[2])
+        for name, (key, spec) in SCORES.items()
+        if key in metrics
+    ]
+
+
+def describe_trust(config: Mapping[str, Any]) -> list[str]:
+    """Return sentences on how often the model is right, and how well it knows when it is not."""
+    metrics = _get_metrics(config)
+    return [
+        *_describe_accuracy(metrics),
+        *_describe_emotions(metrics, config["emotions"]),
+        *_describe_confidence(metrics),
+        _describe_abstention(metrics, config.get("abstain_below", 0.0)),
+    ]
+
+
+def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
+    if "test.accuracy" not in metrics:
+        if "val.accuracy" not in metrics:
+            return ["Its config says nothing about how often it is right: take no answer for granted."]
+        return [
+            f"Of the validation images it names {metrics['val.accuracy']:.1%} as their labels do. They also "
+            "helped to select it, so expect less; scores on unseen test images are on the page Results."
+        ]
+    images = f"the {metrics['test.n_images']:,.0f}" if "test.n_images" in metrics else "its"
+    sentences = [
+        f"Of {images} test images it names {_show(metrics, 'test.accuracy')} as their labels do. Brackets "
+        "hold 95 % intervals. The labels are other people's guesses, and not always right themselves."
+    ]
+    if "test_dedup.accuracy" in metrics:
+        share = _show(metrics, "test_dedup.accuracy")
+        sentences.append(f"Without test images that are copies of training images: {share}.")
+    return sentences
+
+
+def _describe_emotions(metrics: Mapping[str, float], emotions: list[str]) -> list[str]:
+    recalls = {name: key for name in emotions if (key := f"test.recall.{name}") in metrics}
+    if len(recalls) < 2:
+        return []
+    best = max(recalls, key=lambda name: metrics[recalls[name]])
+    worst = min(recalls, key=lambda name: metrics[recalls[name]])
+    return [
+        f"It recognises {best} best, {_show(metrics, recalls[best])} of those faces, and {worst} worst, "
+        f"{_show(metrics, recalls[worst])}."
+    ]
+
+
+def _describe_confidence(metrics: Mapping[str, float]) -> list[str]:
+    if "test.ece" not in metrics:
+        return []
+    points = _show({key: 100 * value for key, value in metrics.items()}, "test.ece", ".1f")
+    sentence = f"The confidence it states is off by {points} percentage points on average (calibration error)"
+    if "test.mean_confidence" not in metrics or "test.accuracy" not in metrics:
+        return [f"{sentence}."]
+    modest = metrics["test.mean_confidence"] < metrics["test.accuracy"]
+    return [f"{sentence}; on the whole it is {'less' if modest else 'more'} sure than it should be."]
+
+
+def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> str:
+    if not abstain_below:
+        return (
+            "It always names an emotion, however unlikely: no threshold was set under which it is “unsure”."
+        )
+    sentence = f"Below a confidence of {abstain_below:.0%} it names no emotion and is “unsure”."
+    if "val.coverage" in metrics and "val.accuracy_answered" in metrics:
+        sentence += (
+            f" Of the validation images it answers {metrics['val.coverage']:.0%}, and "
+            f"{metrics['val.accuracy_answered']:.0%} of these as labelled."
+        )
+    if "val.accuracy_abstained" in metrics:
+        sentence += (
+            f" Where it is unsure, its best guess is right for {metrics['val.accuracy_abstained']:.0%}."
+        )
+    return sentence
+
+
+def list_facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the model comes from, name to text; what the config does not say is left out."""
+    training = (config.get("params") or {}).get("training") or {}
+    facts = {
+        "Architecture": config["architecture"],
+        "Trained on": config.get("dataset"),
+        "Emotions": ", ".join(config["emotions"]),
+        "Input": f"{config['preprocessing']['image_size']} pixels a side",
+        "Best epoch": f"{config['best_epoch']} of {training.get('epochs', '?')}"
+        if "best_epoch" in config
+        else None,
+        "Seed": training.get("seed"),
+        "Device": config.get("device"),
+        "Data hash": str(config.get("data_hash") or "")[:12],
+        "Commit of the code": str(config.get("git_commit") or "")[:12],
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def read_card(folder: Path) -> str:
+    """Return the model's card as Markdown for the page; "" when there is none.
+
+    Without its first heading, which repeats the name, and with smaller ones, for it stands inside the page.
+    Links to files lead nowhere in a browser, and pictures from elsewhere would tell a server who is looking:
+    of both the text is kept. Code stays as it is.
+    """
+    try:
+        text = (folder / CARD_NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", re.sub(r"\A\s*# .*\n", "", text), flags=re.DOTALL)
+    return "".join(part if part.startswith("`") else _fit_markdown(part) for part in parts).strip()
+
+
+def _fit_markdown(text: str) -> str:
+    text = re.sub(r"^(#{1,4}) ", r"\1## ", text, flags=re.MULTILINE)
+    text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https?://)[^)]*\)", r"\1", text)
+
+
+def _get_metrics(config: Mapping[str, Any]) -> dict[str, float]:
+    metrics = config.get("metrics") or {}
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _show(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
+    """Return a value with its interval, or alone where none was measured."""
+    if f"{key}_lo" in metrics and f"{key}_hi" in metrics:
+        return format_interval(metrics, key, spec)
+    return format(metrics[key], spec)

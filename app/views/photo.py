@@ -1,0 +1,251 @@
+"""The page Photo: a picture in, its faces with their emotions out. Nothing is written to disk."""
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from app.common import choose_model, escape_markdown, guard, offer_download, show_percent, show_probabilities
+from fer_lib.annotate import draw_faces, name_face
+from fer_lib.detector import SMALLEST_FACE
+from fer_lib.images import MAX_PIXELS, SUFFIXES, read_image
+from fer_lib.recognizer import Face, Recognizer
+from fer_lib.scenes import draw_scene
+from fer_lib.tables import build_table
+from fer_lib.tracking import TrackedFace
+
+# Pictures of `MAX_PIXELS` are smaller as JPEG, WebP or AVIF.
+MAX_MEGABYTES = 50
+
+# Pixels a side at most: of the picture on the page, which is narrower, and of a JPEG at all.
+SHOWN_SIDE, JPEG_SIDE = 1600, 65_500
+
+# So many faces are described at once, the rest when asked for.
+CARDS = 12
+
+# Pixels on the page; two heat maps stand side by side on a telephone.
+FACE_WIDTH, HEATMAP_WIDTH = 88, 168
+
+# Name to the arguments of `draw_scene`.
+EXAMPLES = {
+    "One person": {"n_faces": 1, "width": 640, "height": 480},
+    "Two people": {"n_faces": 2, "width": 800, "height": 500},
+    "Seven people": {"n_faces": 7, "width": 1280, "height": 720},
+}
+
+STATE = "photo page"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What was brought: `key` tells it from every other, `name` is shown, `source` is for `read_image`."""
+
+    key: str
+    name: str
+    source: BinaryIO | np.ndarray
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What came of a picture. pixels: uint8 (H, W, 3) RGB.   faces: numbered from 1 if there are several."""
+
+    pixels: np.ndarray
+    faces: list[Face]
+
+
+def show() -> None:
+    """Show the page."""
+    st.title("Photo")
+    st.write("Finds the faces in a picture and names the expression of each.")
+    recognizer = choose_model()
+    picture = _ask_for_picture()
+    if picture is None:
+        st.session_state.pop(STATE, None)
+        return
+    analysis = _analyse_once(picture, recognizer)
+    name = escape_markdown(picture.name)
+    if not analysis.faces:
+        st.info(
+            f"No face was found in {name}. Try a picture in which faces are turned to the camera, well lit, "
+            f"and at least {SMALLEST_FACE} pixels wide.",
+            icon=":material/search_off:",
+        )
+    caption = f"{name}: {_count(analysis.faces)}"
+    _show_picture(draw_faces(analysis.pixels, analysis.faces), caption)
+    if analysis.faces:
+        _show_faces(analysis.faces, recognizer)
+        _show_explanation(analysis.faces, recognizer)
+        _show_downloads(analysis, picture.name, recognizer)
+
+
+def _ask_for_picture() -> Picture | None:
+    where = st.segmented_control(
+        "Picture from", ["A file", "The camera", "An example"], default="A file", required=True
+    )
+    if where == "An example":
+        name = st.segmented_control("Example", list(EXAMPLES), default=next(iter(EXAMPLES)), required=True)
+        return Picture(f"example {name}", name, draw_example(name))
+    if where == "The camera":
+        st.caption("Browsers give the camera only to pages on `localhost` or with `https`.")
+        upload = st.camera_input("Take a picture", resolution="720p")
+    else:
+        upload = st.file_uploader(
+            "A picture",
+            type=[suffix.removeprefix(".") for suffix in SUFFIXES],
+            max_upload_size=MAX_MEGABYTES,
+            help=f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels.",
+        )
+        if upload is None:
+            st.caption("No picture at hand? Choose *An example*: drawn faces, nobody's.")
+    return None if upload is None else Picture(upload.file_id, upload.name, upload)
+
+
+@st.cache_data(show_spinner="Drawing the example …")
+def draw_example(name: str) -> np.ndarray:
+    """Return one of `EXAMPLES`, uint8 (H, W, 3) RGB."""
+    return draw_scene(**EXAMPLES[name])[0]
+
+
+def _analyse_once(picture: Picture, recognizer: Recognizer) -> Analysis:
+    """Return the analysis, kept for this visitor until another picture or model is chosen."""
+    key = (picture.key, recognizer)
+    if st.session_state.get(STATE, (None,))[0] != key:
+        st.session_state.pop(STATE, None)  # two large pictures need not be in memory at once
+        with st.spinner("Looking for faces …"):
+            st.session_state[STATE] = (key, analyse(picture.source, recognizer))
+    return st.session_state[STATE][1]
+
+
+def analyse(source: BinaryIO | np.ndarray, recognizer: Recognizer) -> Analysis:
+    """Return a picture and its faces, the largest first. Raises MediaError when it cannot be read."""
+    if not isinstance(source, np.ndarray):
+        source.seek(0)
+    pixels = read_image(source)
+    faces = recognizer(pixels)
+    if len(faces) > 1:  # `draw_faces` writes the number of a track, which tells here whose card is whose
+        faces = [TrackedFace(**vars(face), track=number) for number, face in enumerate(faces, start=1)]
+    return Analysis(pixels, faces)
+
+
+def _show_picture(pixels: np.ndarray, caption: str) -> None:
+    st.image(shrink(pixels, SHOWN_SIDE), caption=caption, alt=caption, output_format="JPEG")
+
+
+def _show_faces(faces: list[Face], recognizer: Recognizer) -> None:
+    st.header("The faces" if len(faces) > 1 else "The face")
+    shown = faces
+    if len(faces) > CARDS and not st.toggle(f"Describe all {len(faces)} faces"):
+        shown = faces[:CARDS]
+        st.caption(f"The {CARDS} largest are described here; the table to download has all.")
+    st.caption("The small pictures are what the model sees of each face.")
+    for first in range(0, len(shown), 2):  # row by row: a telephone stacks the columns of each
+        for column, number in zip(st.columns(min(2, len(shown))), range(first, len(shown)), strict=False):
+            with column:
+                _show_card(shown[number], number + 1, recognizer.abstain_below)
+
+
+def _show_card(face: Face, number: int, abstain_below: float) -> None:
+    with st.container(border=True):
+        with st.container(horizontal=True):
+            st.image(face.crop, alt=f"Face {number} as the model sees it", width=FACE_WIDTH)
+            with st.container(width="stretch"):
+                st.markdown(f"**{escape_markdown(name_face(face))}**")
+                st.caption(describe_face(face, abstain_below))
+        show_probabilities(face.probabilities)
+
+
+def describe_face(face: Face, abstain_below: float) -> str:
+    """Return a sentence about a face. abstain_below: the confidence under which it is `unsure`."""
+    if face.abstained:
+        return (
+            f"The model names no emotion below {show_percent(abstain_below)}. "
+            f"Its best guess is {face.label}, {show_percent(face.confidence)}."
+        )
+    return "A neutral expression." if face.group == "neutral" else f"A {face.group} expression."
+
+
+def _show_explanation(faces: list[Face], recognizer: Recognizer) -> None:
+    st.header("Why this answer?")
+    if not st.toggle("Show which parts of a face speak for an emotion"):
+        return
+    with guard():
+        numbers = range(len(faces))
+        number = st.selectbox("Face", numbers, format_func=lambda index: name_face(faces[index]))
+        face = faces[number]
+        emotion = st.selectbox(
+            "Emotion",
+            recognizer.emotions,
+            index=recognizer.emotions.index(face.label),
+            key=f"emotion of {number}",
+        )
+        with st.spinner("Asking the network; the first time takes some seconds …"):
+            heatmap, overlay = explain(recognizer, face, emotion)
+        with st.container(horizontal=True):
+            alt = "The face as the model sees it"
+            st.image(face.crop, caption="As the model sees it", alt=alt, width=HEATMAP_WIDTH)
+            alt = f"The same face, brighter where it speaks for {emotion}"
+            st.image(overlay, caption=f"What speaks for {emotion}", alt=alt, width=HEATMAP_WIDTH)
+        if not heatmap.any():
+            st.info(f"Nothing in this face speaks for {emotion}.")
+        st.caption(
+            "Yellow parts speak most for the emotion, grey ones not at all (Grad-CAM). The map is coarse and "
+            "relative: it has a brightest place even when the emotion is unlikely."
+        )
+
+
+def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the heat map, float32 (S, S), and the face under it, uint8 (S, S, 3).
+
+    Raises ModelError when the model's network is none that can be explained.
+    """
+    from fer_lib.explain import compute_gradcam, overlay_heatmap  # torch: only who asks waits for it
+
+    heatmap = compute_gradcam(recognizer.checkpoint, face.crop, emotion)
+    return heatmap, overlay_heatmap(face.crop, heatmap)
+
+
+def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> None:
+    st.header("Take it with you")
+    blur = st.toggle("Blur faces in the download")
+    if blur:
+        _show_picture(draw_faces(analysis.pixels, analysis.faces, blur=True), "As it will be downloaded")
+    stem = PurePath(name).stem
+    table = build_table({name: analysis.faces}, recognizer.emotions)
+    with st.container(horizontal=True):
+        offer_download(
+            "Download the picture (JPEG)",
+            lambda: encode_jpeg(draw_faces(analysis.pixels, analysis.faces, blur)),
+            f"{stem}_emotions.jpg",
+            "image/jpeg",
+        )
+        csv = table.to_csv(index=False).encode()
+        offer_download("Download the table (CSV)", csv, f"{stem}_emotions.csv", "text/csv")
+
+
+def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return a picture, uint8 (H, W, 3), made no larger than `side` pixels a side."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Return a picture, uint8 (H, W, 3) RGB, as a JPEG without any of the original's metadata."""
+    out = io.BytesIO()
+    Image.fromarray(shrink(pixels, JPEG_SIDE)).save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def _count(faces: list[Face]) -> str:
+    return "1 face" if len(faces) == 1 else f"{len(faces) or 'no'} faces"
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,155 @@
+"""The page Results: what the pipeline has measured so far, read anew at every look."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from app.common import escape_markdown, offer_download
+from app.results_data import (
+    MISSING,
+    SCORES,
+    ScoredModel,
+    StageReport,
+    build_chart_data,
+    build_comparison,
+    build_metric_table,
+    list_datasets,
+    read_models,
+    read_stages,
+    read_text,
+    remove_page_links,
+    show_commit,
+)
+from fer_lib.index_page import ABOUT
+
+# Pixels: height of one model in the chart, and of the frame that a report is read in; it scrolls inside.
+CHART_ROW, REPORT_HEIGHT = 44, 800
+
+# Seen on light and on dark.
+CHART_COLOUR = "#3A87C8"
+
+
+def show() -> None:
+    """Show the page."""
+    st.title("Results")
+    models, problems = read_models()
+    datasets = list_datasets()
+    for problem in problems:
+        st.warning(escape_markdown(problem))
+    if not models and not datasets:
+        st.info(
+            "Nothing has been measured yet. Run `make repro` in the project's folder, then come back: "
+            "this page reads the results anew each time it is opened."
+        )
+        return
+    _show_comparison(models)
+    if datasets:
+        _show_study(datasets)
+    else:
+        st.info("There are no reports yet. `make repro` writes them.")
+
+
+def _show_comparison(models: list[ScoredModel]) -> None:
+    st.subheader("Models side by side")
+    st.write(
+        "Scores on the test images, with 95 % intervals in brackets. Compare models of the same data set "
+        "only: drawn faces and photographs are different tasks."
+    )
+    st.dataframe(
+        build_comparison(models), hide_index=True, alt="The models, their scores and where they come from"
+    )
+    st.caption(
+        "*No duplicates* leaves out test images that also stand in the training images. *Macro recall* "
+        "counts every emotion the same, however rare. *Calibration error* is how far the stated confidence "
+        f"is from the share of right answers: lower is better. “{MISSING}” means not measured."
+    )
+    scores = {name: key for key, (name, _) in SCORES.items()}
+    chosen = st.selectbox("Score to draw", list(scores))
+    data = build_chart_data(models, scores[chosen])
+    if data.empty:
+        st.info("No model has this score yet. `make repro` measures it.")
+        return
+    height = 60 + CHART_ROW * len(data)
+    st.vega_lite_chart(data, build_chart(chosen, SCORES[scores[chosen]][1]), height=height)
+    st.caption(f"{chosen} of each model: the dot is the value, the line its 95 % interval.")
+
+
+def build_chart(title: str, spec: str) -> dict[str, Any]:
+    """Return the Vega-Lite chart for `build_chart_data`: a dot and a line for each model."""
+    model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130}}
+    scale = {"domain": [0, 1]} if spec.endswith("%") else {"zero": True}
+    axis = {"format": spec.replace(".1%", ".0%"), "tickCount": 5}
+    bounds = {
+        "low": {"field": "low", "type": "quantitative", "scale": scale, "axis": axis, "title": title},
+        "high": {"field": "high"},
+    }
+    value = {**bounds["low"], "field": "value"}
+    tooltip = [
+        {"field": "Model"},
+        *({"field": name, "type": "quantitative", "format": spec} for name in ("value", "low", "high")),
+    ]
+    return {
+        "encoding": {"y": model, "tooltip": tooltip},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeWidth": 3, "color": CHART_COLOUR},
+                "encoding": {"x": bounds["low"], "x2": bounds["high"]},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "color": CHART_COLOUR},
+                "encoding": {"x": value},
+            },
+        ],
+    }
+
+
+def _show_study(datasets: list[str]) -> None:
+    st.subheader("The study, one data set at a time")
+    dataset = st.selectbox("Data set", datasets)
+    st.caption(f"{dataset}: {ABOUT.get(dataset, 'faces from a folder of images')}.")
+    stages = read_stages(dataset)
+    if not stages:
+        st.info(f"No stage has finished yet. Run `make repro DATASET={dataset}`.")
+        return
+    for stage in stages:
+        st.markdown(f"**{stage.title}.** {stage.finding or 'No finding written yet.'}")
+    titles = {stage.title: stage for stage in stages}
+    _show_stage(dataset, titles[st.selectbox("Look closer at", list(titles), index=len(titles) - 1)])
+
+
+def _show_stage(dataset: str, stage: StageReport) -> None:
+    st.markdown(f"#### {stage.title}")
+    for path, caption in stage.figures:
+        st.image(path.read_bytes(), caption=caption, alt=caption)
+    if stage.metrics:
+        with st.expander("All numbers of this stage"):
+            st.dataframe(build_metric_table(stage.metrics), hide_index=True)
+            st.caption(_describe_origin(stage.metrics))
+    if stage.page is None:
+        st.info(f"The report of this stage is not there. `make repro DATASET={dataset}` writes it.")
+        return
+    page = read_text(stage.page)
+    name = f"{dataset}_{stage.page.name}"
+    offer_download("Download the report (HTML)", page.encode(), name, "text/html")
+    if st.toggle("Read the whole report here", key=f"report {dataset} {stage.stage}"):
+        st.iframe(remove_page_links(page), height=REPORT_HEIGHT, alt=f"Report: {stage.title}, {dataset}")
+
+
+def _describe_origin(metrics: Mapping[str, Any]) -> str:
+    """Return a sentence that says what the numbers were computed from."""
+    parts = {
+        "data": str(metrics.get("data_hash", ""))[:12],
+        "code": show_commit(str(metrics.get("git_commit", ""))),
+        "seed": metrics.get("seed"),
+        "device": metrics.get("device"),
+    }
+    return (
+        "From "
+        + ", ".join(f"{name} {value}" for name, value in parts.items() if value not in (None, ""))
+        + "."
+    )
+
+
+if __name__ == "__main__":
+    show()

@@ -1,0 +1,147 @@
+"""The app's live page for half an hour: does its memory grow, does its picture fall behind?
+
+    python benchmarks/live.py [--minutes 30]
+
+Chromium (found on the PATH) opens the page Live with a fake camera that repeats a drawn clip of twenty
+seconds. Every frame carries its number as a row of black and white squares; the number is read from the
+picture that comes back. The camera shows 30 frames a second, so the number that is due follows from the
+clock. By how much the number that is seen lags behind it, against the first minutes, is the growth of the
+delay. Memory is that of the server process.
+"""
+
+import argparse
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+from playwright.sync_api import Page, sync_playwright
+
+from fer_lib.paths import ROOT
+from fer_lib.scenes import draw_clip
+
+WIDTH, HEIGHT, FPS, N_FRAMES = 640, 480, 30, 600
+BITS, SQUARE = 10, 32
+
+READ_STAMP = """() => {
+    const inside = frame => {
+        try { return [...frame.contentDocument.querySelectorAll('video')] } catch { return [] }
+    };
+    const frames = [...document.querySelectorAll('iframe')];
+    const videos = [...document.querySelectorAll('video'), ...frames.flatMap(inside)];
+    const video = videos.find(video => video.readyState >= 2 && video.videoWidth);
+    if (!video) return null;
+    const canvas = document.createElement('canvas');
+    canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+    const context = canvas.getContext('2d');
+    context.drawImage(video, 0, 0);
+    let number = 0;
+    for (let bit = 0; bit < BITS; bit++) {
+        const x = (bit + 0.5) * SQUARE / WIDTH * canvas.width, y = 0.5 * SQUARE / HEIGHT * canvas.height;
+        number = number * 2 + (context.getImageData(x, y, 1, 1).data[1] > 127 ? 1 : 0);
+    }
+    return [performance.now() / 1000, number, video.getVideoPlaybackQuality().totalVideoFrames];
+}"""
+for name, value in (("BITS", BITS), ("SQUARE", SQUARE), ("WIDTH", WIDTH), ("HEIGHT", HEIGHT)):
+    READ_STAMP = READ_STAMP.replace(name, str(value))
+
+
+def write_camera(path: Path) -> None:
+    """Write the clip that the fake camera shows, as Y4M."""
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
+        for number, image in enumerate(draw_clip(N_FRAMES, 1, WIDTH, HEIGHT)):
+            for bit in range(BITS):
+                image[:SQUARE, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (number >> (BITS - 1 - bit) & 1)
+            file.write(b"FRAME\n" + cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).tobytes())
+
+
+def find_free_port() -> int:
+    """Return a TCP port of this machine that nothing listens on."""
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+def watch(page: Page, server: psutil.Process, minutes: float) -> None:
+    """Print a line a minute: memory, frames per second that differ, delay against the first two minutes."""
+    origin, memories, lags = None, [], []
+    print("minute  server MB  frames/s shown  added delay, s")
+    begun = time.monotonic()
+    for minute in range(1, round(minutes) + 1):
+        late, shown = [], []
+        while time.monotonic() - begun < 60 * minute:
+            reading = page.evaluate(READ_STAMP)
+            if reading and reading[1] < N_FRAMES:
+                now, number, n_shown = reading
+                origin = now - number / FPS if origin is None else origin
+                period = N_FRAMES / FPS
+                late.append((now - origin - number / FPS + period / 2) % period - period / 2)
+                shown.append((now, n_shown))
+            time.sleep(0.1)
+        memory = server.memory_info().rss + sum(
+            child.memory_info().rss for child in server.children(recursive=True)
+        )
+        memories.append(memory / 1e6)
+        speed = (shown[-1][1] - shown[0][1]) / (shown[-1][0] - shown[0][0]) if len(shown) > 1 else 0.0
+        lags.append(statistics.median(late) if late else float("nan"))
+        base = statistics.median(lags[:2])
+        print(f"{minute:6d}  {memories[-1]:9.0f}  {speed:14.1f}  {lags[-1] - base:+14.2f}", flush=True)
+    tail = memories[len(memories) // 3 :]
+    slope = np.polyfit(np.arange(len(tail)), tail, 1)[0] if len(tail) > 2 else float("nan")
+    print(f"\nmemory over the last two thirds: {tail[0]:.0f} to {tail[-1]:.0f} MB, {slope:+.2f} MB a minute")
+
+
+def main() -> None:
+    """Start the app and a browser, and watch."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=30)
+    options = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    port = find_free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        camera = Path(folder) / "camera.y4m"
+        write_camera(camera)
+        command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
+        server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=chromium,
+                    args=[
+                        "--no-sandbox",
+                        "--use-fake-ui-for-media-stream",
+                        "--use-fake-device-for-media-stream",
+                        f"--use-file-for-fake-video-capture={camera}",
+                        "--disable-features=WebRtcHideLocalIpsWithMdns",
+                    ],
+                )
+                page = browser.new_context(permissions=["camera", "microphone"]).new_page()
+                for _ in range(60):
+                    try:
+                        page.goto(f"http://localhost:{port}/live")
+                        break
+                    except Exception:
+                        time.sleep(1)
+                page.get_by_role("button", name="Start the camera").or_(
+                    page.frame_locator("iframe").get_by_role("button", name="Start the camera")
+                ).first.click(timeout=60_000)
+                page.wait_for_function(READ_STAMP, timeout=60_000)
+                watch(page, psutil.Process(server.pid), options.minutes)
+                browser.close()
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
+
+
+if __name__ == "__main__":
+    main()

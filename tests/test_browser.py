@@ -1,0 +1,228 @@
+"""The app in a real browser, with a fake camera: every page is opened and used as a visitor would.
+
+`make test` installs Chromium where it can; without a browser these tests are skipped. SCREENSHOTS=folder keeps a
+picture of each page, light and dark, on a desk and on a telephone.
+"""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import cv2
+import pytest
+from conftest import REPO
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from fer_lib.scenes import draw_clip, draw_scene
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+
+SECONDS = 1000
+PATIENCE = 60 * SECONDS  # a loaded machine of two cores also runs the server, the network and the browser
+PAGES = {
+    "photo": "Photo",
+    "video": "Video",
+    "live": "Live",
+    "results": "Results",
+    "about": "About this model",
+}
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Start the app as `make app` does, on a free port; return its address."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        url = f"http://localhost:{port}"
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        yield url
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Return Chromium with a fake camera that shows a drawn clip."""
+    camera = tmp_path_factory.mktemp("camera") / "camera.y4m"
+    with camera.open("wb") as file:
+        file.write(b"YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg\n")
+        for image in draw_clip(30):
+            file.write(b"FRAME\n" + cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).tobytes())
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera}",
+        "--disable-features=WebRtcHideLocalIpsWithMdns",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """Return a fresh page; afterwards, check that nothing was asked of another computer."""
+    context = browser.new_context(
+        permissions=["camera", "microphone"], viewport={"width": 1280, "height": 900}, base_url=address
+    )
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    context.close()
+    outside = [url for url in asked if not url.startswith((address, "data:", "blob:", "about:"))]
+    assert not outside
+
+
+def open_page(page, name):
+    page.goto(f"/{name}")
+    expect(page.get_by_role("heading", name=PAGES[name], exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+
+
+def wait_until_done(page):
+    """Wait until Streamlit has run the script to its end."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=PATIENCE)
+
+
+def expect_no_trace(page):
+    text = page.locator("body").inner_text()
+    assert "Traceback" not in text
+    assert 'File "' not in text
+
+
+def encode(image, kind):
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, kind)
+    return out.getvalue()
+
+
+def upload(page, name, content, mime="image/jpeg"):
+    page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": mime, "buffer": content})
+
+
+def test_menu_leads_to_every_page(page):
+    page.goto("/")
+    for title in PAGES.values():
+        page.get_by_role("link", name=title).click()
+        expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+        wait_until_done(page)
+        expect_no_trace(page)
+
+
+def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
+    open_page(page, "photo")
+    upload(page, "two.jpg", encode(draw_scene(2)[0], "JPEG"))
+    expect(page.get_by_text("two.jpg: 2 faces")).to_be_visible(timeout=PATIENCE)
+    with page.expect_download(timeout=PATIENCE) as download:
+        page.get_by_role("button", name="Download the table (CSV)").click()
+    assert Path(download.value.path()).read_text().count("\n") == 3
+    with page.expect_download(timeout=PATIENCE) as download:
+        page.get_by_role("button", name="Download the picture (JPEG)").click()
+    assert Image.open(download.value.path()).size == (640, 480)
+    page.get_by_text("Show which parts of a face speak for an emotion").click()
+    expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)
+    expect_no_trace(page)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("game.jpg", b"MZ\x90\x00" + bytes(2000), "expected a picture"),
+        ("empty.png", b"", "expected a picture"),
+        ("cut.png", encode(draw_scene(1)[0], "PNG")[:20_000], "damaged"),
+        ("wall.png", encode(draw_scene(0)[0], "PNG"), "No face was found"),
+    ],
+)
+def test_photo_that_is_none_gets_a_sentence(page, name, content, said):
+    open_page(page, "photo")
+    upload(page, name, content)
+    expect(page.get_by_role("alert").filter(has_text=said)).to_be_visible(timeout=PATIENCE)
+    expect_no_trace(page)
+
+
+def test_video_is_analysed_played_and_handed_out(page):
+    open_page(page, "video")
+    page.get_by_role("button", name="Try the demo clip").click()
+    with page.expect_download(timeout=2 * PATIENCE) as download:
+        page.get_by_role("button", name="Download the table (CSV)").click(timeout=2 * PATIENCE)
+    assert Path(download.value.path()).read_text().startswith("time,frame,track,left,top,width,height")
+    page.wait_for_function("document.querySelector('video')?.readyState >= 2", timeout=PATIENCE)
+    expect_no_trace(page)
+
+
+def test_live_connects_plays_and_counts_frames(page):
+    open_page(page, "live")
+    start = page.frame_locator("iframe").get_by_role("button", name="Start the camera")
+    start.or_(page.get_by_role("button", name="Start the camera")).first.click()
+    expect(page.get_by_text("The camera is on.")).to_be_visible(timeout=PATIENCE)
+    analysed = page.get_by_text("frames analysed")
+    expect(analysed).to_be_visible(timeout=PATIENCE)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('video'), ...[...document.querySelectorAll('iframe')]
+            .flatMap(frame => [...frame.contentDocument?.querySelectorAll('video') ?? []])]
+            .some(video => video.readyState >= 2 && video.getVideoPlaybackQuality().totalVideoFrames > 20)""",
+        timeout=PATIENCE,
+    )
+    first = int(analysed.inner_text().split()[0].replace(",", ""))
+    expect(analysed).not_to_contain_text(f"{first:,} frames", timeout=PATIENCE)
+    expect_no_trace(page)
+
+
+def test_live_offers_snapshots(page):
+    open_page(page, "live")
+    page.get_by_text("Use snapshots instead").first.click()
+    page.get_by_role("button", name="Take Photo").click()
+    expect(page.get_by_text("1 face found")).to_be_visible(timeout=PATIENCE)
+
+
+def test_results_and_card_are_shown(page):
+    open_page(page, "results")
+    expect(page.get_by_role("heading", name="Models side by side")).to_be_visible(timeout=PATIENCE)
+    wait_until_done(page)
+    expect_no_trace(page)
+    open_page(page, "about")
+    expect(page.get_by_text("AI Act").first).to_be_visible(timeout=PATIENCE)
+    expect_no_trace(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_telephone_and_follow_the_theme(browser, address, scheme):
+    folder = os.environ.get("SCREENSHOTS")
+    for width, height in ((390, 844), (1280, 900)):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, base_url=address
+        )
+        page = context.new_page()
+        for name in PAGES:
+            open_page(page, name)
+            if name == "photo":
+                page.get_by_text("An example", exact=True).first.click()
+                expect(page.get_by_text("One person: 1 face")).to_be_visible(timeout=PATIENCE)
+            wait_until_done(page)
+            background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+            assert (max(map(int, background.strip("rgba()").split(",")[:3])) < 128) == (scheme == "dark")
+            overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert overflow <= 0, f"{name} is {overflow} pixels wider than {width}"
+            if folder:
+                page.wait_for_timeout(500)
+                page.screenshot(path=Path(folder) / f"{name}_{scheme}_{width}.png")
+        context.close()

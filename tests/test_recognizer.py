@@ -1,0 +1,303 @@
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from conftest import REPO, build_command_environment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from fer_lib.errors import MediaError, ModelError
+from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.labels import EMOTIONS_7, GROUP_OF
+from fer_lib.models import create_model, save_checkpoint
+from fer_lib.packed import PackedDataset
+from fer_lib.recognizer import Recognizer
+from fer_lib.scenes import draw_scene
+
+RELEASE = REPO / "models" / "release" / "fer2013-b0"
+PARITY = 1e-3
+"""Largest difference in probabilities that the project allows between its ways to run one network."""
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    before = cv2.getNumThreads()
+    yield Recognizer.load(RELEASE, threads=1)
+    cv2.setNumThreads(before)
+
+
+@pytest.fixture(scope="module")
+def crops(recognizer):
+    """Return faces in the model's framing, uint8 (48, 48): eight drawn ones, and noise."""
+    faces = [face.crop for seed in (1, 2) for face in recognizer(draw_scene(4, 480, 360, seed=seed)[0])]
+    assert len(faces) == 8
+    return [*faces, np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a copy of the release that a test may damage."""
+    return shutil.copytree(RELEASE, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def tabulate(emotions):
+    return np.array([list(emotion.probabilities.values()) for emotion in emotions])
+
+
+def test_pytorch_onnx_and_the_notebooks_agree(recognizer, crops):
+    by_onnx = recognizer.compute_probabilities(crops)
+    by_torch = Recognizer.load(RELEASE, backend="torch", threads=1).compute_probabilities(crops)
+    index = pd.DataFrame({"label": np.zeros(len(crops), int), "split": "test"})
+    data = PackedDataset(np.stack(crops), index, {"emotions": list(recognizer.emotions), "size": 48})
+    logits = predict_logits(
+        recognizer.checkpoint.model, data, np.arange(len(crops)), recognizer.preprocessing, batch_size=4
+    )
+    assert np.abs(by_onnx - by_torch).max() < PARITY
+    assert np.abs(by_onnx - compute_softmax(logits)).max() < PARITY
+    assert by_onnx.max() > 0.5  # or all of them would say nothing, and agree in that
+
+
+def test_every_face_of_a_picture_is_described(recognizer):
+    picture, placed = draw_scene(3, 480, 240, seed=1)
+    faces = recognizer(picture)
+    assert len(faces) == len(placed)
+    for face in faces:
+        assert tuple(face.probabilities) == recognizer.emotions == EMOTIONS_7
+        assert sum(face.probabilities.values()) == pytest.approx(1)
+        assert face.label == max(face.probabilities, key=face.probabilities.get)
+        assert face.confidence == face.probabilities[face.label]
+        assert face.group == GROUP_OF[face.label]
+        assert face.crop.shape == (48, 48)
+        assert face.crop.dtype == np.uint8
+    middles = sorted(face.box[0] + face.box[2] / 2 for face in faces)
+    expected = sorted(face.box[0] + face.box[2] / 2 for face in placed)
+    assert middles == pytest.approx(expected, abs=8)  # of faces 80 pixels wide
+
+
+def test_dict_is_json_and_complete(recognizer):
+    face = recognizer(draw_scene(1, 320, 240)[0])[0]
+    values = json.loads(json.dumps(face.to_dict()))
+    assert values["box"] == list(face.box)
+    assert values["landmarks"] == pytest.approx(face.landmarks, abs=0.05)
+    assert values["probabilities"] == pytest.approx(face.probabilities, abs=5e-5)
+    assert {key: values[key] for key in ("label", "group", "abstained")} == {
+        "label": face.label,
+        "group": face.group,
+        "abstained": face.abstained,
+    }
+    assert "crop" not in values
+
+
+@settings(max_examples=12, deadline=None)
+@given(left=st.integers(-80, 160), top=st.integers(-80, 100), scale=st.floats(0.3, 3), seed=st.integers(0, 3))
+def test_boxes_lie_inside_the_picture(recognizer, left, top, scale, seed):
+    matrix = np.array([[scale, 0, left], [0, scale, top]])
+    picture = draw_scene(2, 200, 140, seed=seed)[0]
+    picture = cv2.warpAffine(picture, matrix, (240, 160), borderMode=cv2.BORDER_REPLICATE)
+    for face in recognizer(picture):
+        assert all(type(value) is int for value in face.box)
+        x, y, width, height = face.box
+        assert min(x, y) >= 0
+        assert min(width, height) > 0
+        assert x + width <= 240
+        assert y + height <= 160
+        assert sum(face.probabilities.values()) == pytest.approx(1)
+
+
+def test_what_lies_outside_the_picture_is_left_out(recognizer):
+    picture, _ = draw_scene(1, 320, 240)
+    inside = recognizer.detector.detect(picture)[0]
+    outside = replace(inside, box=(-90.0, 10.0, 80.0, 80.0))
+    partly = replace(inside, box=(-20.4, 200.0, 80.0, 80.0))
+    faces = recognizer.recognize(picture, [outside, partly, inside])
+    assert [face.box for face in faces[:-1]] == [(0, 200, 60, 40)]
+    assert faces[-1].box == pytest.approx(inside.box, abs=1)
+
+
+def test_picture_without_faces(recognizer):
+    assert recognizer(np.full((200, 300, 3), 90, np.uint8)) == []
+    assert recognizer.recognize(np.zeros((20, 20, 3), np.uint8), []) == []
+    assert recognizer.classify([]) == []
+    assert recognizer.compute_probabilities([]).shape == (0, 7)
+
+
+def test_all_faces_share_one_pass(recognizer, monkeypatch):
+    shapes, run = [], recognizer._run
+    monkeypatch.setattr(recognizer, "_run", lambda pixels: shapes.append(pixels.shape) or run(pixels))
+    assert len(recognizer(draw_scene(6, 480, 320, seed=1)[0])) == 6
+    side = recognizer.preprocessing.image_size
+    assert shapes == [(6, 3, side, side)]
+
+
+def test_crops_are_classified_as_they_are(recognizer, crops):
+    expected = recognizer.compute_probabilities(crops)
+    assert (tabulate(recognizer.classify(crops)) == expected).all()
+    colour = [np.dstack([crop] * 3) for crop in crops]
+    assert (tabulate(recognizer.classify(colour)) == expected).all()
+
+
+def test_large_crops_are_reduced_to_what_the_network_knows(recognizer, crops):
+    large = [cv2.resize(crop, (480, 480), interpolation=cv2.INTER_NEAREST) for crop in crops]
+    assert tabulate(recognizer.classify(large)) == pytest.approx(
+        tabulate(recognizer.classify(crops)), abs=1e-6
+    )
+
+
+def test_faces_of_one_batch_do_not_touch_each_other(recognizer, crops):
+    alone = np.concatenate([recognizer.compute_probabilities([crop]) for crop in crops])
+    assert recognizer.compute_probabilities(crops) == pytest.approx(alone, abs=1e-5)
+
+
+def test_threads_get_what_one_would(recognizer):
+    pictures = [draw_scene(n, 320, 200, seed=n)[0] for n in (1, 2, 3, 4)]
+    serial = [[face.to_dict() for face in recognizer(picture)] for picture in pictures]
+    found = [None] * 8
+
+    def work(number):
+        # Each starts elsewhere, so that sizes differ at any moment.
+        order = [(number + step) % 4 for step in range(8)]
+        found[number] = {at: [face.to_dict() for face in recognizer(pictures[at])] for at in order}
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [dict(enumerate(serial))] * 8
+
+
+def test_nothing_heavy_is_loaded_to_read_a_face():
+    code = """
+import sys, numpy as np
+from fer_lib.recognizer import Recognizer
+Recognizer.load(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
+heavy = {"torch", "torchvision", "timm", "albumentations", "pandas", "sklearn", "matplotlib", "onnx", "scipy"}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", code, str(RELEASE)]
+    done = subprocess.run(
+        command, env=build_command_environment(REPO), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_abstaining_follows_the_threshold(recognizer, crops):
+    confidences = tabulate(recognizer.classify(crops)).max(axis=1)
+    default = [emotion.abstained for emotion in recognizer.classify(crops)]
+    assert default == (confidences < recognizer.config["abstain_below"]).tolist()
+    assert len(set(default)) == 2
+    threshold = float(np.median(confidences))  # that of one crop, which is not under it
+    strict = Recognizer.load(RELEASE, threads=1, abstain_below=threshold).classify(crops)
+    assert [emotion.abstained for emotion in strict] == (confidences < threshold).tolist()
+    assert [emotion.label for emotion in strict] == [emotion.label for emotion in recognizer.classify(crops)]
+
+
+def test_config_without_threshold_or_framing(folder, recognizer):
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("abstain_below", "framing"):
+        del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = Recognizer.load(folder, threads=1)
+    assert loaded.framing == recognizer.framing  # the release's own is FER2013's
+    assert not any(face.abstained for face in loaded(draw_scene(2, 320, 200)[0]))
+
+
+def test_checkpoint_without_onnx_runs_through_pytorch(tmp_path):
+    emotions = ["happy", "neutral", "sad"]
+    config = {
+        "architecture": "test_efficientnet",
+        "emotions": emotions,
+        "preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    save_checkpoint(tmp_path / "c", create_model("test_efficientnet", 3), config)
+    recognizer = Recognizer.load(tmp_path / "c", threads=1)
+    assert recognizer.backend == "torch"
+    face = recognizer(draw_scene(1, 320, 240)[0])[0]
+    assert list(face.probabilities) == emotions
+    with pytest.raises(ModelError, match=r"expected model\.onnx, found none; use the backend `torch`"):
+        Recognizer.load(tmp_path / "c", backend="onnx")
+
+
+def test_colour_models_get_colour_crops(folder):
+    framing = json.loads((folder / "config.json").read_text())["framing"]
+    edit_config(folder, framing={**framing, "size": 64, "channels": 3})
+    face = Recognizer.load(folder, threads=1)(draw_scene(1, 320, 240)[0])[0]
+    assert face.crop.shape == (64, 64, 3)
+    assert np.ptp(face.crop.astype(int).mean(axis=(0, 1))) > 5  # skin is not grey
+
+
+def check_refusal(words, *arguments, **options):
+    with pytest.raises(ModelError) as error:
+        Recognizer.load(*arguments, **options)
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 500
+    for word in words:
+        assert word in text
+
+
+def test_unknown_model_backend_and_device():
+    check_refusal(["no-such-model", "fer2013-b0", "python -m fer_lib models"], "no-such-model")
+    check_refusal(["backend", "onnx, torch", "'tensorflow'"], RELEASE, backend="tensorflow")
+    check_refusal(["device", "'tpu'", "use `cpu`"], RELEASE, device="tpu")
+    check_refusal(["device", "'tpu9'"], RELEASE, backend="torch", device="tpu9")
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"\x08\x0a" * 500])
+def test_damaged_network(folder, content):
+    (folder / "model.onnx").write_bytes(content)
+    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+
+
+def test_truncated_network(folder):
+    data = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(data[: len(data) // 2])
+    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+
+
+def test_network_of_another_shape(folder):
+    # Takes the image, gives it back: the output has the batch, but no emotions.
+    shape = ["n", 3, 112, 112]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "logits")]
+    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    check_refusal(["model.onnx", "expected 7 outputs", "export it again"], folder, threads=1)
+
+
+def test_config_with_other_classes_than_the_network(folder):
+    edit_config(folder, emotions=["happy", "sad"])
+    check_refusal(["expected 2 outputs", "found 7"], folder, threads=1)
+
+
+def test_config_with_another_input_size(folder):
+    edit_config(folder, preprocessing={"image_size": 0, "mean": [0.5] * 3, "std": [0.5] * 3})
+    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+
+
+def test_unreadable_pictures_are_media_errors(recognizer, tmp_path):
+    with pytest.raises(MediaError, match="found no file"):
+        recognizer(tmp_path / "missing.jpg")
+    with pytest.raises(MediaError, match="a file that is none"):
+        recognizer.classify([b"no picture"])
+
+
+def test_pytorch_network_is_there_for_explanations(recognizer):
+    checkpoint = recognizer.checkpoint
+    assert checkpoint is recognizer.checkpoint
+    assert checkpoint.emotions == recognizer.emotions
+    assert not checkpoint.model.training
