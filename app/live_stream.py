@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import av
@@ -10,14 +11,13 @@ import numpy as np
 
 from fer_lib.annotate import draw_faces
 from fer_lib.recognizer import Recognizer
-from fer_lib.tracking import FrameAnalyser, TrackedFace
-from fer_lib.video import _Hider
+from fer_lib.tracking import FaceHider, FrameAnalyser, TrackedFace
 
 CAMERA_FPS = 30
 """What is asked of the camera; frames that come faster than they are analysed are skipped."""
 
-FORGETTING = 0.1
-"""Weight of the newest interval in the frames per second shown, so that the number can be read."""
+FPS_SECONDS = 2.0
+"""The frames per second shown are those of so many seconds: steady, and soon right again after a stall."""
 
 PIXELATED = 16
 """Pixels: width of what is left of a frame that could not be analysed while faces are to be blurred."""
@@ -53,9 +53,8 @@ class LiveStream:
         self._wanted = (recognizer, blur)
         self._recognizer: Recognizer | None = None
         self._analyser: FrameAnalyser | None = None
-        self._hider = _Hider()
-        self._last: float | None = None
-        self._interval: float | None = None
+        self._hider = FaceHider()
+        self._moments: deque[float] = deque(maxlen=256)  # when the newest frames were done
         self.status = LiveStatus()  # replaced as a whole after each frame, so it may be read at any time
 
     def configure(self, recognizer: Recognizer, blur: bool) -> None:
@@ -96,13 +95,12 @@ class LiveStream:
 
     def _note(self, started: float, n_faces: int, n_skipped: int, failing: bool) -> None:
         now = time.monotonic()
-        if self._last is not None:
-            interval = now - self._last
-            old = interval if self._interval is None else self._interval
-            self._interval = (1 - FORGETTING) * old + FORGETTING * interval
-        self._last = now
+        self._moments.append(now)
+        while now - self._moments[0] > FPS_SECONDS:
+            self._moments.popleft()
+        span = now - self._moments[0]
         self.status = LiveStatus(
-            fps=1 / self._interval if self._interval else 0.0,
+            fps=(len(self._moments) - 1) / span if span else 0.0,
             milliseconds=(now - started) * 1000,
             n_faces=n_faces,
             n_frames=self.status.n_frames + 1,

@@ -25,9 +25,13 @@ DEMO_FPS, DEMO_SECONDS, DEMO_PEOPLE = 30, 5, 2
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked to be analysed: the demo clip (`source` None) or the upload with this id, and how."""
+    """What was asked to be analysed, and how.
 
-    source: str | None
+    demo: the demo clip, not the upload.   upload: the id of the file that lay in the page, if any.
+    """
+
+    demo: bool
+    upload: str | None
     recognizer: Recognizer
     blur: bool
 
@@ -96,8 +100,8 @@ def summarise_tracks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_time(seconds: float) -> str:
-    """Return seconds as `m:ss`."""
-    minutes, rest = divmod(int(seconds), 60)
+    """Return seconds as `m:ss`, rounded."""
+    minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
 
 

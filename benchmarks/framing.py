@@ -93,7 +93,7 @@ def main() -> None:
         found.append(row)
         for degrees, (canvas, matrix) in pictures.items():
             face = faces[degrees][0]
-            frame = np.array(framing.landmarks) * data.faces.shape[1]
+            frame = np.array(framing.landmarks) * data.faces.shape[1] - 0.5
             ways = {"cut out, not moved": (frame @ matrix[:, :2].T + matrix[:, 2], 1.0 * ZOOM)}
             for zoom in (0.9, 0.95, 1.0, 1.05, 1.1, 1.15):
                 ways[f"five points, zoom {zoom}"] = (face.landmarks, zoom)

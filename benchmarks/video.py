@@ -2,17 +2,19 @@
 
     python benchmarks/video.py [--only trackers smoothing memory] [--threads 1]
 
-`trackers`: boxes that move as faces do, with a detector's jitter and misses, are given to every tracker of the
-package `trackers` that uses boxes alone. A switch is a face whose number differs from the one it had when it
-was last seen; `late` counts face-frames without a number.
+`trackers`: boxes that move as faces do, with a detector's jitter and misses, are given to the trackers of the
+package that use boxes alone. A switch is a face whose number differs from the one it had when it
+was last seen.
 `smoothing`: drawn clips that change expression at known times, made noisy, are analysed with several time
-constants. Flicker is label changes per second where the expression is held, lag the time from a change of
+constants. Flicker is changes per second of what is shown (`unsure`, too, is a label) in the second
+half of each expression, lag the time from a change of
 expression until the label is the one it settles on.
 `memory`: a long clip of small frames is analysed, and resident memory is printed on the way.
 """
 
 import argparse
 import io
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -213,14 +215,14 @@ def record_labels(
 def measure_series(labels: list[str], hold: int, fps: int) -> tuple[float, list[float | None]]:
     """Return label changes per second in the second half of each hold, and the lag of each change.
 
-    The label a hold settles on is the commonest of its second half; where it is that of the hold before, the
-    network does not see the change, and there is no lag to speak of. A lag of None: not reached in half a hold.
+    The label a hold settles on is the commonest of its second half. Where that is the one of the hold before,
+    the network does not see the change, and there is no lag. None: not reached in half a hold.
     """
     half = hold // 2
     settled, changes, lags = [], 0, []
     for start in range(0, len(labels), hold):
         late = labels[start + half : start + hold]
-        changes += sum(a != b for a, b in zip(late, late[1:], strict=False))
+        changes += sum(a != b for a, b in itertools.pairwise(late))
         settled.append(statistics.mode(late))
         if len(settled) > 1 and settled[-1] != settled[-2]:
             series = labels[start : start + half]

@@ -83,5 +83,5 @@ def overlay_heatmap(crop: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     face = face.mean(axis=2, keepdims=True)  # the map's colours then are the only ones
     levels = np.clip(heatmap * 255, 0, 255).round().astype(np.uint8)
     heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    alpha = 0.75 * np.sqrt(np.clip(heatmap, 0, 1))[..., None]
+    alpha = 0.8 * np.clip(heatmap, 0, 1)[..., None]
     return ((1 - alpha) * face + alpha * heat).round().astype(np.uint8)

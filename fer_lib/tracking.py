@@ -15,7 +15,7 @@ import numpy as np
 from fer_lib.detector import CANDIDATE, Detection, Detector
 from fer_lib.recognizer import Face, Recognizer
 
-SMOOTHING_SECONDS = 0.3
+SMOOTHING_SECONDS = 0.2
 """Time constant of the average over each face's past probabilities; see `benchmarks/video.py`."""
 
 REFINE_SECONDS = 1.0
@@ -29,6 +29,9 @@ LOST_SECONDS = 1.0
 
 MIN_LIKENESS = -0.1
 """DIoU (Zheng et al. 2020) of a track's predicted box and a face's, at least: they may just fail to touch."""
+
+HIDDEN_SECONDS = 0.5
+"""How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
 
 SMALLEST_SHARE, SMALLEST = 0.075, 24
 """Width of the smallest face looked for, as a share of the frame's height, and in pixels at least."""
@@ -149,6 +152,23 @@ class _Memory:
     weight: float = 0.0
     classified: float = 0.0
     seen: float = 0.0
+
+
+class FaceHider:
+    """Remembers where faces were: one that is missed in a frame would show in it."""
+
+    def __init__(self):
+        self._last: dict[int, tuple[float, TrackedFace]] = {}
+
+    def add_lost(self, faces: list[TrackedFace], time: float) -> list[TrackedFace]:
+        """Return the faces, and those that were there shortly before and are not found now."""
+        self._last = {
+            number: (when, face)
+            for number, (when, face) in self._last.items()
+            if time - when <= HIDDEN_SECONDS
+        }
+        self._last |= {face.track: (time, face) for face in faces}
+        return [face for _, face in self._last.values()]
 
 
 class Numbering:

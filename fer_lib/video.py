@@ -13,7 +13,7 @@ from fer_lib.errors import MediaError
 from fer_lib.files import write_atomically
 from fer_lib.labels import GROUPS
 from fer_lib.recognizer import Recognizer
-from fer_lib.tracking import FrameAnalyser, TrackedFace
+from fer_lib.tracking import FaceHider, FrameAnalyser, TrackedFace
 from fer_lib.video_reader import VideoInfo, VideoReader, VideoSource, describe_seconds
 from fer_lib.video_writer import VideoWriter
 
@@ -35,9 +35,6 @@ COLUMN_TYPES = {
 
 N_DECIMALS = 4
 """Of the numbers in a written table; times in milliseconds."""
-
-HIDDEN_SECONDS = 0.5
-"""How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
 
 CHUNK = 1000
 """Rows that are held as Python objects, which take twenty times the space of a table's."""
@@ -93,7 +90,7 @@ def analyse_video(
         _check_target(source, out)
         analyser = FrameAnalyser(recognizer, reader.info.fps)
         builder = _TableBuilder(recognizer.emotions)
-        hider = _Hider() if blur else None
+        hider = FaceHider() if blur else None
         n_frames, problems = 0, []
         with nullcontext() if out is None else VideoWriter(out, reader.info) as writer:
             for time, frame in reader:
@@ -192,20 +189,3 @@ class _TableBuilder:
     def build(self) -> pd.DataFrame:
         self._pack()
         return pd.concat([chunk for chunk in self._chunks if len(chunk)] or self._chunks, ignore_index=True)
-
-
-class _Hider:
-    """Remembers where faces were: one that is missed in a frame would show in it."""
-
-    def __init__(self):
-        self._last: dict[int, tuple[float, TrackedFace]] = {}
-
-    def add_lost(self, faces: Sequence[TrackedFace], time: float) -> list[TrackedFace]:
-        """Return the faces, and those that were there shortly before and are not found now."""
-        self._last = {
-            number: (when, face)
-            for number, (when, face) in self._last.items()
-            if time - when <= HIDDEN_SECONDS
-        }
-        self._last |= {face.track: (time, face) for face in faces}
-        return [face for _, face in self._last.values()]

@@ -33,6 +33,9 @@ MAX_FAILURES = 500
 MISSING_SECONDS = 0.5
 """By which the pictures may end before the length that the file gives; sound is often a little longer."""
 
+MAX_LEAP = 600
+"""Seconds by which one frame may follow another, or the end that the file gives: a broken stamp says years."""
+
 TICKS = 90_000
 """Per second, of the written frames' times; MPEG's customary clock, a multiple of the usual frame rates."""
 
@@ -104,13 +107,20 @@ class VideoReader:
         start, n_frames = self._first.time or 0.0, 0
         for frame in itertools.chain([self._first], self._frames):
             if n_frames:
-                due = self._time + 1 / self.info.fps if frame.time is None else frame.time - start
-                self._time = max(due, self._time + 1 / TICKS)
+                self._time = self._follow(frame.time, start)
             n_frames += 1
             self.progress = self._measure_progress()
             yield self._time, self._convert(frame)
         frame_time = self._time / (n_frames - 1) if n_frames > 1 else 1 / self.info.fps
         self._note_problems(self._time + frame_time)
+
+    def _follow(self, stamp: float | None, start: float) -> float:
+        """Return the next frame's time; where its stamp is missing or absurd, one frame after the last."""
+        due = self._time + 1 / self.info.fps if stamp is None else stamp - start
+        if due > max(self._time, self.info.n_seconds or 0) + MAX_LEAP:
+            self._note_damage()
+            due = self._time + 1 / self.info.fps
+        return max(due, self._time + 1 / TICKS)
 
     def _open(self, stream: BinaryIO) -> None:
         options = {"format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}

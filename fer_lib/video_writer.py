@@ -21,17 +21,15 @@ class VideoWriter:
     """
 
     def __init__(self, target: VideoSource, info: VideoInfo):
-        """target: a path ending in .mp4, or a binary file object that can seek.   info: of the frames to
-        come.
+        """target: a path ending in .mp4, or a binary file object that can seek.   info: of the frames.
 
         Raises MediaError, in a sentence, when the place cannot be written to.
         """
         self._path = Path(target) if isinstance(target, str | Path) else None
         # Beside its final place, so that the rename at the end is one step.
         self._partial = self._path and self._path.with_name(f".{self._path.stem}.{os.getpid()}.mp4")
-        options = (
-            {"movflags": "+faststart"} if self._path else {}
-        )  # lets browsers start before the end is there
+        # Lets browsers start before the end is there; it needs a second look at the file, by its path.
+        options = {"movflags": "+faststart"} if self._path else {}
         try:
             if self._path:
                 self._path.parent.mkdir(parents=True, exist_ok=True)

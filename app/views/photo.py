@@ -98,10 +98,12 @@ def _ask_for_picture() -> Picture | None:
             "A picture",
             type=[suffix.removeprefix(".") for suffix in SUFFIXES],
             max_upload_size=MAX_MEGABYTES,
-            help=f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels.",
         )
         if upload is None:
-            st.caption("No picture at hand? Choose *An example*: drawn faces, nobody's.")
+            st.caption(
+                f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels. Save HEIC pictures, as "
+                "some telephones take them, as JPEG first. No picture at hand? Choose *An example*."
+            )
     return None if upload is None else Picture(upload.file_id, upload.name, upload)
 
 

@@ -26,13 +26,15 @@ def show() -> None:
     blur = st.toggle("Blur faces in the result")
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None):
-            _start(Request(upload.file_id, recognizer, blur))
-        if st.button("Try the demo clip", help="Five seconds of drawn faces"):
-            _start(Request(None, recognizer, blur))
+            _start(Request(False, upload.file_id, recognizer, blur))
+        if st.button("Try the demo clip"):
+            _start(Request(True, upload and upload.file_id, recognizer, blur))
     request, analysis = st.session_state.get(STATE, (None, None))
     if request is None:
+        if upload is None:
+            st.caption("No video at hand? The demo clip shows drawn faces, nobody's, for five seconds.")
         return
-    if request != Request(request.source and getattr(upload, "file_id", ""), recognizer, blur):
+    if request != Request(request.demo, upload and upload.file_id, recognizer, blur):
         _forget()  # another upload, model or blur: the result would not be theirs
         st.info("You have changed the video or a setting. Press the button again to see the result.")
         return
@@ -54,7 +56,7 @@ def _run(request: Request, upload) -> Analysis:
         bar = st.progress(0.0, "Opening the video …")
         st.button("Cancel", on_click=_forget, icon=":material/close:")
     try:
-        if request.source is None:
+        if request.demo:
             analysis = analyse(request, "demo.mp4", io.BytesIO(_draw_demo()), bar.progress)
         else:
             analysis = analyse(request, upload.name, upload, bar.progress)

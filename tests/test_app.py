@@ -1,0 +1,402 @@
+"""The app's frame, its pages Photo and About, and what all pages share."""
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from conftest import REPO
+from PIL import Image
+from starlette.requests import Request
+from streamlit.testing.v1 import AppTest
+
+from app import common
+from app.model_facts import describe_trust, list_facts, list_scores, read_card
+from app.views import photo
+from fer_lib import checkpoints
+from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
+from fer_lib.recognizer import Recognizer
+from fer_lib.scenes import draw_scene
+
+PAGES = ("Photo", "Video", "Live", "Results", "About this model")
+SECONDS = 60  # a loaded machine; a page takes one
+
+
+@pytest.fixture
+def app():
+    """Return the app, opened on its first page."""
+    return AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS).run()
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Collect what the pages offer for download: file name to bytes, or a function that makes them."""
+    offered = {}
+    monkeypatch.setattr(common, "offer_download", lambda label, data, name, _: offered.update({name: data}))
+    return offered
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """Return an own folder of models that holds a copy of the release."""
+    folder = tmp_path / "models"
+    shutil.copytree(RELEASE_DIR / DEFAULT_MODEL, folder / "release" / DEFAULT_MODEL)
+    monkeypatch.setattr(checkpoints, "MODELS_DIR", folder)
+    monkeypatch.setattr(checkpoints, "RELEASE_DIR", folder / "release")
+    return folder
+
+
+def encode(pixels, kind="PNG"):
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+def upload(app, name, content):
+    return app.file_uploader[0].upload(name, content).run()
+
+
+def open_about(app):
+    return app.switch_page("views/about.py").run()
+
+
+def read_page(app):
+    """Return all text of a page in one string, and check that nothing went wrong unseen."""
+    assert not app.exception
+    kinds = ("title", "header", "markdown", "caption", "info", "warning", "error", "html")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def write_model(folder, **changes):
+    """Write a checkpoint's config, that of the pipeline with changes, and return its folder."""
+    config = read_config(RELEASE_DIR / DEFAULT_MODEL)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+# The frame
+
+
+def test_every_page_opens_from_the_menu(app, monkeypatch):
+    monkeypatch.setitem(sys.modules, "streamlit_webrtc", None)  # needs a browser; Live does without it
+    for title, name in zip(PAGES, ("photo", "video", "live", "results", "about"), strict=True):
+        app.switch_page(f"views/{name}.py").run()
+        assert not app.exception
+        assert not app.error
+        assert app.title[0].value == title
+        assert "Nothing is written and nothing is sent" in app.sidebar.caption[-1].value
+
+
+def test_app_is_for_this_computer_alone_and_shows_no_traces():
+    config = tomllib.loads((REPO / ".streamlit" / "config.toml").read_text())
+    assert config["server"]["address"] == "localhost"
+    assert config["server"]["enableXsrfProtection"]
+    assert config["browser"]["gatherUsageStats"] is False
+    assert config["client"]["showErrorDetails"] == "none"
+    assert photo.MAX_MEGABYTES <= config["server"]["maxUploadSize"] <= 200
+
+
+def test_model_choice_stays_from_page_to_page(app, models):
+    write_model(models / "mine" / "baseline", dataset="mine")
+    assert app.run().selectbox(key="model").options == [DEFAULT_MODEL, "mine/baseline"]
+    open_about(app).selectbox(key="model").set_value("mine/baseline").run()
+    app.switch_page("views/results.py").run()
+    assert open_about(app).selectbox(key="model").value == "mine/baseline"
+    assert "trained on mine" in read_page(app)
+
+
+def test_model_is_loaded_once_and_anew_when_its_files_change(models):
+    first = common.load_recognizer(DEFAULT_MODEL)
+    assert common.load_recognizer(DEFAULT_MODEL) is first
+    write_model(models / "release" / DEFAULT_MODEL, abstain_below=0.9)
+    again = common.load_recognizer(DEFAULT_MODEL)
+    assert again.abstain_below == 0.9
+    onnx = models / "release" / DEFAULT_MODEL / "model.onnx"
+    os.utime(onnx, ns=(0, 0))
+    assert common.load_recognizer(DEFAULT_MODEL) is not again
+
+
+@pytest.mark.parametrize("page", ["photo", "video"])
+def test_damaged_model_is_a_sentence_and_another_can_be_chosen(app, models, page):
+    (models / "release" / DEFAULT_MODEL / "model.onnx").write_bytes(b"none")
+    app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    assert "not a network that runs here" in app.error[0].value
+    assert app.selectbox(key="model").options
+
+
+@pytest.mark.parametrize("page", ["photo", "about"])
+def test_without_any_model_the_page_says_what_to_do(app, models, page):
+    shutil.rmtree(models)
+    app.switch_page(f"views/{page}.py").run()
+    assert "`make repro`" in app.error[0].value
+
+
+def test_unexpected_error_is_a_calm_sentence_and_goes_to_the_log(app, monkeypatch, caplog):
+    def fail(*_):
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(Recognizer, "__call__", fail)
+    upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
+    assert "Something went wrong" in app.error[0].value
+    assert "secret detail" not in read_page(app)
+    assert "secret detail" in caplog.text
+
+
+def run_guarded(line):
+    script = "import streamlit as st\nfrom app.common import guard\nfrom fer_lib.errors import MediaError\n"
+    return AppTest.from_string(f"{script}with guard():\n    {line}\nst.write('went on')").run()
+
+
+def test_guard_shows_file_names_as_they_are_and_goes_on():
+    app = run_guarded("raise MediaError('*my* [face](http://a.b)_1_.png: found none; use `make env`')")
+    assert app.error[0].value == r"\*my\* \[face\](http://a.b)\_1\_.png: found none; use `make env`"
+    assert app.markdown[0].value == "went on"
+
+
+def test_guard_lets_streamlit_stop_the_page():
+    app = run_guarded("st.stop()")
+    assert not app.error
+    assert not app.markdown
+
+
+def test_uploads_never_touch_the_disk(app):
+    """Streamlit's server parses forms with Starlette, which spools all over 1 MB unless told otherwise."""
+    body = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f.png"\r\n\r\n' + bytes(3_000_000)
+    messages = iter([{"type": "http.request", "body": body + b"\r\n--x--\r\n", "more_body": False}])
+
+    async def receive():
+        return next(messages)
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "headers": headers}
+
+    async def parse():
+        return await Request(scope, receive).form()
+
+    file = asyncio.run(parse())["f"].file
+    assert file.seek(0, io.SEEK_END) == 3_000_000
+    assert not file._rolled
+
+
+def test_bars_name_every_emotion_the_likeliest_first():
+    bars = common.build_bars({"sad": 0.08, "happy": 0.9, "fear": 0.02})
+    assert bars.index("happy") < bars.index("90\xa0%") < bars.index("sad") < bars.index("fear")
+    assert "width: 90.0%" in bars
+
+
+# Photo
+
+
+def test_upload_is_described_face_by_face(app, downloads):
+    picture, _ = draw_scene(2, 800, 500)
+    upload(app, "two *faces*.png", encode(picture))
+    text = read_page(app)
+    assert r"two \*faces\*.png: 2 faces" in app.image[0].captions
+    assert r"**\#1 " in text, "the number that the face has in the picture"
+    assert r"**\#2 " in text
+    assert len(app.html) == 2
+    assert all(emotion in app.html[0].value for emotion in Recognizer.load().emotions)
+    table = downloads["two *faces*_emotions.csv"].decode().splitlines()
+    assert len(table) == 3
+    assert table[0].startswith("source,face,left")
+    assert Image.open(io.BytesIO(downloads["two *faces*_emotions.jpg"]())).size == (800, 500)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.png", b"", "found a file that is none"),
+        ("program.jpg", b"MZ\x90\x00" + bytes(500), "found a file that is none"),
+        ("cut.png", encode(draw_scene(1, 320, 240)[0])[:3000], "damaged"),
+        ("tiny.png", encode(np.zeros((4, 4, 3), np.uint8)), "too small"),
+        ("bomb.png", encode(np.zeros((7200, 7200), np.uint8)), "megapixels"),
+    ],
+    ids=["empty", "renamed", "cut", "tiny", "bomb"],
+)
+def test_what_is_no_picture_gets_a_sentence_and_the_next_upload_works(app, name, content, said):
+    upload(app, name, content)
+    assert said in app.error[0].value
+    assert not app.image
+    upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
+    assert app.image[0].captions == ["face.png: 1 face"]
+    assert not app.error
+
+
+def test_picture_without_a_face_gets_advice_and_is_shown(app, downloads):
+    upload(app, "wall.png", encode(np.full((200, 300, 3), 128, np.uint8)))
+    assert "No face was found in wall.png. Try" in app.info[0].value
+    assert app.image[0].captions == ["wall.png: no faces"]
+    assert not downloads
+
+
+def test_examples_need_no_file_and_no_camera(app):
+    app.segmented_control[0].set_value("An example").run()
+    assert app.image[0].captions == ["One person: 1 face"]
+    assert not app.camera_input
+
+
+def test_camera_is_there_only_when_asked_for(app):
+    assert not app.camera_input
+    app.segmented_control[0].set_value("The camera").run()
+    assert len(app.camera_input) == 1
+    app.camera_input[0].set_value(("camera.jpg", encode(draw_scene(1)[0], "JPEG"), "image/jpeg")).run()
+    assert app.image[0].captions == ["camera.jpg: 1 face"]
+
+
+def test_picture_is_analysed_once_however_often_the_page_runs(app, monkeypatch):
+    seen = []
+    recognize = Recognizer.recognize
+    monkeypatch.setattr(
+        Recognizer, "recognize", lambda self, *args: seen.append(self) or recognize(self, *args)
+    )
+    upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
+    app.toggle[-1].set_value(True).run()
+    assert len(seen) == 1
+    upload(app, "face.png", encode(draw_scene(1, 320, 240, seed=1)[0]))
+    assert len(seen) == 2, "another picture of the same name"
+
+
+def test_picture_is_forgotten_when_it_is_removed(app):
+    upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
+    assert photo.STATE in app.session_state
+    app.file_uploader[0].set_value(None).run()
+    assert photo.STATE not in app.session_state
+
+
+def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
+    picture, _ = draw_scene(1, 640, 480)
+    upload(app, "face.png", encode(picture))
+    recognizer = Recognizer.load()
+    plain = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
+    assert len(recognizer(plain)) == 1
+    next(toggle for toggle in app.toggle if "Blur" in toggle.label).set_value(True).run()
+    blurred = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
+    assert recognizer(blurred) == []
+    assert app.image[-1].captions == ["As it will be downloaded"]
+
+
+def test_unsure_face_is_explained(app, models):
+    write_model(models / "release" / DEFAULT_MODEL, abstain_below=0.999)
+    upload(app.run(), "face.png", encode(draw_scene(1, 320, 240)[0]))
+    text = read_page(app)
+    assert "**unsure**" in text
+    assert "names no emotion below 100\xa0%. Its best guess is " in text
+
+
+def test_crowd_is_described_in_full_only_when_asked_for(app):
+    n_faces = photo.CARDS + 3
+    upload(app, "crowd.png", encode(draw_scene(n_faces, 700, 500)[0]))
+    assert app.image[0].captions == [f"crowd.png: {n_faces} faces"]
+    assert len(app.html) == photo.CARDS
+    app.toggle[0].set_value(True).run()
+    assert len(app.html) == n_faces
+
+
+def test_explanation_is_shown_for_the_emotion_that_is_chosen(app):
+    upload(app, "two.png", encode(draw_scene(2, 800, 500)[0]))
+    n_images = len(app.image)
+    next(toggle for toggle in app.toggle if "speak for" in toggle.label).set_value(True).run()
+    assert len(app.image) == n_images + 2
+    assert not app.error
+    face, emotion = app.main.selectbox
+    assert face.options[0].startswith("#1 ")
+    assert app.image[n_images + 1].captions == [f"What speaks for {emotion.value}"]
+    emotion.set_value("disgust").run()
+    assert app.image[n_images + 1].captions == ["What speaks for disgust"]
+
+
+def test_downloaded_picture_carries_no_metadata_and_is_large_enough_to_use():
+    tall = np.zeros((66_000, 8, 3), np.uint8)
+    image = Image.open(io.BytesIO(photo.encode_jpeg(tall)))
+    assert image.height == photo.JPEG_SIDE, "more than that is no JPEG"
+    assert not image.getexif()
+
+
+def test_shown_picture_is_not_larger_than_a_page():
+    assert photo.shrink(np.zeros((4000, 3000, 3), np.uint8), photo.SHOWN_SIDE).shape == (1600, 1200, 3)
+    small = np.zeros((40, 30, 3), np.uint8)
+    assert photo.shrink(small, photo.SHOWN_SIDE) is small
+
+
+# About this model
+
+
+def test_about_shows_the_scores_of_the_config(app):
+    metrics = read_config(RELEASE_DIR / DEFAULT_MODEL)["metrics"]
+    text = read_page(open_about(app))
+    assert app.metric[0].value == f"{metrics['test.accuracy']:.1%}"
+    assert app.metric[0].delta == f"[{metrics['test.accuracy_lo']:.1%}, {metrics['test.accuracy_hi']:.1%}]"
+    assert f"answers {metrics['val.coverage']:.0%}" in text
+    assert "AI Act" in text
+    assert "at work and in education" in text
+    assert "Nothing is written" in text
+    assert app.expander[0].label == "The whole model card"
+    assert "| disgust | negative |" in text, "the card's table"
+
+
+def test_about_a_model_without_card_and_test_scores(app, models):
+    config = {"metrics": {"val.accuracy": 0.8397, "val.loss": 0.25}, "abstain_below": 0.0}
+    write_model(models / "demo" / "baseline", **config)
+    open_about(app).selectbox(key="model").set_value("demo/baseline").run()
+    text = read_page(app)
+    assert not app.metric
+    assert not app.expander
+    assert "84.0%" in text
+    assert "no threshold was set" in text
+    assert "no card" in text
+
+
+def test_trust_is_told_by_the_numbers():
+    metrics = {
+        "test.accuracy": 0.7,
+        "test.accuracy_lo": 0.6,
+        "test.accuracy_hi": 0.8,
+        "test.n_images": 1234,
+        "test.recall.happy": 0.9,
+        "test.recall.sad": 0.2,
+        "test.ece": 0.051,
+        "test.mean_confidence": 0.8,
+        "val.coverage": 0.75,
+        "val.accuracy_answered": 0.85,
+        "val.accuracy_abstained": 0.4,
+    }
+    emotions = ["happy", "sad", "neutral"]
+    text = "\n".join(describe_trust({"metrics": metrics, "emotions": emotions, "abstain_below": 0.5}))
+    assert "Of the 1,234 test images it names 70.0% [60.0%, 80.0%] as" in text
+    assert "recognises happy best, 90.0% of those faces, and sad worst, 20.0%." in text
+    assert "off by 5.1 percentage points on average (calibration error); on the whole it is more sure" in text
+    assert "Below a confidence of 50%" in text
+    assert "answers 75%, and 85% of these as labelled" in text
+    assert "right for 40%" in text
+
+
+def test_nothing_is_claimed_that_the_config_does_not_say():
+    bare = {"architecture": "x", "emotions": ["happy", "sad"], "preprocessing": {"image_size": 32}}
+    assert list_scores(bare) == []
+    assert "says nothing" in describe_trust(bare)[0]
+    assert list_facts(bare) == {"Architecture": "x", "Emotions": "happy, sad", "Input": "32 pixels a side"}
+
+
+def test_card_fits_the_page(tmp_path):
+    card = "# name\n\nA ![plot](figures/a.png), [file](config.json), [law](https://example.org/a).\n\n"
+    code = "```python\nfaces[0](1)  # ![x](y)\n```\n\n"
+    (tmp_path / "README.md").write_text(card + code + "## What it scores\n")
+    shown = read_card(tmp_path)
+    assert "A plot, file, [law](https://example.org/a)." in shown
+    assert code.strip() in shown
+    assert shown.endswith("#### What it scores")
+    assert "# name" not in shown
+    assert read_card(tmp_path / "nowhere") == ""
+
+
+def test_card_of_the_release_needs_no_file_beside_it():
+    shown = read_card(RELEASE_DIR / DEFAULT_MODEL)
+    assert "What it is for" in shown
+    assert "![" not in shown
