@@ -3,12 +3,10 @@
     python benchmarks/video.py [--only trackers smoothing memory] [--threads 1]
 
 `trackers`: boxes that move as faces do, with a detector's jitter and misses, are given to the trackers of the
-package that use boxes alone. A switch is a face whose number differs from the one it had when it
-was last seen.
+package that use boxes alone. A switch is a face whose number differs from the one it had when last seen.
 `smoothing`: drawn clips that change expression at known times, made noisy, are analysed with several time
 constants. Flicker is changes per second of what is shown (`unsure`, too, is a label) in the second
-half of each expression, lag the time from a change of
-expression until the label is the one it settles on.
+half of each expression; lag is the time from a change until the label is the one it settles on.
 `memory`: a long clip of small frames is analysed, and resident memory is printed on the way.
 """
 

@@ -34,7 +34,7 @@ HIDDEN_SECONDS = 0.5
 """How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
 
 SMALLEST_SHARE, SMALLEST = 0.075, 24
-"""Width of the smallest face looked for, as a share of the frame's height, and in pixels at least."""
+"""Width of the smallest face looked for, as a share of the frame's shorter side, and in pixels at least."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class FrameAnalyser:
         stream starts anew, counts as one frame later than the last.
         """
         self._advance(time_seconds)
-        smallest = max(SMALLEST, SMALLEST_SHARE * frame.shape[0])
+        smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
         found = self._detector.detect(frame, smallest, n_refined=0)
         numbers = self._numbering.assign(found, self._clock)
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}

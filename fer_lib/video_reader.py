@@ -34,7 +34,7 @@ MISSING_SECONDS = 0.5
 """By which the pictures may end before the length that the file gives; sound is often a little longer."""
 
 MAX_LEAP = 600
-"""Seconds by which one frame may follow another, or the end that the file gives: a broken stamp says years."""
+"""Seconds by which a frame may follow another, or the end that the file gives; broken stamps say years."""
 
 TICKS = 90_000
 """Per second, of the written frames' times; MPEG's customary clock, a multiple of the usual frame rates."""

@@ -78,7 +78,7 @@ def _show_comparison(models: list[ScoredModel]) -> None:
 def build_chart(title: str, spec: str) -> dict[str, Any]:
     """Return the Vega-Lite chart for `build_chart_data`: a dot and a line for each model."""
     model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130}}
-    scale = {"domain": [0, 1]} if spec.endswith("%") else {"zero": True}
+    scale = {"zero": False, "nice": True, "padding": 12}  # dots, not bars: differences matter, not heights
     axis = {"format": spec.replace(".1%", ".0%"), "tickCount": 5}
     bounds = {
         "low": {"field": "low", "type": "quantitative", "scale": scale, "axis": axis, "title": title},
@@ -97,7 +97,7 @@ def build_chart(title: str, spec: str) -> dict[str, Any]:
                 "encoding": {"x": bounds["low"], "x2": bounds["high"]},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "color": CHART_COLOUR},
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1, "color": CHART_COLOUR},
                 "encoding": {"x": value},
             },
         ],
