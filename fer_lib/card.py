@@ -46,7 +46,7 @@ macro recall {_show(metrics, "test.macro.recall")}.
 |---|---|--:|--:|
 {chr(10).join(rows)}
 
-Nothing is known of the persons in {config["dataset"]}, so error rates by group of people are unknown.
+This card does not say how error rates differ between groups of people.
 
 ## How sure it is
 

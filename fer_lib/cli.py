@@ -12,10 +12,14 @@ from fer_lib.paths import ROOT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. What a user did wrong is told in one line, without a trace."""
     options = build_parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
     try:
         return options.run(options) or 0
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # who reads the output, such as `head`, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed at the end
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
@@ -30,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fer_lib", description="Facial emotion recognition.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_commands(commands)
+
+    add_face_commands(commands)
 
     pipeline = commands.add_parser("pipeline", help="run every stage of a data set that is out of date")
     pipeline.add_argument("dataset", metavar="DATASET", help="a data set of params.yaml, such as demo")

@@ -35,19 +35,16 @@ def build_table(
     import pandas as pd
 
     rows = [row for source, faces in faces_by_source.items() for row in build_rows(source, faces)]
-    names = emotions or (
-        next(faces for faces in faces_by_source.values() if faces)[0].probabilities if rows else ()
-    )
+    names = emotions or (name for name in (rows[0] if rows else ()) if name not in COLUMNS)
     return pd.DataFrame(rows, columns=[*COLUMNS, *names])
 
 
 def build_rows(source: str, faces: Sequence[Face]) -> list[dict[str, Any]]:
-    """Return the table's rows of one source as plain values, without pandas; numbers as `Face.to_dict` rounds them."""
+    """Return the table's rows of one source as plain values, without pandas, rounded as `Face.to_dict` does."""
     rows = []
     for number, face in enumerate(faces, start=1):
-        values = face.to_dict()
-        box = dict(zip(("left", "top", "width", "height"), face.box, strict=True))
-        known = {name: values[name] for name in COLUMNS if name in values}
-        row = {"source": source, "face": number} | box | known
-        rows.append({name: row[name] for name in COLUMNS} | values["probabilities"])
+        left, top, width, height = face.box
+        values = face.to_dict() | {"source": source, "face": number}
+        values |= {"left": left, "top": top, "width": width, "height": height}
+        rows.append({name: values[name] for name in COLUMNS} | values["probabilities"])
     return rows

@@ -1,0 +1,165 @@
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPO, run_fer_lib
+from PIL import Image
+
+from fer_lib import cli
+from fer_lib.cli_faces import list_images
+from fer_lib.scenes import draw_clip, draw_scene
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with pictures of two, one and no faces, and two files that are none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deep").mkdir()
+    for name, n_faces in (("a.png", 2), ("deep/b.jpg", 1), ("c.png", 0)):
+        Image.fromarray(draw_scene(n_faces)[0]).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def run(capsys, *arguments):
+    status = cli.main(list(map(str, arguments)))
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_folder_globs_and_files_are_listed_once_in_order(folder):
+    found = list(list_images([f"{folder}/deep/*.jpg", str(folder), str(folder / "notes.txt"), "gone.png"]))
+    names = [os.path.relpath(path, folder) if os.path.isabs(path) else path for path in found]
+    assert names == ["deep/b.jpg", "a.png", "broken.jpg", "c.png", "notes.txt", "gone.png"]
+
+
+def test_folder_that_links_to_itself_ends(tmp_path):
+    (tmp_path / "again").symlink_to(tmp_path)
+    shutil.copy(REPO / "reports/demo/figures/data_audit/examples.png", tmp_path / "one.png")
+    assert list(list_images([str(tmp_path)])) == [str(tmp_path / "one.png")]
+
+
+def test_batch_goes_on_after_a_problem_and_exit_status_tells(folder, capsys):
+    status, out, err = run(capsys, "predict", folder)
+    assert status == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "broken.jpg" in err
+    assert f"{folder / 'a.png'}: 2 faces found" in out
+    assert f"{folder / 'c.png'}: no faces found" in out
+    assert f"{folder / 'deep/b.jpg'}: 1 face found" in out
+
+
+def test_json_and_csv_say_the_same(folder, capsys):
+    status, out, _ = run(capsys, "predict", folder / "a.png", folder / "c.png", "--json")
+    assert status == 0
+    first, last = json.loads(out)
+    assert len(first["faces"]) == 2
+    assert last["faces"] == []
+    _, out, _ = run(capsys, "predict", folder / "a.png", folder / "c.png", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["label"] for row in rows] == [face["label"] for face in first["faces"]]
+    for row, face in zip(rows, first["faces"], strict=True):
+        assert [int(row[name]) for name in ("left", "top", "width", "height")] == face["box"]
+        assert {name: float(row[name]) for name in face["probabilities"]} == face["probabilities"]
+
+
+def test_picture_comes_from_stdin_without_torch_or_pandas(folder):
+    code = (
+        "import sys; from fer_lib.cli import main; status = main(['predict', '-', '--json']); "
+        "assert not {'torch', 'pandas', 'matplotlib'} & sys.modules.keys(); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=(folder / "a.png").read_bytes(), capture_output=True, cwd=REPO
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(json.loads(done.stdout)[0]["faces"]) == 2
+
+
+def test_usage_and_model_errors(tmp_path):
+    assert run_fer_lib(REPO, "predict").returncode == 2
+    done = run_fer_lib(REPO, "predict", "x.png", "--model", "nope")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: nope: expected")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    import av
+
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for image in draw_clip(12, 1, 320, 240):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_video_writes_picture_and_table(clip, tmp_path, capsys):
+    status, out, _ = run(capsys, "video", clip, "--out", tmp_path / "o.mp4", "--table", tmp_path / "o.csv")
+    assert status == 0
+    assert "12 frames, 1 face" in out
+    table = pd.read_csv(tmp_path / "o.csv")
+    assert len(table) == 12
+    assert set(table["track"]) == {1}
+    np.testing.assert_allclose(table.iloc[:, -7:].sum(axis=1), 1, atol=1e-3)
+    assert (tmp_path / "o.mp4").stat().st_size > 1000
+
+
+def test_video_without_a_result_or_with_a_wrong_name_is_told(clip, tmp_path, capsys):
+    for arguments, said in (
+        ((), "expected --out"),
+        (("--table", tmp_path / "o.xls"), "ends in .csv or .parquet"),
+        (("--out", tmp_path / "o.avi"), "ends in .mp4"),
+    ):
+        status, _, err = run(capsys, "video", clip, *arguments)
+        assert status == 1
+        assert said in err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_video_is_analysed_as_far_as_it_goes(clip, tmp_path, capsys):
+    whole = clip.read_bytes()
+    (tmp_path / "none.mp4").write_bytes(whole[:500])
+    status, _, err = run(capsys, "video", tmp_path / "none.mp4", "--table", tmp_path / "o.csv")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_explanation_is_a_picture(folder, tmp_path, capsys):
+    assert run(capsys, "explain", folder / "a.png", "--out", tmp_path / "why.png")[0] == 0
+    assert Image.open(tmp_path / "why.png").height > 300
+    status, _, err = run(capsys, "explain", folder / "c.png", "--out", tmp_path / "no.png")
+    assert status == 1
+    assert "no face was found" in err
+    status, _, err = run(
+        capsys, "explain", folder / "a.png", "--out", tmp_path / "no.png", "--emotion", "bored"
+    )
+    assert status == 1
+    assert "bored" in err
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_models_lists_the_release_first(capsys):
+    status, out, _ = run(capsys, "models")
+    assert status == 0
+    assert out.splitlines()[1].split()[:3] == ["fer2013-b0", "fer2013", "tf_efficientnet_b0"]
+
+
+def test_camera_that_is_not_there_is_one_line(capsys):
+    status, _, err = run(capsys, "webcam", "--camera", 99)
+    assert status == 1
+    assert err.startswith("error: camera 99")
+    assert err.count("\n") == 1

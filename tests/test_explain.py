@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from fer_lib.errors import ModelError
+from fer_lib.explain import compute_gradcam, overlay_heatmap
+from fer_lib.plots_faces import plot_explanations
+from fer_lib.recognizer import Recognizer
+from fer_lib.scenes import draw_scene
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return Recognizer.load()
+
+
+@pytest.fixture(scope="module")
+def faces(recognizer):
+    return recognizer(draw_scene(2)[0])
+
+
+def test_heatmap_covers_the_input_and_repeats(recognizer, faces):
+    checkpoint, crop = recognizer.checkpoint, faces[0].crop
+    first, second = (compute_gradcam(checkpoint, crop, faces[0].label) for _ in range(2))
+    assert first.shape == (112, 112)
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_heatmap_is_gradcam_by_hand(recognizer, faces):
+    # Selvaraju et al. 2017, eq. 1 and 2: channel means of the gradient weigh the last feature map.
+    model, crop = recognizer.checkpoint.model, faces[0].crop
+    from fer_lib.preprocessing import preprocess
+
+    image = torch.from_numpy(np.ascontiguousarray(preprocess([crop], recognizer.preprocessing)))
+    features = model.forward_features(image)
+    features.retain_grad()
+    model.forward_head(features)[0, recognizer.emotions.index("surprise")].backward()
+    expected = (features.grad.mean(dim=(2, 3), keepdim=True) * features).sum(1).relu()[0].detach().numpy()
+    model.zero_grad(set_to_none=True)
+    found = compute_gradcam(recognizer.checkpoint, crop, "surprise")
+    cells = found.reshape(4, 28, 4, 28).mean(axis=(1, 3))
+    assert np.corrcoef(cells.ravel(), expected.ravel())[0, 1] > 0.95  # the map is enlarged smoothly
+
+
+def test_emotions_differ_and_network_is_left_as_it_was(recognizer, faces):
+    checkpoint = recognizer.checkpoint
+    maps = [compute_gradcam(checkpoint, faces[0].crop, name) for name in ("happy", "angry")]
+    assert not np.array_equal(*maps)
+    assert all(parameter.grad is None for parameter in checkpoint.model.parameters())
+    assert not any(layer._forward_hooks for layer in checkpoint.model.modules())
+
+
+def test_unknown_emotion_is_named_with_those_that_are_known(recognizer, faces):
+    with pytest.raises(ModelError, match=r"angry, disgust.*'bored'"):
+        compute_gradcam(recognizer.checkpoint, faces[0].crop, "bored")
+
+
+def test_overlay_leaves_cold_parts_grey_and_colours_hot_ones(faces):
+    heatmap = np.zeros((112, 112), np.float32)
+    heatmap[:, 56:] = 1
+    overlay = overlay_heatmap(faces[0].crop, heatmap).astype(int)
+    assert overlay.shape == (112, 112, 3)
+    assert np.ptp(overlay[:, :50], axis=2).max() == 0
+    assert np.ptp(overlay[:, 60:], axis=2).min() > 30
+
+
+def test_figure_has_a_row_for_each_face_and_names_the_emotion(recognizer, faces):
+    axes = plot_explanations(recognizer.checkpoint, faces, "sad").axes
+    assert len(axes) == 4
+    assert axes[1].get_title() == f"sad: {faces[0].probabilities['sad']:.0%}"

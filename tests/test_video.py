@@ -1,0 +1,475 @@
+import io
+import os
+import stat
+import sys
+
+import av
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from fer_lib import video_writer
+from fer_lib.errors import MediaError
+from fer_lib.plots import COLOURS
+from fer_lib.plots_video import MAX_TRACKS, plot_timeline
+from fer_lib.recognizer import Recognizer
+from fer_lib.scenes import draw_clip
+from fer_lib.video import COLUMN_TYPES, analyse_video, probe_video, write_table
+from fer_lib.video_reader import MAX_LEAP, VideoInfo, VideoReader, describe_seconds
+from fer_lib.video_writer import VideoWriter
+
+WIDTH, HEIGHT, FPS, N_FRAMES = 320, 240, 30, 24
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return Recognizer.load(threads=1)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return list(draw_clip(N_FRAMES, 2, WIDTH, HEIGHT))
+
+
+def encode(frames, kind="mp4", codec="libx264", times=None, rotation=None, aspect=None, target=None):
+    """Return a video's bytes. times: of the frames, in seconds; None: 30 a second."""
+    target = target or io.BytesIO()
+    with av.open(target, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = 6
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if times is not None:
+            stream.codec_context.time_base = "1/1000"
+        for index, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[index]), stream.codec_context.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+def encode_sound():
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+class Unseekable(io.RawIOBase):
+    """A file that is only appended to, as when a stream is recorded; its header cannot tell the length."""
+
+    def __init__(self):
+        self.written = bytearray()
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.written += bytes(data)
+        return len(data)
+
+    def getvalue(self):
+        return bytes(self.written)
+
+
+def read(data):
+    """Return a video's frames, uint8 RGB, and their times."""
+    with av.open(io.BytesIO(data)) as container:
+        decoded = list(container.decode(video=0))
+    return [frame.to_ndarray(format="rgb24") for frame in decoded], [frame.time for frame in decoded]
+
+
+@pytest.fixture(scope="module")
+def clip(frames):
+    return encode(frames)
+
+
+@pytest.fixture(scope="module")
+def analysed(recognizer, clip):
+    shares, out = [], io.BytesIO()
+    result = analyse_video(recognizer, io.BytesIO(clip), out, progress=shares.append)
+    return result, out.getvalue(), shares
+
+
+def test_the_table_has_a_row_per_face_and_frame(recognizer, analysed):
+    result, _, _ = analysed
+    table = result.table
+    assert list(table.columns) == [*COLUMN_TYPES, *recognizer.emotions]
+    assert {name: str(kind) for name, kind in table.dtypes.items()} == COLUMN_TYPES | dict.fromkeys(
+        recognizer.emotions, "float32"
+    )
+    assert table.groupby("track")["frame"].apply(list).to_dict() == {n: list(range(N_FRAMES)) for n in (1, 2)}
+    np.testing.assert_allclose(table["time"], table["frame"] / FPS, atol=1e-3)
+    np.testing.assert_allclose(table[[*recognizer.emotions]].sum(axis=1), 1, atol=1e-5)
+    assert (table[[*recognizer.emotions]].idxmax(axis=1) == table["label"].astype(str)).all()
+    assert (result.n_frames, result.problems) == (N_FRAMES, [])
+
+
+def test_the_copy_plays_in_browsers_and_shows_boxes(analysed, frames):
+    result, data, _ = analysed
+    with av.open(io.BytesIO(data)) as container:
+        assert "mp4" in container.format.name
+        (stream,) = container.streams
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, context.width, context.height) == (
+            *("h264", "yuv420p"),
+            *(WIDTH, HEIGHT),
+        )
+    images, times = read(data)
+    np.testing.assert_allclose(times, np.arange(N_FRAMES) / FPS, atol=1e-3)
+    for row in result.table[result.table["frame"] == 5].itertuples():
+        edge = np.s_[row.top + 10 : row.top + row.height - 10, row.left]
+        assert np.abs(images[5][edge].astype(int) - frames[5][edge]).mean() > 30
+
+
+def test_progress_rises_to_one(analysed):
+    _, _, shares = analysed
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert 0.4 < shares[N_FRAMES // 2] < 0.6
+
+
+def test_colours_survive(tmp_path):
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, :32], picture[:, 32:] = (200, 40, 40), (40, 60, 200)
+    with VideoWriter(tmp_path / "out.mp4", VideoInfo(64, 64, 30, None)) as writer:
+        writer.write(picture, 0.0)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        ((_, image),) = reader
+    # As BT.601 read as BT.709, or the other way round, the red is off by 15 and more.
+    assert np.abs(image[:, 8:24].astype(int) - picture[:, 8:24]).max() < 15
+    assert np.abs(image[:, 40:56].astype(int) - picture[:, 40:56]).max() < 15
+
+
+def test_hidden_faces_cannot_be_found_any_more(recognizer, clip):
+    out = io.BytesIO()
+    analyse_video(recognizer, io.BytesIO(clip), out, blur=True)
+    for image in read(out.getvalue())[0][::6]:
+        assert recognizer.detector.detect(image, 24, n_refined=0) == []
+
+
+def test_uneven_times_are_kept(recognizer, frames):
+    times = [0.0, 0.04, 0.5, 0.6, 1.9, 2.0]
+    out = io.BytesIO()
+    result = analyse_video(recognizer, io.BytesIO(encode(frames[:6], "matroska", times=times)), out)
+    np.testing.assert_allclose(result.table["time"].unique(), times, atol=2e-3)
+    np.testing.assert_allclose(read(out.getvalue())[1], times, atol=2e-3)
+
+
+def test_time_starts_at_the_first_frame(clip, frames):
+    with VideoReader(io.BytesIO(encode(frames[:3], "mpegts"))) as reader:  # MPEG-TS begins at 1.4 s
+        assert [time for time, _ in reader] == pytest.approx([0, 1 / FPS, 2 / FPS], abs=1e-3)
+
+
+def test_a_stamp_of_years_is_not_believed(frames):
+    times = [0.0, 0.1, MAX_LEAP * 10, MAX_LEAP * 10 + 0.1]
+    target = Unseekable()
+    data = encode(frames[:4], "matroska", times=times, target=target)
+    with VideoReader(io.BytesIO(data)) as reader:
+        seen = [time for time, _ in reader]
+        assert seen[-1] < 1
+        assert seen == sorted(seen)
+        assert any("damaged from 0.1 s" in problem for problem in reader.problems)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_frames_are_upright(rotation):
+    upright = np.zeros((96, 64, 3), np.uint8)
+    upright[:48, :32] = 255  # upper left
+    stored = np.rot90(upright, -rotation // 90)
+    data = encode([stored] * 2, rotation=rotation)
+    assert probe_video(io.BytesIO(data)) == VideoInfo(64, 96, 30.0, pytest.approx(2 / FPS, abs=1e-3))
+    with VideoReader(io.BytesIO(data)) as reader:
+        for _, image in reader:
+            assert np.abs(image.astype(int) - upright).mean() < 6
+
+
+def test_pixels_are_square():
+    picture = np.zeros((96, 64, 3), np.uint8)
+    info = probe_video(io.BytesIO(encode([picture], aspect="2/1")))
+    assert (info.width, info.height) == (128, 96)
+
+
+def test_odd_sides_lose_a_row_or_column(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", VideoInfo(65, 49, 30, None)) as writer:
+        writer.write(np.zeros((49, 65, 3), np.uint8), 0.0)
+    assert read((tmp_path / "out.mp4").read_bytes())[0][0].shape == (48, 64, 3)
+
+
+def test_without_x264_mpeg4_is_written(tmp_path, monkeypatch):
+    def refuse(name, mode):
+        raise av.codec.codec.UnknownCodecError(name)
+
+    monkeypatch.setattr(video_writer.av, "Codec", refuse)
+    with VideoWriter(tmp_path / "out.mp4", VideoInfo(64, 48, 30, None)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
+    monkeypatch.undo()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "mpeg4"
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("mp4", "libx264"), ("matroska", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4")]
+)
+def test_usual_containers_are_read_whole(frames, kind, codec):
+    with VideoReader(io.BytesIO(encode(frames, kind, codec))) as reader:
+        assert len(list(reader)) == N_FRAMES
+        assert reader.problems == []
+        assert reader.info.n_seconds == pytest.approx(N_FRAMES / FPS, abs=0.05)
+
+
+def test_a_video_of_one_frame_is_analysed(recognizer, frames):
+    result = analyse_video(recognizer, io.BytesIO(encode(frames[:1])))
+    assert (result.n_frames, len(result.table), result.problems) == (1, 2, [])
+
+
+def test_a_video_without_faces_gives_an_empty_table(recognizer):
+    result = analyse_video(recognizer, io.BytesIO(encode([np.full((96, 128, 3), 90, np.uint8)] * 3)))
+    assert len(result.table) == 0
+    assert result.n_frames == 3
+    assert list(result.table.columns) == [*COLUMN_TYPES, *recognizer.emotions]
+
+
+def test_a_file_that_is_cut_off_gives_what_it_has_and_says_so(recognizer, frames, capfd):
+    whole = encode(frames * 3, "matroska")
+    out = io.BytesIO()
+    result = analyse_video(recognizer, io.BytesIO(whole[: len(whole) // 2]), out)
+    assert 10 < result.n_frames < 3 * N_FRAMES - 10
+    assert result.table["frame"].max() == result.n_frames - 1
+    assert len(read(out.getvalue())[0]) == result.n_frames
+    end = describe_seconds(result.n_frames / FPS)
+    assert any("should last 2.4 s" in text and f"end after {end}" in text for text in result.problems)
+    assert capfd.readouterr().err == ""  # FFmpeg's own complaints are for nobody
+
+
+def test_damage_in_the_middle_is_named_with_its_time(frames):
+    data = bytearray(encode(frames * 3, "mpegts"))
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(data) // 3, len(data) // 2, 300):
+        data[place] ^= 0x5A
+    with VideoReader(io.BytesIO(bytes(data))) as reader:
+        times = [time for time, _ in reader]
+        (problem,) = [text for text in reader.problems if "damaged from" in text]
+    assert times[-1] > 2
+    # Within a third to a half of 2.4 s, give or take a group of 6 frames.
+    assert 0.5 < float(problem.split("damaged from ")[1].split(" s")[0]) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty file"),
+        (b"not a video at all\n" * 500, "expected a video, found a file that is none"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n", "a file that is none"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a file that is none"),
+        (encode_sound(), "sound only"),
+    ],
+)
+def test_what_is_no_video_is_refused_in_a_sentence(recognizer, tmp_path, content, words):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    out = tmp_path / "out.mp4"
+    for source in (path, str(path), io.BytesIO(content)):
+        with pytest.raises(MediaError, match=words) as error:
+            analyse_video(recognizer, source, out)
+        assert "\n" not in str(error.value)
+    assert str(path) in str(pytest.raises(MediaError, probe_video, path).value)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def test_a_file_without_its_index_is_refused(clip):
+    with pytest.raises(MediaError, match="damaged from its start"):
+        probe_video(io.BytesIO(clip[: len(clip) // 2]))
+
+
+def test_no_file_is_refused_in_a_sentence(tmp_path):
+    for path in (tmp_path / "none.mp4", tmp_path, tmp_path / "none" / "none.mp4"):
+        with pytest.raises(MediaError, match="expected a video, found no file"):
+            probe_video(path)
+
+
+def test_names_that_ffmpeg_would_take_for_addresses_are_paths():
+    for name in ("http://127.0.0.1:9/a.mp4", "concat:a|b", "pipe:0", "file:/etc/hostname"):
+        with pytest.raises(MediaError, match="found no file"):
+            probe_video(name)
+
+
+def test_sizes_out_of_range_are_refused():
+    with pytest.raises(MediaError, match="too small to hold a face"):
+        probe_video(io.BytesIO(encode([np.zeros((8, 64, 3), np.uint8)])))
+    too_large = encode([np.zeros((2400, 4096, 3), np.uint8)], "avi", "mjpeg" if False else "mpeg4")
+    with pytest.raises(MediaError, match="4,096 x 2,400|none or is damaged|no frame"):
+        probe_video(io.BytesIO(too_large))
+
+
+def test_a_long_video_is_refused_before_it_is_read(recognizer, clip, tmp_path):
+    with pytest.raises(MediaError, match=r"0.8 s long, at most 0.2 s"):
+        analyse_video(recognizer, io.BytesIO(clip), tmp_path / "out.mp4", max_seconds=0.2)
+    assert os.listdir(tmp_path) == []
+    assert analyse_video(recognizer, io.BytesIO(clip), max_seconds=0.8).n_frames == N_FRAMES
+
+
+def test_where_the_length_is_not_told_the_rest_is_left_out(recognizer, frames):
+    data = encode(frames, "matroska", target=Unseekable())
+    assert probe_video(io.BytesIO(data)).n_seconds is None
+    shares, out = [], io.BytesIO()
+    result = analyse_video(recognizer, io.BytesIO(data), out, max_seconds=0.3, progress=shares.append)
+    assert result.n_frames == len(read(out.getvalue())[0]) == 10
+    assert result.problems == ["The video is longer than 0.3 s; the rest was left out."]
+    assert shares == sorted(shares)
+    assert max(shares) == 1.0
+
+
+def test_the_copy_appears_whole_or_not_at_all(recognizer, clip, tmp_path):
+    source, out = tmp_path / "clip.mp4", tmp_path / "new" / "out.mp4"
+    source.write_bytes(clip)
+
+    def stop(share):
+        if share > 0.3:
+            assert not out.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyse_video(recognizer, source, out, progress=stop)
+    assert os.listdir(out.parent) == []
+    analyse_video(recognizer, source, out)
+    assert os.listdir(out.parent) == ["out.mp4"]
+    assert len(read(out.read_bytes())[0]) == N_FRAMES
+
+
+def test_places_that_cannot_be_written_are_named(recognizer, clip, tmp_path):
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(clip)
+    with pytest.raises(MediaError, match=r"ends in \.mp4"):
+        analyse_video(recognizer, source, tmp_path / "out.avi")
+    with pytest.raises(MediaError, match="replace the video itself"):
+        analyse_video(recognizer, source, tmp_path / "." / "clip.mp4")
+    with pytest.raises(MediaError, match="could not be written"):
+        analyse_video(recognizer, source, source / "out.mp4")
+    assert source.read_bytes() == clip
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_named(frames):
+    with (
+        pytest.raises(MediaError, match="could not be written"),
+        open("/dev/full", "wb", buffering=0) as full,
+        VideoWriter(full, VideoInfo(WIDTH, HEIGHT, FPS, None)) as writer,
+    ):
+        for index, frame in enumerate(frames):
+            writer.write(frame, index / FPS)
+
+
+def test_a_source_that_is_passed_open_stays_open(clip):
+    source = io.BytesIO(clip)
+    probe_video(source)
+    assert probe_video(source).n_seconds == pytest.approx(N_FRAMES / FPS, abs=1e-3)  # from its start again
+
+
+def test_tables_are_written_by_suffix(analysed, recognizer, tmp_path):
+    table = analysed[0].table
+    for name in ("faces.csv", "faces.PARQUET"):
+        write_table(table, tmp_path / name)
+    for back in (pd.read_csv(tmp_path / "faces.csv"), pd.read_parquet(tmp_path / "faces.PARQUET")):
+        assert list(back.columns) == list(table.columns)
+        assert list(back["label"]) == list(table["label"])
+        np.testing.assert_allclose(back["happy"], table["happy"], atol=1e-4)
+        assert (back["happy"].round(4) == back["happy"]).all()
+    assert "0.033," in (tmp_path / "faces.csv").read_text()
+    assert stat.S_IMODE((tmp_path / "faces.csv").stat().st_mode) & stat.S_IRUSR
+    with pytest.raises(MediaError, match=r"\.csv or \.parquet"):
+        write_table(table, tmp_path / "faces.xlsx")
+    with pytest.raises(MediaError, match="could not be written"):
+        write_table(table, tmp_path / "faces.csv" / "faces.csv")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        *((0.04, "0.0 s"), (3.21, "3.2 s"), (59.97, "1 min"), (60, "1 min"), (725, "12 min 5 s")),
+        *((3600, "1 h"), (7380, "2 h 3 min")),
+    ],
+)
+def test_lengths_are_described(seconds, words):
+    assert describe_seconds(seconds) == words
+
+
+def build_table(*lives):
+    """Return a table of tracks from `lives`, (first, last) seconds each, all happy."""
+    rows = [
+        {"time": time, "track": track, "happy": 0.75, "sad": 0.25}
+        for track, (first, last) in enumerate(lives, start=1)
+        for time in np.arange(first, last, 0.1)
+    ]
+    return pd.DataFrame(rows, columns=["time", "track", "happy", "sad"])
+
+
+def get_bottom(figure):
+    return [axis.get_title(loc="left") for axis in figure.axes]
+
+
+def test_the_timeline_has_a_row_per_track_and_a_colour_per_emotion():
+    figure = plot_timeline(build_table((0, 3), (1, 2)))
+    assert isinstance(figure, Figure)
+    assert get_bottom(figure) == ["person 1", "person 2"]
+    happy, sad = figure.axes[0].collections
+    assert tuple(happy.get_facecolor()[0][:3]) == to_rgb(COLOURS["happy"])
+    assert happy.get_paths()[0].get_extents().y1 == pytest.approx(0.75)
+    assert sad.get_paths()[0].get_extents().y1 == pytest.approx(1.0)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["happy", "sad"]
+    assert plt.get_fignums() == []
+
+
+def test_the_timeline_shows_the_longest_and_counts_the_rest():
+    figure = plot_timeline(build_table(*[(0, 1 + number) for number in range(MAX_TRACKS + 2)]))
+    assert get_bottom(figure) == [f"person {number}" for number in range(3, 9)]
+    assert [text.get_text() for text in figure.texts] == ["2 more people are not shown"]
+
+
+def test_the_timeline_leaves_a_gap_where_nobody_is_seen():
+    table = build_table((0, 1))
+    figure = plot_timeline(pd.concat([table, table.assign(time=table["time"] + 3)]))
+    spans = sorted(
+        (box.get_paths()[0].get_extents().x0, box.get_paths()[0].get_extents().x1)
+        for box in figure.axes[0].collections
+    )
+    assert spans[0] == pytest.approx((0, 0.9), abs=0.05)
+    assert spans[-1] == pytest.approx((3, 3.9), abs=0.05)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1])
+def test_the_timeline_of_next_to_nothing_can_be_drawn(n_rows):
+    figure = plot_timeline(build_table((0, 1))[:n_rows])
+    figure.savefig(io.BytesIO())
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == (["no face was found"] if n_rows == 0 else [])
+
+
+def test_the_timeline_of_a_long_video_stays_small():
+    table = build_table((0, 600))
+    figure = plot_timeline(table)
+    n_points = max(len(path.get_paths()[0].vertices) for path in figure.axes[0].collections)
+    assert len(table) == 6000
+    assert n_points < 1000
+
+
+def test_the_tracker_is_not_imported_for_pictures():
+    import subprocess
+
+    code = "import sys, fer_lib.tracking, fer_lib.recognizer; print('trackers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
