@@ -4,6 +4,8 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import av
 import cv2
@@ -12,6 +14,9 @@ import numpy as np
 from fer_lib.annotate import draw_faces
 from fer_lib.recognizer import Recognizer
 from fer_lib.tracking import FaceHider, FrameAnalyser, TrackedFace
+
+if TYPE_CHECKING:
+    from aiortc.contrib.media import MediaRelay
 
 CAMERA_FPS = 30
 """What is asked of the camera; frames that come faster than they are analysed are skipped."""
@@ -39,6 +44,15 @@ class LiveStatus:
     n_frames: int = 0
     n_skipped: int = 0
     failing: bool = False
+
+
+def keep_newest_frames_only(relay: "MediaRelay") -> None:
+    """See that the queues of a stream hold one frame; else they grow when the browser is not served in time.
+
+    The camera's frames and the drawn ones each pass a queue of aiortc's relay that has no bounds. On a busy
+    computer both memory and delay would grow.
+    """
+    relay.subscribe = partial(type(relay).subscribe, relay, buffered=False)
 
 
 class LiveStream:

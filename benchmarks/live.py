@@ -3,16 +3,14 @@
     python benchmarks/live.py [--minutes 30]
 
 Chromium (found on the PATH) opens the page Live with a fake camera that repeats a drawn clip of twenty
-seconds. Every frame carries its number as a row of black and white squares; the number is read from the
-picture that comes back. The camera shows 30 frames a second, so the number that is due follows from the
-clock. By how much the number that is seen lags behind it, against the first minutes, is the growth of the
-delay. Memory is that of the server process.
+seconds. Every frame carries its number as a row of black and white squares; it is read from the picture
+that comes back and, at the same moment, from the camera itself: the difference is the delay. Memory is
+that of the server process.
 """
 
 import argparse
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,27 +28,42 @@ from fer_lib.scenes import draw_clip
 WIDTH, HEIGHT, FPS, N_FRAMES = 640, 480, 30, 600
 BITS, SQUARE = 10, 32
 
-READ_STAMP = """() => {
+OPEN_CAMERA = """async () => {
+    const video = document.createElement('video');
+    video.id = 'camera';
+    video.style = 'position: fixed; width: 1px';
+    video.srcObject = await navigator.mediaDevices.getUserMedia({video: {width: WIDTH, height: HEIGHT}});
+    document.body.append(video);
+    await video.play();
+}"""
+
+READ_STAMPS = """() => {
     const inside = frame => {
         try { return [...frame.contentDocument.querySelectorAll('video')] } catch { return [] }
     };
     const frames = [...document.querySelectorAll('iframe')];
+    const camera = document.getElementById('camera');
     const videos = [...document.querySelectorAll('video'), ...frames.flatMap(inside)];
-    const video = videos.find(video => video.readyState >= 2 && video.videoWidth);
-    if (!video) return null;
-    const canvas = document.createElement('canvas');
-    canvas.width = video.videoWidth; canvas.height = video.videoHeight;
-    const context = canvas.getContext('2d');
-    context.drawImage(video, 0, 0);
-    let number = 0;
-    for (let bit = 0; bit < BITS; bit++) {
-        const x = (bit + 0.5) * SQUARE / WIDTH * canvas.width, y = 0.5 * SQUARE / HEIGHT * canvas.height;
-        number = number * 2 + (context.getImageData(x, y, 1, 1).data[1] > 127 ? 1 : 0);
-    }
-    return [performance.now() / 1000, number, video.getVideoPlaybackQuality().totalVideoFrames];
+    const shown = videos.find(video => video !== camera && video.readyState >= 2 && video.videoWidth);
+    if (!shown) return null;
+    const read = video => {
+        const canvas = document.createElement('canvas');
+        canvas.width = video.videoWidth; canvas.height = video.videoHeight;
+        const context = canvas.getContext('2d');
+        context.drawImage(video, 0, 0);
+        let number = 0;
+        for (let bit = 0; bit < BITS; bit++) {
+            const x = (bit + 0.5) * SQUARE / WIDTH * canvas.width, y = 0.5 * SQUARE / HEIGHT * canvas.height;
+            number = number * 2 + (context.getImageData(x, y, 1, 1).data[1] > 127 ? 1 : 0);
+        }
+        return number;
+    };
+    const now = performance.now() / 1000;
+    return [now, read(camera), read(shown), shown.getVideoPlaybackQuality().totalVideoFrames];
 }"""
 for name, value in (("BITS", BITS), ("SQUARE", SQUARE), ("WIDTH", WIDTH), ("HEIGHT", HEIGHT)):
-    READ_STAMP = READ_STAMP.replace(name, str(value))
+    OPEN_CAMERA = OPEN_CAMERA.replace(name, str(value))
+    READ_STAMPS = READ_STAMPS.replace(name, str(value))
 
 
 def write_camera(path: Path) -> None:
@@ -71,31 +84,26 @@ def find_free_port() -> int:
 
 
 def watch(page: Page, server: psutil.Process, minutes: float) -> None:
-    """Print a line a minute: memory, frames per second that differ, delay against the first two minutes."""
-    origin, memories, lags = None, [], []
-    print("minute  server MB  frames/s shown  added delay, s")
+    """Print a line a minute: memory, frames per second, and the delay from camera to picture."""
+    memories = []
+    print("minute  server MB  frames/s shown  delay, s: median  95 %", flush=True)
     begun = time.monotonic()
     for minute in range(1, round(minutes) + 1):
-        late, shown = [], []
+        delays, shown = [], []
         while time.monotonic() - begun < 60 * minute:
-            reading = page.evaluate(READ_STAMP)
-            if reading and reading[1] < N_FRAMES:
-                now, number, n_shown = reading
-                origin = now - number / FPS if origin is None else origin
-                period = N_FRAMES / FPS
-                late.append((now - origin - number / FPS + period / 2) % period - period / 2)
+            reading = page.evaluate(READ_STAMPS)
+            if reading and max(reading[1:3]) < N_FRAMES:
+                now, due, number, n_shown = reading
+                delays.append(((due - number + N_FRAMES // 4) % N_FRAMES - N_FRAMES // 4) / FPS)
                 shown.append((now, n_shown))
-            time.sleep(0.1)
-        memory = server.memory_info().rss + sum(
-            child.memory_info().rss for child in server.children(recursive=True)
-        )
-        memories.append(memory / 1e6)
+            time.sleep(0.2)
+        processes = [server, *server.children(recursive=True)]
+        memories.append(sum(process.memory_info().rss for process in processes) / 1e6)
         speed = (shown[-1][1] - shown[0][1]) / (shown[-1][0] - shown[0][0]) if len(shown) > 1 else 0.0
-        lags.append(statistics.median(late) if late else float("nan"))
-        base = statistics.median(lags[:2])
-        print(f"{minute:6d}  {memories[-1]:9.0f}  {speed:14.1f}  {lags[-1] - base:+14.2f}", flush=True)
+        middle, late = np.percentile(delays, [50, 95]) if delays else (np.nan, np.nan)
+        print(f"{minute:6d}  {memories[-1]:9.0f}  {speed:14.1f}  {middle:16.2f}  {late:4.2f}", flush=True)
     tail = memories[len(memories) // 3 :]
-    slope = np.polyfit(np.arange(len(tail)), tail, 1)[0] if len(tail) > 2 else float("nan")
+    slope = np.polyfit(np.arange(len(tail)), tail, 1)[0] if len(tail) > 2 else np.nan
     print(f"\nmemory over the last two thirds: {tail[0]:.0f} to {tail[-1]:.0f} MB, {slope:+.2f} MB a minute")
 
 
@@ -132,10 +140,11 @@ def main() -> None:
                         break
                     except Exception:
                         time.sleep(1)
-                page.get_by_role("button", name="Start the camera").or_(
-                    page.frame_locator("iframe").get_by_role("button", name="Start the camera")
-                ).first.click(timeout=60_000)
-                page.wait_for_function(READ_STAMP, timeout=60_000)
+                page.frame_locator("iframe").get_by_role("button", name="Start the camera").click(
+                    timeout=60_000
+                )
+                page.evaluate(OPEN_CAMERA)
+                page.wait_for_function(READ_STAMPS, timeout=60_000)
                 watch(page, psutil.Process(server.pid), options.minutes)
                 browser.close()
         finally:

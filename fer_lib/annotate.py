@@ -1,4 +1,4 @@
-"""Drawing on pictures: a box and a label on every face, or every face hidden. Needs neither torch nor matplotlib."""
+"""Drawing on pictures: a box and a label on every face, or every face hidden. Needs no torch."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ EMOTION_COLOURS = {
     "neutral": (122, 122, 122),
     "contempt": (136, 34, 85),
 }
-"""RGB by emotion, told apart by colour-blind readers: those of `plots.COLOURS`, for pictures and web pages."""
+"""RGB by emotion, told apart by colour-blind readers: as `plots.COLOURS`, for pictures and web pages."""
 
 UNSURE_COLOUR = (225, 225, 225)
 """RGB of a face whose emotion the model will not name; no emotion's."""
@@ -32,7 +32,7 @@ SMALLEST_TEXT = 0.38
 """OpenCV's scale: letters of 8 pixels."""
 
 HIDDEN_CELLS = 5
-"""Blurred, a face and its margin keep so many cells a side: some three across the face, fewer than it has features."""
+"""Blurred, a face and its margin keep so many cells a side: three across the face show no features."""
 
 HIDDEN_MARGIN = (0.3, 0.35, 0.3, 0.2)
 """Left, top, right and below, as shares of the box: hair, ears and chin give a person away too."""
@@ -41,9 +41,9 @@ HIDDEN_MARGIN = (0.3, 0.35, 0.3, 0.2)
 def draw_faces(image: np.ndarray, faces: Sequence[Face], blur: bool = False) -> np.ndarray:
     """Return a copy of a picture with a box and a label on every face, such as `happy 84 %`.
 
-    image: uint8 (H, W, 3) RGB.   A face whose emotion is not named is `unsure`; one that is followed through a
-    video (it has a `track`) starts with its number, `#3 happy 84 %`.   blur: make every face unrecognisable,
-    hair and chin included; boxes and labels stay.
+    image: uint8 (H, W, 3) RGB.   faces: those whose emotion is not named are `unsure`; those followed through
+    a video (they have a `track`) start with their number, `#3 happy 84 %`.   blur: make every face
+    unrecognisable, hair and chin included; boxes and labels stay.
     """
     picture = image.copy()
     if blur:
@@ -75,11 +75,11 @@ def _draw_face(picture: np.ndarray, face: Face) -> None:
 def _draw_label(
     picture: np.ndarray, text: str, box: tuple[int, int, int, int], colour: tuple[int, int, int]
 ) -> None:
-    """Write the label above the box, or below where there is no room, or inside where there is none either."""
+    """Write the label above the box, or below where there is no room, or else inside."""
     height, width = picture.shape[:2]
     left, top, box_width, box_height = box
     full_width, full_height = cv2.getTextSize(text, FONT, 1.0, 1)[0]
-    # In proportion to the picture; in a crowd a long label is as wide as 1.3 faces, but not too small to read.
+    # In proportion to the picture; in a crowd a long label is as wide as 1.3 faces, but readable.
     scale = max(SMALLEST_TEXT, min(min(width, height) / 900, 1.3 * box_width / LONG_LABEL))
     scale = min(scale, (width - 4) / (full_width * 1.1), (height - 4) / (full_height * 2.0))
     stroke = max(1, round(scale * 1.2))

@@ -1,6 +1,7 @@
 """The command line: `python -m fer_lib <command>`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,8 +35,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fer_lib", description="Facial emotion recognition.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_commands(commands)
-
-    add_face_commands(commands)
 
     pipeline = commands.add_parser("pipeline", help="run every stage of a data set that is out of date")
     pipeline.add_argument("dataset", metavar="DATASET", help="a data set of params.yaml, such as demo")

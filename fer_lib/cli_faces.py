@@ -1,192 +1,150 @@
-"""The commands that use a model: `predict`, `video`, `webcam`, `explain`, `models` and `release`."""
+"""The commands that look at faces: predict, video, webcam, explain, models, release.
+
+A problem with one picture is one line on stderr; the rest of the batch goes on, and the exit status tells.
+"""
 
 import argparse
-import io
+import csv
+import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_lib.checkpoints import DEFAULT_MODEL, ONNX_NAME, list_checkpoints, read_config
-from fer_lib.errors import FerError, MediaError, ModelError
+from fer_lib.errors import FerError, MediaError
+
+if TYPE_CHECKING:
+    from fer_lib.recognizer import Face, Recognizer
 
 MAX_EXPLAINED = 8
-"""Faces in the figure of `explain`."""
-
-MAX_LISTED = 10
-"""Faces of a video that its summary tells about."""
+"""Faces of a picture in one figure of explanations."""
 
 
-def add_face_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands to the parser of `python -m fer_lib`."""
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the parsers of all commands of this module."""
     predict = commands.add_parser("predict", help="name the emotions of the faces in pictures")
-    predict.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a file, folder or pattern; - reads stdin"
-    )
+    predict.add_argument("images", nargs="+", metavar="IMG", help="files, folders, globs; - is stdin")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON document")
-    form.add_argument("--csv", action="store_true", help="print a table, one row per face")
-    predict.add_argument("--out", metavar="DIR", type=Path, help="also write copies with boxes and labels")
-    _add_model(predict, _run_predict)
+    form.add_argument("--csv", action="store_true", help="print a table, a row per face")
+    _add_model(predict).set_defaults(run=_run_predict)
 
-    video = commands.add_parser("video", help="follow the faces in a video: annotated copy, table")
-    video.add_argument("video", metavar="VIDEO", type=Path)
-    video.add_argument("--out", metavar="MP4", type=_want(".mp4"), help="write a copy with boxes and labels")
-    video.add_argument(
-        "--table", metavar="CSV", type=_want(".csv", ".parquet"), help="write a row per face and frame"
+    video = commands.add_parser("video", help="follow the faces of a video")
+    video.add_argument("video", metavar="IN", help="a video file")
+    video.add_argument("--out", metavar="OUT.mp4", help="where to write the video with boxes and labels")
+    video.add_argument("--table", metavar="OUT.csv", help="where to write the table, .csv or .parquet")
+    video.add_argument("--blur", action="store_true", help="make the faces in --out unrecognisable")
+    _add_model(video).set_defaults(run=_run_video)
+
+    webcam = commands.add_parser("webcam", help="print what the camera's faces show, once a second")
+    webcam.add_argument("--camera", type=int, default=0, metavar="N", help="which camera (default: 0)")
+    _add_model(webcam).set_defaults(run=_run_webcam)
+
+    explain = commands.add_parser("explain", help="draw which parts of a face speak for an emotion")
+    explain.add_argument("image", metavar="IMG", help="a picture")
+    explain.add_argument("--out", required=True, metavar="OUT.png", help="where to write the figure")
+    explain.add_argument("--emotion", metavar="NAME", help="default: each face's most likely one")
+    _add_model(explain).set_defaults(run=_run_explain)
+
+    models = commands.add_parser("models", help="list the models there are")
+    models.set_defaults(run=_run_models)
+
+    release = commands.add_parser("release", help="calibrate and export a trained model for use")
+    release.add_argument("dataset", metavar="DATASET", help="an evaluated data set, such as fer2013")
+    release.add_argument(
+        "name", metavar="NAME", type=_check_name, help="such as fer2013-b0; a folder in models/release/"
     )
-    video.add_argument("--blur", action="store_true", help="hide the faces in the copy")
-    _add_model(video, _run_video)
-
-    webcam = commands.add_parser("webcam", help="name the emotions of the faces before a camera")
-    webcam.add_argument("--camera", metavar="N", type=_count, default=0, help="0, the default, is the first")
-    webcam.add_argument("--out", metavar="MP4", type=_want(".mp4"), help="record, with boxes and labels")
-    _add_model(webcam, _run_webcam)
-
-    explain = commands.add_parser("explain", help="show what in a face speaks for an emotion (Grad-CAM)")
-    explain.add_argument("image", metavar="IMAGE")
-    explain.add_argument(
-        "--out", metavar="PNG", type=_want(".png"), required=True, help="the figure to write"
-    )
-    explain.add_argument("--emotion", type=str.lower, help="the one to explain (default: the likeliest)")
-    _add_model(explain, _run_explain)
-
-    commands.add_parser("models", help="list the models at hand").set_defaults(run=_run_models)
-
-    release = commands.add_parser("release", help="make a trained model ready for use")
-    release.add_argument("dataset", metavar="DATASET", help="whose baseline is trained and evaluated")
-    release.add_argument("name", metavar="NAME", type=_name, help="of the folder in models/release/")
     release.set_defaults(run=_run_release)
 
 
-def _add_model(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help=f"a name that `models` lists, or a folder (default: {DEFAULT_MODEL})",
+        "--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists, or a folder"
     )
-    parser.set_defaults(run=run, fail=parser.error)
+    return parser
 
 
-def _want(*suffixes: str) -> Callable[[str], Path]:
-    """Return a check that a file to write is named as what it will hold, before hours of work and not after."""
-
-    def check(name: str) -> Path:
-        if Path(name).suffix.lower() not in suffixes:
-            raise argparse.ArgumentTypeError(
-                f"expected a name that ends in {' or '.join(suffixes)}, found {name!r}"
-            )
-        return Path(name)
-
-    return check
+def _check_name(name: str) -> str:
+    # A folder of this name is replaced as a whole: `..` would be all models.
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise argparse.ArgumentTypeError(f"expected letters, digits, dots and hyphens, found {name!r}")
+    return name
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected 0, 1, 2 ..., found {text!r}")
-    return int(text)
+def _load(options: argparse.Namespace) -> "Recognizer":
+    from fer_lib.recognizer import Recognizer
+
+    return Recognizer.load(options.model)
 
 
-def _name(text: str) -> str:
-    # It names a folder that is replaced as a whole: `..` must never be one.
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text):
-        raise argparse.ArgumentTypeError(f"expected letters, digits, dots and hyphens, found {text!r}")
-    return text
-
-
-# The commands import what they need when they run; `predict` needs neither torch nor pandas.
-
-
-class _Problems:
-    """Tells problems as they come, one line each, and counts them."""
-
-    def __init__(self):
-        self.count = 0
-
-    def add(self, problem: object) -> None:
-        self.count += 1
-        print(f"error: {problem}", file=sys.stderr, flush=True)
+def _report(problem: str) -> None:
+    print(f"error: {problem}", file=sys.stderr, flush=True)
 
 
 def _run_predict(options: argparse.Namespace) -> int:
-    from fer_lib.cli_output import CsvPrinter, JsonPrinter, TextPrinter
-    from fer_lib.images import read_image
-    from fer_lib.recognizer import Recognizer
+    from fer_lib.image_files import STDIN, list_images
 
-    recognizer, problems = Recognizer.load(options.model), _Problems()
-    copies = _Copies(options.out) if options.out else None
-    printer = (
-        JsonPrinter() if options.json else CsvPrinter(recognizer.emotions) if options.csv else TextPrinter()
-    )
-    try:
-        for source in _list_sources(options.images, problems):
-            try:
-                pixels = read_image(_read_stdin() if source == "-" else source)
-                faces = recognizer(pixels)
-            except MediaError as error:
-                problems.add(error)
-                continue
-            printer.add(source, faces)
-            if copies:
-                copies.write(source, pixels, faces)
-    finally:
-        printer.close()
-    return 1 if problems.count else 0
+    recognizer = _load(options)
+    if options.csv:
+        from fer_lib.tables import COLUMNS, build_rows
 
-
-def _list_sources(names: list[str], problems: _Problems) -> Iterator[str]:
-    from fer_lib.image_files import find_pictures
-
-    for name in names:
+        table = csv.DictWriter(sys.stdout, [*COLUMNS, *recognizer.emotions], lineterminator="\n")
+        table.writeheader()
+    status, documents = 0, []
+    for path in list_images(options.images):
         try:
-            yield from ["-"] if name == "-" else map(str, find_pictures(name))
+            if os.path.isdir(path):
+                raise MediaError(
+                    f"{path}: expected pictures in the folder, found none that may be read; check the path"
+                )
+            faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
         except MediaError as error:
-            problems.add(error)
+            _report(str(error))
+            status = 1
+            continue
+        if options.csv:
+            table.writerows(build_rows(path, faces))
+        elif options.json:
+            documents.append({"source": path, "faces": [face.to_dict() for face in faces]})
+        else:
+            _print_faces(path, faces)
+    if options.json:
+        print(json.dumps(documents, indent=2))
+    return status
 
 
-def _read_stdin() -> io.BytesIO:
-    stream = io.BytesIO(sys.stdin.buffer.read())
-    stream.name = "stdin"
-    return stream
-
-
-class _Copies:
-    """Annotated copies of pictures in one folder; a number keeps equal names apart."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._taken: set[str] = set()
-
-    def write(self, source: str, pixels, faces) -> None:
-        from PIL import Image
-
-        from fer_lib.annotate import draw_faces
-        from fer_lib.files import write_atomically
-
-        stem = "stdin" if source == "-" else Path(source).stem
-        name, number = f"{stem}_faces.png", 1
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_faces_{number}.png"
-        self._taken.add(name)
-        buffer = io.BytesIO()
-        Image.fromarray(draw_faces(pixels, faces)).save(buffer, "png")
-        write_atomically(self._folder / name, buffer.getvalue())
+def _print_faces(path: str, faces: Sequence["Face"]) -> None:
+    print(f"{path}: {len(faces) or 'no'} face{'' if len(faces) == 1 else 's'} found")
+    for number, face in enumerate(faces, start=1):
+        left, top, width, height = face.box
+        guess = f"{face.label} {face.confidence:.0%}"
+        named = f"unsure ({guess})" if face.abstained else f"{guess} ({face.group})"
+        print(f"  {number:2d}  {named:26s} at {left},{top}, {width} x {height}", flush=True)
 
 
 def _run_video(options: argparse.Namespace) -> int:
-    if not (options.out or options.table):
-        options.fail("expected --out, --table or both: there is nothing to write")
+    if not options.out and not options.table:
+        raise MediaError("video: expected --out OUT.mp4, --table OUT.csv or both; name one")
     if options.blur and not options.out:
-        options.fail("--blur hides faces in the annotated copy: it needs --out")
+        raise MediaError(
+            "video: --blur hides the faces in the video of --out; name one, or leave --blur away"
+        )
     from tqdm import tqdm
 
-    from fer_lib.recognizer import Recognizer
     from fer_lib.video import analyse_video, write_table
 
-    recognizer, problems = Recognizer.load(options.model), _Problems()
-    layout = "{l_bar}{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, desc=options.video.name, bar_format=layout, disable=None) as bar:
+    if options.table and not options.table.lower().endswith((".csv", ".parquet")):
+        raise MediaError(
+            f"{options.table}: expected a name that ends in .csv or .parquet; choose one of them"
+        )
+    recognizer = _load(options)
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
+    with tqdm(
+        total=1.0, desc=Path(options.video).name, bar_format=form, disable=None
+    ) as bar:  # only at a terminal
         result = analyse_video(
             recognizer,
             options.video,
@@ -196,119 +154,116 @@ def _run_video(options: argparse.Namespace) -> int:
         )
     if options.table:
         write_table(result.table, options.table)
-    for line in _summarise_video(result):
-        print(line)
-    if options.out:
-        print(f"video: {options.out}")
-    if options.table:
-        print(f"table: {options.table} ({len(result.table):,} rows)")
+    n_faces = result.table["track"].nunique()
+    print(f"{options.video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
+    for written in filter(None, (options.out, options.table)):
+        print(f"written: {written}")
     for problem in result.problems:
-        problems.add(f"{options.video}: {problem}")
-    if problems.count:
-        print("what could be read is written all the same", file=sys.stderr)
-    return 1 if problems.count else 0
-
-
-def _summarise_video(result) -> Iterator[str]:
-    """Yield lines on a `VideoResult`: the frames, and for each face when it was seen and what it showed most."""
-    info, table = result.info, result.table
-    yield f"{result.n_frames:,} frames of {info.width} x {info.height} pixels, {info.fps:.3g} a second"
-    if not len(table):
-        yield "no face found"
-    tracks = sorted(table.groupby("track"), key=lambda pair: -len(pair[1]))
-    for number, rows in tracks[:MAX_LISTED]:
-        shares = rows["label"].value_counts(normalize=True)
-        when = f"{rows['time'].min():.1f} to {rows['time'].max():.1f} s"
-        yield f"  #{number}  {when}  {shares.index[0]} in {100 * shares.iloc[0]:.0f} % of its frames"
-    if len(tracks) > MAX_LISTED:
-        yield f"  and {len(tracks) - MAX_LISTED} more that were seen for a shorter time"
+        _report(f"{options.video}: {problem}")
+    if result.problems:
+        print("What could be read is written all the same.", file=sys.stderr)
+    return 1 if result.problems else 0
 
 
 def _run_webcam(options: argparse.Namespace) -> None:
-    from fer_lib.recognizer import Recognizer
-    from fer_lib.webcam import watch_camera
+    import cv2
 
-    watch_camera(Recognizer.load(options.model), options.camera, options.out)
+    from fer_lib.annotate import name_face
+    from fer_lib.tracking import FrameAnalyser
+
+    recognizer = _load(options)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    camera = cv2.VideoCapture(options.camera)
+    try:
+        if not camera.isOpened():
+            raise MediaError(
+                f"camera {options.camera}: expected a camera, found none that opens; close other programs "
+                "that use it, try --camera 1, or use the page Live of `make app`"
+            )
+        print("Ctrl-C stops. For a picture with boxes, use the page Live of `make app`.", file=sys.stderr)
+        analyser, clock = FrameAnalyser(recognizer), _Clock()
+        while True:
+            read, frame = camera.read()
+            if not read:
+                raise MediaError(f"camera {options.camera}: it gives no more pictures; connect it again")
+            faces = analyser(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), clock.now())
+            if clock.has_second_passed():
+                print(" | ".join(map(name_face, faces)) or "no face", flush=True)
+    finally:
+        camera.release()
+
+
+class _Clock:
+    """Seconds since the start, and whether a further whole one has passed."""
+
+    def __init__(self):
+        import time
+
+        self._read = time.monotonic
+        self._start, self._last = self._read(), -1
+
+    def now(self) -> float:
+        return self._read() - self._start
+
+    def has_second_passed(self) -> bool:
+        second = int(self.now())
+        passed, self._last = second > self._last, second
+        return passed
 
 
 def _run_explain(options: argparse.Namespace) -> None:
-    from fer_lib.recognizer import Recognizer
+    import io
 
-    recognizer = Recognizer.load(options.model)
-    if options.emotion and options.emotion not in recognizer.emotions:
-        known = ", ".join(recognizer.emotions)
-        raise ModelError(f"--emotion: expected one that the model knows, {known}, found {options.emotion!r}")
-    found = recognizer(options.image)
-    if not found:
-        raise MediaError(
-            f"{options.image}: no face found, so there is nothing to explain; use another picture"
-        )
-    from fer_lib.explain import compute_gradcam, overlay_heatmap
     from fer_lib.files import write_atomically
-    from fer_lib.plots_explain import plot_explanations
+    from fer_lib.plots_faces import plot_explanations
 
-    faces = found[:MAX_EXPLAINED]
-    emotions = [options.emotion or face.label for face in faces]
-    overlays = [
-        overlay_heatmap(face.crop, compute_gradcam(recognizer.checkpoint, face.crop, emotion))
-        for face, emotion in zip(faces, emotions, strict=True)
-    ]
-    buffer = io.BytesIO()
-    plot_explanations(faces, emotions, overlays).savefig(buffer, format="png", dpi=144)
-    write_atomically(options.out, buffer.getvalue())
-    rest = f", the largest of {len(found)}" if len(found) > len(faces) else ""
-    print(f"figure: {options.out} ({len(faces)} face{'s' if len(faces) > 1 else ''}{rest})")
-
-
-def _run_models(options: argparse.Namespace) -> int:
-    problems = _Problems()
-    rows = [("name", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")]
-    for name, folder in list_checkpoints().items():
-        try:
-            rows.append((name, *_describe_model(folder)))
-        except FerError as error:
-            problems.add(error)
-    if len(rows) == 1:
-        raise ModelError("models/: no model found; `make repro` trains one")
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 1 if problems.count else 0
-
-
-def _describe_model(folder: Path) -> tuple[str, ...]:
-    config = read_config(folder)
-    return (
-        str(config.get("dataset", "?")),
-        str(config["architecture"]),
-        str(len(config["emotions"])),
-        str(config["preprocessing"]["image_size"]),
-        _find_accuracy(config),
-        "ONNX Runtime" if (folder / ONNX_NAME).is_file() else "PyTorch",
+    if not options.out.lower().endswith(".png"):
+        raise MediaError(f"{options.out}: expected a name that ends in .png; rename the figure")
+    recognizer = _load(options)
+    faces = recognizer(options.image)
+    if not faces:
+        raise MediaError(
+            f"{options.image}: no face was found; use a picture in which one is turned to the camera"
+        )
+    content = io.BytesIO()
+    figure = plot_explanations(recognizer.checkpoint, faces[:MAX_EXPLAINED], options.emotion)
+    figure.savefig(content, format="png", dpi=120)
+    write_atomically(Path(options.out), content.getvalue())
+    left_out = len(faces) - MAX_EXPLAINED
+    print(
+        f"written: {options.out}" + (f" (the {left_out} smallest faces are left out)" if left_out > 0 else "")
     )
 
 
-def _find_accuracy(config: dict) -> str:
-    """Return the test accuracy with its interval, of the model's config or of the stage that scored it."""
-    from fer_lib.paths import ROOT, get_output_dirs
-    from fer_lib.reporting import format_interval, read_metrics
-
-    metrics = config.get("metrics", {})
-    if "test.accuracy" not in metrics:
+def _run_models(_options: argparse.Namespace) -> int:
+    rows = [("model", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")]
+    status = 0
+    for name, folder in list_checkpoints().items():
         try:
-            metrics = read_metrics(get_output_dirs(str(config.get("dataset")), ROOT), "evaluation")
-        except FerError:
-            return "not measured"
-        # Another training may have been scored since.
-        if metrics.get("data_hash") != config.get("data_hash"):
-            return "not measured"
-    try:
-        return format_interval(metrics, "test.accuracy", ".1%")
-    except KeyError:
-        return "not measured"
+            config = read_config(folder)
+        except FerError as error:
+            _report(str(error))
+            status = 1
+            continue
+        metrics = config.get("metrics", {})
+        accuracy = "–"
+        if "test.accuracy_hi" in metrics:
+            shown = (metrics[f"test.accuracy{end}"] for end in ("", "_lo", "_hi"))
+            accuracy = "{:.1%} [{:.1%}, {:.1%}]".format(*shown)
+        rows.append(
+            (
+                *(name, config.get("dataset", "–"), config["architecture"], str(len(config["emotions"]))),
+                *(str(config["preprocessing"]["image_size"]), accuracy),
+                "ONNX Runtime, PyTorch" if (folder / ONNX_NAME).is_file() else "PyTorch",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return status
 
 
 def _run_release(options: argparse.Namespace) -> None:
     from fer_lib.release import release_model
 
-    print(f"release: {release_model(options.dataset, options.name)}")
+    print(f"released: {release_model(options.dataset, options.name)}")

@@ -18,13 +18,13 @@ _lock = threading.Lock()
 
 
 def compute_gradcam(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.ndarray:
-    """Return how much each place of a face speaks for an emotion, float32 (S, S) in 0..1, S the network's input side.
+    """Return where a face speaks for an emotion, float32 (S, S) in 0..1, S being the network's input side.
 
     crop: uint8 (H, W) grey or (H, W, 3) RGB, in the model's framing (`Face.crop`).   emotion: one of the
-    checkpoint's. The map explains its logit, in the output of the last convolutional stage, which has few cells
-    (4 x 4 for 112 pixels): it shows regions, no outlines. All zeros: nothing speaks for the emotion.
-    The network is left as it was; threads may share it. Raises ModelError for an emotion it does not know, and
-    for a network that is not convolutional.
+    checkpoint's. The map explains its logit, in the output of the last convolutional stage, which has few
+    cells (4 x 4 for 112 pixels): it shows regions, no outlines. All zeros: nothing speaks for the emotion.
+    The network is left as it was; threads may share it. Raises ModelError for an emotion it does not know,
+    and for a network that is not convolutional.
     """
     if emotion not in checkpoint.emotions:
         raise ModelError(
@@ -67,8 +67,8 @@ def find_last_stage(model: nn.Module, images: torch.Tensor) -> nn.Module:
             handle.remove()
     if features.ndim != 4 or not found:  # transformers give (N, tokens, channels)
         raise ModelError(
-            f"explain: expected a convolutional network, found {type(model).__name__}, which has no feature map; "
-            "train one, such as tf_efficientnet_b0"
+            f"explain: expected a convolutional network, found {type(model).__name__}, which has no feature "
+            "map; train one, such as tf_efficientnet_b0"
         )
     return found[-1]
 

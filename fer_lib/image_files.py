@@ -1,70 +1,66 @@
-"""From what a user types to picture files: paths, patterns and folders."""
+"""From what a user types to picture files: paths, folders and globs that no shell has expanded."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fer_lib.errors import MediaError
 from fer_lib.images import SUFFIXES
 
-MAGIC = frozenset("*?[")
+STDIN = "-"
 
 
-def find_pictures(name: str) -> Iterator[Path]:
-    """Yield the files that a name stands for, sorted: itself, a folder's pictures, or what a pattern matches.
+def list_images(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the pictures that files, folders (with all below them) and globs stand for, each once, in order.
 
-    A folder is searched with all folders in it, for files that end as pictures do; hidden ones are left out,
-    and links to folders are not followed, so a loop of links ends. A pattern is one that a shell may have left
-    unexpanded; `**` in it stands for any folders. A single file is yielded whatever its name or content.
-    Raises MediaError when there is nothing, and, after the rest was yielded, for folders that may not be read.
+    What stands for nothing is yielded as it is, and so are folders that may not be read: who reads them will
+    learn what is wrong. A link to a folder is not followed, so a loop ends. Hidden files are left out.
     """
-    path = Path(name)
-    if os.path.isdir(path):
-        yield from _search_folder(path)
-    elif not MAGIC & set(name) or os.path.lexists(path):
-        yield path
-    else:
-        yield from _match(name)
-
-
-def _search_folder(folder: Path) -> Iterator[Path]:
-    unread: list[OSError] = []
-    n_found = 0
-    for parent, folders, files in os.walk(folder, onerror=unread.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(parent, name)
-            # Only files: what else a folder may hold, such as a pipe, might never end.
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file():
-                n_found += 1
+    seen = set()
+    for argument in arguments:
+        matched = [argument] if argument == STDIN or os.path.exists(argument) else _match_glob(argument)
+        found = [path for match in matched for path in _list_folder(match)]
+        for path in found or [argument]:
+            if path not in seen:
+                seen.add(path)
                 yield path
-    if unread:
-        names = ", ".join(str(error.filename) for error in unread[:3]) + (", ..." if len(unread) > 3 else "")
-        raise MediaError(f"{names}: the folder may not be read; check its permissions")
-    if not n_found:
-        raise MediaError(
-            f"{folder}: expected pictures in this folder, found none; their names end in {', '.join(SUFFIXES)}"
-        )
 
 
-def _match(pattern: str) -> Iterator[Path]:
+def _match_glob(pattern: str) -> list[str]:
+    """Return what a glob stands for, sorted; `**` means any folders, and the pictures in them alone."""
     parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if MAGIC & set(part))
+    fixed = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    if fixed == len(parts):
+        return []
+    base, rest = Path(*parts[:fixed]), Path(*parts[fixed:])
     try:
-        found = sorted(Path(*parts[:fixed]).glob(str(Path(*parts[fixed:]))))
-    except (ValueError, OSError) as error:  # such as `a**`
-        raise MediaError(
-            f"{pattern}: not a pattern that can be searched for: {error}; use *, ? or **"
-        ) from None
-    # A pattern for whole trees matches folders too; their pictures are matched for themselves.
-    deep = "**" in parts
-    files = [path for path in found if path.is_file() and (not deep or path.suffix.lower() in SUFFIXES)]
-    if not files and not any(path.is_dir() for path in found):
-        raise MediaError(f"{pattern}: expected pictures, found nothing that matches; check the path")
-    yield from files
-    if not deep:
-        for path in found:
-            if path.is_dir():
-                yield from _search_folder(path)
-    elif not files:
-        raise MediaError(f"{pattern}: expected pictures, found only folders; check the path")
+        # Not `glob.glob`: under `**` it follows links, and two that lead back take it for ever.
+        found = sorted(base.glob(str(rest)))
+    except (ValueError, OSError):  # `a**` is no pattern
+        return []
+    if not _is_hidden(rest):  # as in a shell, hidden ones are matched only where the pattern says so
+        found = [path for path in found if not _is_hidden(path.relative_to(base))]
+    return [str(path) for path in found if "**" not in parts or _is_picture(path)]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)
+
+
+def _list_folder(path: str) -> list[str]:
+    """Return the pictures in a folder and all below it, sorted; of anything else, itself."""
+    if not os.path.isdir(path):
+        return [path]
+    unread: list[OSError] = []
+    found = []
+    for folder, below, names in os.walk(path, onerror=unread.append):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [
+            str(picture)
+            for picture in map(Path(folder).joinpath, sorted(names))
+            if _is_picture(picture) and not picture.name.startswith(".")
+        ]
+    return (found or [path] * (not unread)) + [str(error.filename) for error in unread]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()

@@ -29,7 +29,8 @@ def plot_timeline(table: pd.DataFrame) -> Figure:
     """
     emotions = [name for name in table.columns if name not in COLUMN_TYPES]
     lives = table.groupby("track")["time"].agg(["count", "min"])
-    shown = lives.sort_values(["count", "min"], ascending=[False, True])[:MAX_TRACKS].sort_values("min")
+    shown = lives.sort_values(["count", "min"], ascending=[False, True])[:MAX_TRACKS]
+    shown = shown.sort_index().sort_values("min", kind="stable")
     n_rows = max(1, len(shown))
     height = 1.3 + 0.95 * n_rows
     figure, grid = build_figure(5.2, height, n_rows, sharex=True, sharey=True, squeeze=False)

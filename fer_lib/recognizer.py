@@ -169,9 +169,10 @@ class Recognizer:
         return load_checkpoint(self.folder)
 
     def _classify(self, crops: list[np.ndarray]) -> list[Emotion]:
-        return [self._describe(row) for row in self.compute_probabilities(crops)]
+        return [self.describe(row) for row in self.compute_probabilities(crops)]
 
-    def _describe(self, row: np.ndarray) -> Emotion:
+    def describe(self, row: np.ndarray) -> Emotion:
+        """Return what float (C,) probabilities, in the order of `emotions`, say."""
         best = int(row.argmax())
         label, confidence = self.emotions[best], float(row[best])
         probabilities = dict(zip(self.emotions, row.tolist(), strict=True))

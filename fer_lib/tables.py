@@ -40,7 +40,7 @@ def build_table(
 
 
 def build_rows(source: str, faces: Sequence[Face]) -> list[dict[str, Any]]:
-    """Return the table's rows of one source as plain values, without pandas, rounded as `Face.to_dict` does."""
+    """Return the table's rows of a source as plain values, rounded as `Face.to_dict` does, without pandas."""
     rows = []
     for number, face in enumerate(faces, start=1):
         left, top, width, height = face.box

@@ -139,7 +139,7 @@ class FrameAnalyser:
             memory.weight = (1 - share) * memory.weight + share
             row = memory.total / memory.weight
         memory.classified = self._clock
-        return TrackedFace(**vars(face) | vars(self.recognizer._describe(row)), track=number)
+        return TrackedFace(**vars(face) | vars(self.recognizer.describe(row)), track=number)
 
 
 @dataclass

@@ -20,7 +20,10 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 USE_INSTEAD = "use MP4, MOV, MKV, WebM or AVI"
 
 MAX_PIXELS = 4096 * 2304
-"""Of a frame. FFmpeg refuses more before it allocates them, whatever a header claims."""
+"""Of a frame."""
+
+FFMPEG_OPTIONS = {"max_pixels": str(4 * MAX_PIXELS)}
+"""What FFmpeg refuses before it allocates it, whatever a header claims. Up to there the size can be named."""
 
 MIN_SIDE = 16
 
@@ -36,8 +39,8 @@ MISSING_SECONDS = 0.5
 MAX_LEAP = 600
 """Seconds by which a frame may follow another, or the end that the file gives; broken stamps say years."""
 
-TICKS = 90_000
-"""Per second, of the written frames' times; MPEG's customary clock, a multiple of the usual frame rates."""
+TICKS = 60_000
+"""Per second, of the written frames' times: a multiple of the usual frame rates that MPEG-4 can count to."""
 
 BROKEN = (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 """What PyAV raises on damaged files."""
@@ -123,7 +126,7 @@ class VideoReader:
         return max(due, self._time + 1 / TICKS)
 
     def _open(self, stream: BinaryIO) -> None:
-        options = {"format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)}
+        options = {"format_whitelist": CONTAINERS, **FFMPEG_OPTIONS}
         try:
             stream.seek(0, os.SEEK_END)
             self._n_bytes = stream.tell()
@@ -155,7 +158,7 @@ class VideoReader:
         self._check_size(self._video.codec_context.width, self._video.codec_context.height)
         self._video.thread_type = "AUTO"
         self._video.codec_context.thread_count = N_DECODING_THREADS
-        self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._video.codec_context.options = FFMPEG_OPTIONS
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:

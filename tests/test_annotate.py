@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from fer_lib.annotate import EMOTION_COLOURS, choose_ink, draw_faces, name_face
 from fer_lib.labels import EMOTIONS_8, GROUP_OF
-from fer_lib.recognizer import Face
+from fer_lib.plots import COLOURS
+from fer_lib.recognizer import Face, Recognizer
+from fer_lib.scenes import draw_scene
 from fer_lib.tracking import TrackedFace
 
 
@@ -71,6 +73,38 @@ def test_blur_hides_the_margin_around_the_box_too():
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     hidden = draw_faces(image, [make_face((150, 150, 100, 100))], blur=True)
     assert (hidden[130:145, 240:260] != image[130:145, 240:260]).any(axis=2).mean() > 0.9
+
+
+def test_detector_finds_no_face_in_what_is_hidden():
+    recognizer = Recognizer.load()
+    for n_faces, width in ((1, 360), (8, None)):  # a large face keeps most pixels
+        image, _ = draw_scene(n_faces, face_width=width)
+        faces = recognizer(image)
+        assert len(faces) == n_faces
+        assert recognizer(draw_faces(image, faces, blur=True)) == []
+
+
+@pytest.mark.parametrize("box", [(0, 0, 60, 60), (580, 0, 60, 60), (0, 420, 60, 60)])
+def test_label_stays_inside_the_picture(box):
+    image = np.full((480, 640, 3), 128, np.uint8)
+    drawn = draw_faces(image, [make_face(box, "surprise", track=12)])
+    ground = (drawn == EMOTION_COLOURS["surprise"]).all(axis=2)
+    centre = draw_faces(image, [make_face((290, 210, 60, 60), "surprise", track=12)])
+    expected = (centre == EMOTION_COLOURS["surprise"]).all(axis=2)
+    # The label covers as much as it does in the middle; a third of it outside would show.
+    assert ground.sum() > 0.8 * expected.sum()
+
+
+def test_label_of_a_face_as_high_as_the_picture_is_in_it():
+    drawn = draw_faces(np.zeros((480, 640, 3), np.uint8), [make_face((100, 0, 400, 480))])
+    assert (drawn[8:20, 110:150] == EMOTION_COLOURS["happy"]).all(axis=2).mean() > 0.3
+
+
+def test_colours_are_those_of_the_figures():
+    assert {name: COLOURS[name] for name in EMOTION_COLOURS} == {
+        name: "#{:02X}{:02X}{:02X}".format(*colour) for name, colour in EMOTION_COLOURS.items()
+    }
+    assert EMOTION_COLOURS.keys() == GROUP_OF.keys()
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS_8)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from conftest import REPO, run_fer_lib
 from PIL import Image
 
 from fer_lib import cli
-from fer_lib.cli_faces import list_images
+from fer_lib.image_files import list_images
 from fer_lib.scenes import draw_clip, draw_scene
 
 
@@ -45,6 +46,67 @@ def test_folder_that_links_to_itself_ends(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path)
     shutil.copy(REPO / "reports/demo/figures/data_audit/examples.png", tmp_path / "one.png")
     assert list(list_images([str(tmp_path)])) == [str(tmp_path / "one.png")]
+
+
+def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "all")
+    for name in ("one", "two"):  # followed, two links back would take for ever
+        (tmp_path / "all" / "deep" / name).symlink_to(tmp_path / "all")
+    for glob, expected in (
+        ("all/**/*.jpg", {"broken.jpg", "deep/b.jpg"}),
+        ("all/**", set()),
+        ("a*/[ab].*", {"a.png"}),
+        ("al?", {"a.png", "broken.jpg", "c.png", "deep/b.jpg"}),
+    ):
+        found = list(list_images([str(tmp_path / glob)]))
+        pictures = {os.path.relpath(path, tmp_path / "all") for path in found if "*" not in path}
+        assert pictures == expected
+        assert expected or found == [str(tmp_path / glob)]  # reading it says that there is nothing
+
+
+def test_hidden_files_and_pipes_in_a_folder_are_left_out(folder, tmp_path):
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("a.png", "._a.png", ".thumbnails/a.png", "we[ir]d.png"):
+        shutil.copy(folder / "a.png", tmp_path / name)
+    os.mkfifo(tmp_path / "endless.png")
+    weird = str(tmp_path / "we[ir]d.png")
+    assert list(list_images([str(tmp_path)])) == [str(tmp_path / "a.png"), weird]
+    assert list(list_images([weird])) == [weird]
+    (tmp_path / "endless.png").unlink()
+    assert list(list_images([str(tmp_path / "*")])) == [str(tmp_path / "a.png"), weird]
+    assert list(list_images([str(tmp_path / ".*")])) == [
+        str(tmp_path / "._a.png"),
+        str(tmp_path / ".thumbnails" / "a.png"),
+    ]
+
+
+def test_folder_that_may_not_be_read_is_told(folder, monkeypatch, capsys):
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, out, err = run(capsys, "predict", folder)
+    assert status == 1
+    assert "a.png: 2 faces" in out
+    assert f"error: {folder / 'deep'}: expected pictures in the folder, found none that may be read" in err
+
+
+def test_reader_that_has_enough_ends_the_batch_quietly(folder):
+    command = f"{sys.executable} -m fer_lib predict {folder}/a.png {folder}/c.png | true"
+    done = subprocess.run(command, shell=True, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "", "-x", ".hidden"])
+def test_release_takes_no_name_that_leads_elsewhere(name, capsys):
+    with pytest.raises(SystemExit) as usage:
+        cli.main(["release", "demo", "--", name])
+    assert usage.value.code == 2
+    assert "expected letters" in capsys.readouterr().err
 
 
 def test_batch_goes_on_after_a_problem_and_exit_status_tells(folder, capsys):
@@ -122,6 +184,7 @@ def test_video_without_a_result_or_with_a_wrong_name_is_told(clip, tmp_path, cap
         ((), "expected --out"),
         (("--table", tmp_path / "o.xls"), "ends in .csv or .parquet"),
         (("--out", tmp_path / "o.avi"), "ends in .mp4"),
+        (("--table", tmp_path / "o.csv", "--blur"), "--blur"),
     ):
         status, _, err = run(capsys, "video", clip, *arguments)
         assert status == 1
@@ -129,13 +192,32 @@ def test_video_without_a_result_or_with_a_wrong_name_is_told(clip, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_video_is_analysed_as_far_as_it_goes(clip, tmp_path, capsys):
+def test_video_that_cannot_be_read_leaves_nothing(clip, tmp_path, capsys):
     whole = clip.read_bytes()
     (tmp_path / "none.mp4").write_bytes(whole[:500])
     status, _, err = run(capsys, "video", tmp_path / "none.mp4", "--table", tmp_path / "o.csv")
     assert status == 1
     assert err.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_problems_of_a_video_are_told_and_the_rest_is_written(clip, tmp_path, capsys, monkeypatch):
+    from fer_lib import video
+
+    analyse = video.analyse_video
+
+    def analyse_with_problem(*arguments, **options):
+        result = analyse(*arguments, **options)
+        return replace(result, problems=["The video is damaged from 0.5 s on."])
+
+    monkeypatch.setattr(video, "analyse_video", analyse_with_problem)
+    status, _, err = run(capsys, "video", clip, "--table", tmp_path / "o.csv")
+    assert status == 1
+    assert err.splitlines() == [
+        f"error: {clip}: The video is damaged from 0.5 s on.",
+        "What could be read is written all the same.",
+    ]
+    assert len(pd.read_csv(tmp_path / "o.csv")) == 12
 
 
 def test_explanation_is_a_picture(folder, tmp_path, capsys):
@@ -163,3 +245,28 @@ def test_camera_that_is_not_there_is_one_line(capsys):
     assert status == 1
     assert err.startswith("error: camera 99")
     assert err.count("\n") == 1
+
+
+def test_camera_tells_its_faces_until_it_stops(capsys, monkeypatch):
+    import cv2
+
+    class Camera:
+        def __init__(self, number):
+            self.frames = draw_clip(3, 1, 320, 240)
+
+        def isOpened(self):  # noqa: N802 - as OpenCV names it
+            return True
+
+        def read(self):
+            frame = next(self.frames, None)
+            return frame is not None, None if frame is None else cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    status, out, err = run(capsys, "webcam")
+    assert status == 1
+    assert out.startswith("#1 ")
+    assert out.count("\n") == 1  # three frames take no second
+    assert "gives no more pictures" in err.splitlines()[-1]

@@ -1,9 +1,13 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from fer_lib.errors import ModelError
-from fer_lib.explain import compute_gradcam, overlay_heatmap
+from fer_lib.explain import compute_gradcam, find_last_stage, overlay_heatmap
+from fer_lib.labels import EMOTIONS_7
+from fer_lib.models import Checkpoint, create_model
 from fer_lib.plots_faces import plot_explanations
 from fer_lib.recognizer import Recognizer
 from fer_lib.scenes import draw_scene
@@ -12,6 +16,12 @@ from fer_lib.scenes import draw_scene
 @pytest.fixture(scope="module")
 def recognizer():
     return Recognizer.load()
+
+
+def build_checkpoint(architecture, size=64):
+    preprocessing = {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": architecture, "emotions": EMOTIONS_7, "preprocessing": preprocessing}
+    return Checkpoint(create_model(architecture, 7).eval(), config)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +66,32 @@ def test_emotions_differ_and_network_is_left_as_it_was(recognizer, faces):
 def test_unknown_emotion_is_named_with_those_that_are_known(recognizer, faces):
     with pytest.raises(ModelError, match=r"angry, disgust.*'bored'"):
         compute_gradcam(recognizer.checkpoint, faces[0].crop, "bored")
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
+def test_other_convolutional_networks_are_explained_where_they_pool(architecture, faces):
+    # MobileNet's last convolution comes after the pooling: 1 x 1, which says nothing of where.
+    checkpoint = build_checkpoint(architecture)
+    layer = find_last_stage(checkpoint.model, torch.zeros(1, 3, 64, 64))
+    maps = []
+    handle = layer.register_forward_hook(lambda layer, inputs, output: maps.append(output.shape))
+    assert compute_gradcam(checkpoint, faces[0].crop, "happy").shape == (64, 64)
+    handle.remove()
+    assert maps[-1] == (1, checkpoint.model.num_features, 2, 2)
+
+
+def test_transformer_is_refused_in_a_sentence(faces):
+    with pytest.raises(ModelError, match="expected a convolutional network"):
+        compute_gradcam(build_checkpoint("vit_tiny_patch16_224", 224), faces[0].crop, "happy")
+
+
+def test_threads_share_a_network(recognizer, faces):
+    tasks = [(faces[index % 2].crop, name) for index in range(4) for name in ("happy", "sad")]
+    expected = [compute_gradcam(recognizer.checkpoint, *task) for task in tasks]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda task: compute_gradcam(recognizer.checkpoint, *task), tasks))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_overlay_leaves_cold_parts_grey_and_colours_hot_ones(faces):

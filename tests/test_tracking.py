@@ -54,7 +54,7 @@ class ScriptedRecognizer:
 
     def recognize(self, frame, detections):
         row = self.rows.pop(0) if self.rows else [0.8, 0.1, 0.1]
-        emotion = vars(self._describe(np.array(row)))
+        emotion = vars(self.describe(np.array(row)))
         return [
             Face(
                 **emotion,
@@ -159,7 +159,9 @@ def test_the_time_constant_is_in_seconds_at_every_frame_rate(fps):
     for index in range(len(rows)):
         (face,) = analyser(FRAME, index / fps)
     expected = 0.1 + 0.8 * math.exp(-n_after / fps / 0.5)
-    assert face.probabilities["happy"] == pytest.approx(expected, abs=1e-4)  # the first frame still weighs 2e-5
+    assert face.probabilities["happy"] == pytest.approx(
+        expected, abs=1e-4
+    )  # the first frame still weighs 2e-5
 
 
 def test_the_first_frames_count_alike():

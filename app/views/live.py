@@ -5,7 +5,7 @@ from functools import partial
 import streamlit as st
 
 from app.common import choose_model, show_probabilities
-from app.live_stream import CAMERA_FPS, LiveStream
+from app.live_stream import CAMERA_FPS, LiveStream, keep_newest_frames_only
 from fer_lib.annotate import draw_faces, name_face
 from fer_lib.images import read_image
 from fer_lib.recognizer import Recognizer
@@ -47,6 +47,7 @@ def show() -> None:
 
 
 def _show_stream(streamlit_webrtc, recognizer: Recognizer, blur: bool) -> None:
+    keep_newest_frames_only(streamlit_webrtc.relay.get_global_relay())
     context = streamlit_webrtc.webrtc_streamer(
         KEY,
         mode=streamlit_webrtc.WebRtcMode.SENDRECV,
