@@ -7,7 +7,7 @@ STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test lint lab app readme lock clean
+.PHONY: help env repro test browser lint lab app readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -27,8 +27,15 @@ $(STAMP): requirements.lock pyproject.toml
 repro: env ## run the study on DATASET (default: demo); only what is out of date runs
 	$(BIN)/python -m fer_lib pipeline $(DATASET)
 
-test: lint ## check the style and run the tests
+test: lint browser ## check the style and run the tests
 	$(BIN)/python -m pytest
+
+# The app is tested in a real browser. Where that needs no password it is installed; else those tests are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo 'no Chromium: the tests in a browser are skipped'
 
 lint: env ## check style and format
 	$(BIN)/ruff check .
@@ -49,4 +56,4 @@ lock: env ## choose package versions anew and write requirements.lock
 
 clean: ## remove caches and scratch/; data, models and reports stay
 	rm -rf build scratch .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find fer_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find fer_lib app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 SECONDS = 1000
-PATIENCE = 20 * SECONDS  # a loaded machine of two cores also runs the server, the network and the browser
+PATIENCE = 60 * SECONDS  # a loaded machine of two cores also runs the server, the network and the browser
 PAGES = {
     "photo": "Photo",
     "video": "Video",
