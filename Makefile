@@ -31,7 +31,7 @@ test: lint browser ## check the style and run the tests
 	$(BIN)/python -m pytest
 
 # The app is tested in a real browser. Where that needs no password it is installed; else those tests are skipped.
-browser:
+browser: ## install Chromium for the tests, where that can be done
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
