@@ -27,6 +27,7 @@ from fer_lib.preprocessing import preprocess
 from fer_lib.recognizer import Recognizer
 from fer_lib.scenes import draw_clip
 from fer_lib.tracking import FrameAnalyser
+from fer_lib.video_reader import VideoReader
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
 
@@ -47,9 +48,9 @@ def encode_clip(n_faces: int, seconds: float) -> bytes:
 
 def decode(clip: bytes) -> Iterator[tuple[np.ndarray, float]]:
     """Yield frames, uint8 RGB, and their times in seconds."""
-    with av.open(io.BytesIO(clip)) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24"), float(frame.time)
+    with VideoReader(io.BytesIO(clip)) as reader:
+        for when, frame in reader:
+            yield frame, when
 
 
 def build_ours(recognizer: Recognizer) -> Callable[[], Way]:
