@@ -7,7 +7,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,9 +53,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     release = commands.add_parser("release", help="calibrate and export a trained model for use")
     release.add_argument("dataset", metavar="DATASET", help="an evaluated data set, such as fer2013")
-    release.add_argument(
-        "name", metavar="NAME", type=_check_name, help="such as fer2013-b0; a folder in models/release/"
-    )
+    release.add_argument("name", metavar="NAME", help="such as fer2013-b0; a folder in models/release/")
     release.set_defaults(run=_run_release)
 
 
@@ -65,13 +62,6 @@ def _add_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists, or a folder"
     )
     return parser
-
-
-def _check_name(name: str) -> str:
-    # A folder of this name is replaced as a whole: `..` would be all models.
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise argparse.ArgumentTypeError(f"expected letters, digits, dots and hyphens, found {name!r}")
-    return name
 
 
 def _load(options: argparse.Namespace) -> "Recognizer":

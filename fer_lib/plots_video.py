@@ -39,7 +39,7 @@ def plot_timeline(table: pd.DataFrame) -> Figure:
         axes[0].text(0.5, 0.5, "no face was found", ha="center", va="center", transform=axes[0].transAxes)
     for axis, track in zip(axes, shown.index, strict=False):
         _draw_track(axis, table[table["track"] == track], emotions)
-        axis.set_title(f"person {track}", fontsize=10.5, pad=3)
+        axis.set_title(f"person #{track}", fontsize=10.5, pad=3)
     for axis in axes:
         axis.set(ylim=(0, 1), yticks=[])
         axis.spines["left"].set_visible(False)

@@ -1,6 +1,7 @@
 """A trained checkpoint made ready for use: calibrated, exported to ONNX, with a card that describes it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,12 @@ def release_model(dataset: str, name: str) -> Path:
     The temperature that fits the validation split is divided into the last layer, so that every softmax of
     the released network is calibrated. Its matrices are rounded to half precision, which halves
     `model.safetensors`; PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
-    Raises ModelError or DataError when the pipeline has not run for the data set, or the export is not
-    faithful.
+    Raises ModelError or DataError when the name is none, the pipeline has not run for the data set, or the
+    export is not faithful.
     """
+    # A folder of this name is replaced as a whole: `..` would be all models.
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise ModelError(f"{name!r}: expected a name of letters, digits, dots and hyphens; choose another")
     dirs = get_output_dirs(dataset, ROOT)
     checkpoint, data = load_checkpoint(dirs.models / "baseline"), load_packed(dataset)
     check_match(checkpoint, data)

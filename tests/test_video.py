@@ -433,7 +433,7 @@ def get_titles(figure):
 def test_the_timeline_has_a_row_per_track_and_a_colour_per_emotion():
     figure = plot_timeline(build_table((0, 3), (1, 2)))
     assert isinstance(figure, Figure)
-    assert get_titles(figure) == ["person 1", "person 2"]
+    assert get_titles(figure) == ["person #1", "person #2"]
     happy, sad = figure.axes[0].collections
     assert tuple(happy.get_facecolor()[0][:3]) == to_rgb(COLOURS["happy"])
     assert happy.get_paths()[0].get_extents().y1 == pytest.approx(0.75)
@@ -444,7 +444,7 @@ def test_the_timeline_has_a_row_per_track_and_a_colour_per_emotion():
 
 def test_the_timeline_shows_the_longest_and_counts_the_rest():
     figure = plot_timeline(build_table(*[(0, 1 + number) for number in range(MAX_TRACKS + 2)]))
-    assert get_titles(figure) == [f"person {number}" for number in range(3, 9)]
+    assert get_titles(figure) == [f"person #{number}" for number in range(3, 9)]
     assert [text.get_text() for text in figure.texts] == ["2 more people are not shown"]
 
 
