@@ -5,8 +5,8 @@
 Every face is enlarged, put on a larger canvas and, in the second column, turned by 30 degrees, as in
 photos; then it is detected, cut out in several ways and classified. All ways see the same images, those
 in which a face is found in both columns. A packed face has few pixels, so cutting it out again costs
-sharpness: `cut out, not moved` is what any of the others could reach. The choice made from this table
-stands in `fer_lib/framing.py` as `ZOOM`.
+sharpness: `cut out, not moved` is what any of the others could reach. `fer_lib/framing.py` cuts by five
+points at zoom 1.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_lib.detector import Detection, Detector
-from fer_lib.framing import ZOOM, Framing, cut_face, estimate_similarity
+from fer_lib.framing import Framing, cut_face, estimate_similarity
 from fer_lib.packed import load_packed
 from fer_lib.recognizer import Recognizer
 
@@ -42,7 +42,7 @@ def put_on_canvas(face: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndar
 
 def zoom_framing(framing: Framing, zoom: float) -> Framing:
     """Return the framing with its landmarks moved apart; 1 is the median face, as measured."""
-    points = (np.array(framing.landmarks) - 0.5) * (zoom / ZOOM) + 0.5
+    points = (np.array(framing.landmarks) - 0.5) * zoom + 0.5
     return replace(framing, landmarks=tuple(map(tuple, points)))
 
 
@@ -94,14 +94,14 @@ def main() -> None:
         for degrees, (canvas, matrix) in pictures.items():
             face = faces[degrees][0]
             frame = np.array(framing.landmarks) * data.faces.shape[1] - 0.5
-            ways = {"cut out, not moved": (frame @ matrix[:, :2].T + matrix[:, 2], 1.0 * ZOOM)}
+            ways = {"cut out, not moved": (frame @ matrix[:, :2].T + matrix[:, 2], 1.0)}
             for zoom in (0.9, 0.95, 1.0, 1.05, 1.1, 1.15):
                 ways[f"five points, zoom {zoom}"] = (face.landmarks, zoom)
             for zoom in (1.0, 1.05, 1.1):
                 ways[f"five points, not turned, zoom {zoom}"] = (keep_upright(face.landmarks, framing), zoom)
                 ways[f"two eyes, zoom {zoom}"] = (from_eyes(face.landmarks, framing), zoom)
             for margin in (0.9, 1.0, 1.1, 1.2):
-                ways[f"box, margin {margin}"] = (from_box(face, margin, framing), ZOOM)
+                ways[f"box, margin {margin}"] = (from_box(face, margin, framing), 1.0)
             for name, (landmarks, zoom) in ways.items():
                 crop = cut_face(canvas, landmarks, zoom_framing(framing, zoom))
                 crops.setdefault(name, {}).setdefault(degrees, []).append(crop)

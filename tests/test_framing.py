@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fer_lib import framing
 from fer_lib.detector import Detector
-from fer_lib.framing import FER2013_FRAMING, ZOOM, Framing, cut_face, estimate_similarity, measure_framing
+from fer_lib.framing import FER2013_FRAMING, Framing, cut_face, estimate_similarity, measure_framing
 from fer_lib.scenes import draw_scene
 
 POINTS = np.array([[30, 40], [70, 42], [50, 60], [36, 80], [66, 78]], float)
@@ -189,16 +189,16 @@ def test_framing_of_faces_that_were_cut_alike_is_recovered(grey):
     assert found.size == 96
     assert found.channels == (1 if grey else 3)
     # YuNet sees the eyes of a close crop up to 0.03 further out and higher than in the whole picture.
-    assert np.array(found.landmarks) == pytest.approx((points - 0.5) * ZOOM + 0.5, abs=0.05)
+    assert np.array(found.landmarks) == pytest.approx(points, abs=0.05)
 
 
-def test_framing_is_the_symmetric_median_moved_apart(monkeypatch):
+def test_framing_is_the_symmetric_median(monkeypatch):
     seen = np.array(COLOUR.landmarks)
     seen[:, 0] += [0.02, 0.02, 0.01, 0.0, 0.0]  # as when the faces look a little to one side
     outliers = iter([seen, seen + 0.2, None, seen, seen - 0.3])
     monkeypatch.setattr(framing, "find_landmarks", lambda face, detector: next(outliers))
     found = measure_framing(np.zeros((5, 48, 48), np.uint8))
-    assert np.array(found.landmarks) == pytest.approx((np.array(COLOUR.landmarks) - 0.5) * ZOOM + 0.5)
+    assert np.array(found.landmarks) == pytest.approx(np.array(COLOUR.landmarks))
 
 
 @pytest.mark.parametrize(("n_found", "expected"), [(1, False), (2, True)])
