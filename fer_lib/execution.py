@@ -25,6 +25,9 @@ DROPPED_TYPES = re.compile(r"application/vnd\.jupyter\.widget|application/javasc
 MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 """As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded pictures."""
 
+KERNEL_SETTLES_SECONDS = 60
+"""How long the kernel may take to fall idle after a cell; nbclient's 4 are too few on a busy machine."""
+
 
 def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT, smoke: bool = False) -> Path:
     """Execute `notebooks/<notebook>.ipynb` and write `reports/<dataset>/<notebook>.html` under `out_dir`.
@@ -113,8 +116,10 @@ def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
                 language="python",
                 progress_bar=False,  # counts cells; the training's own bar, with time left, says more
                 stderr_file=sys.stderr,
-                # The kernel would warn on every start that it listens on this machine's own loopback.
-                extra_arguments=["--log-level=ERROR"],
+                iopub_timeout=KERNEL_SETTLES_SECONDS,
+                # Else the kernel warns on every start that it listens on this machine's own loopback, and
+                # calls it an error when it is told to end while it still tidies up after a cell.
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
             kept = SCRATCH_DIR / "failed" / f"{parameters['dataset']}_{source.name}"

@@ -106,6 +106,18 @@ def test_failing_notebook_names_cell_and_error_and_is_kept(project):
     assert not (project / "scratch" / "reports").exists()
 
 
+def test_kernel_that_is_slow_to_settle_after_a_failure_changes_nothing(project):
+    path = project / "notebooks" / "02_breaks.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    # What it does last; nbclient waits for that, by default for 4 seconds.
+    slow = "get_ipython().kernel._abort_queues = lambda *_: __import__('time').sleep(5)\n"
+    notebook.cells[-1].source = slow + notebook.cells[-1].source
+    nbformat.write(notebook, path)
+    done = run_fer_lib(project, "notebook", "02_breaks", "--dataset", "demo")
+    assert done.stderr.startswith("error: 02_breaks, cell 3: ZeroDivisionError: division by zero")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def params_file(tmp_path, monkeypatch):
     """Return a copy of params.yaml that `pipeline` takes for the project's, in a project of its own."""
