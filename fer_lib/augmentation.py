@@ -5,11 +5,11 @@ import pandas as pd
 
 from fer_lib.params import AugmentationParams
 from fer_lib.transforms import (
-    AUGMENTATIONS,
     Preprocessing,
     build_eval_transform,
     build_train_transform,
     isolate_augmentation,
+    list_active,
 )
 
 ORIGINAL, TOGETHER = "original", "all together"
@@ -21,13 +21,13 @@ SAMPLE_FACES = 1000
 def apply_each(
     faces: np.ndarray, augmentation: AugmentationParams, preprocessing: Preprocessing
 ) -> dict[str, list[np.ndarray]]:
-    """Return the faces as the network sees them, untouched, under each transform alone, and under all.
+    """Return the faces as the network sees them, untouched, under each active transform alone, and under all.
 
     faces: uint8 (N, H, W) or (N, H, W, 3).   Values: N images uint8 (S, S, 3), before normalisation.
     The i-th face always draws with the seed `augmentation.seed + i`.
     """
     transforms = {ORIGINAL: build_eval_transform(preprocessing)}
-    for name in AUGMENTATIONS:
+    for name in list_active(augmentation):
         transforms[name] = build_train_transform(preprocessing, isolate_augmentation(augmentation, name))
     transforms[TOGETHER] = build_train_transform(preprocessing, augmentation)
     return {

@@ -20,16 +20,16 @@ Key = tuple[int, int | None]
 
 
 class FaceDataset(Dataset):
-    """Packed faces by `Key`: item (float32 (3, S, S), int64 label)."""
+    """Packed faces by `Key`: item float32 (3, S, S) and target: float32 (C,) of `targets`, or int64 label."""
 
-    def __init__(self, data: PackedDataset, transform: Transform):
+    def __init__(self, data: PackedDataset, transform: Transform, targets: np.ndarray | None = None):
         self.faces = data.faces
-        self.labels = data.labels
+        self.targets = data.labels if targets is None else targets
         self.transform = transform
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, np.ndarray | np.int64]:
         row, seed = key
-        return self.transform(self.faces[row], seed), int(self.labels[row])
+        return self.transform(self.faces[row], seed), self.targets[row]
 
 
 @dataclass
@@ -70,8 +70,12 @@ def compute_sampling_weights(labels: np.ndarray) -> np.ndarray:
 
 
 def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:
-    """Return a loader over `batches`, with as many processes as there are cores, at most eight."""
-    workers = min(8, os.cpu_count() or 1)
+    """Return a loader over `batches`, with as many processes as the network has threads, at most eight.
+
+    A network that has one thread alone loads its own faces: two processes would share that core.
+    """
+    threads = torch.get_num_threads()
+    workers = min(8, os.cpu_count() or 1) if threads > 1 else 0
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -14,6 +14,7 @@ from torch import nn
 
 from fer_lib.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.errors import ModelError
+from fer_lib.heads import attach_hierarchical_head
 from fer_lib.preprocessing import Preprocessing
 
 
@@ -79,6 +80,8 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         )
     try:
         model = create_model(config["architecture"], len(config["emotions"]))
+        if config.get("head") == "hierarchical":
+            attach_hierarchical_head(model, config["emotions"])
         model.load_state_dict(load_file(folder / WEIGHTS_NAME))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

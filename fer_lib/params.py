@@ -48,9 +48,14 @@ class AugmentationParams(Section):
     rotation_degrees: float = Field(ge=0.0, le=180.0)
     scale: float = Fraction
     shift: float = Fraction
+    aspect: float = Fraction
     flip_probability: float = Field(ge=0.0, le=1.0)
     brightness: float = Fraction
     contrast: float = Fraction
+    gamma: float = Field(ge=0.0, le=4.0)
+    lighting: float = Field(ge=0.0, le=0.2)  # as far as albumentations goes
+    downscale: float = Fraction
+    erasing_probability: float = Field(ge=0.0, le=1.0)
     seed: int = Field(ge=0)
 
 
@@ -60,17 +65,26 @@ class TrainingParams(Section):
     architecture: str
     weights: Literal["package", "hub", "file", "none"]
     weights_file: Path | None
+    head: Literal["flat", "hierarchical"]
+    head_epochs: int = Field(ge=0)
     image_size: int = Field(ge=32, le=512)
+    first_image_size: int | None = Field(ge=32, le=512)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0.0)
+    layer_decay: float = Field(gt=0.0, le=1.0)
     schedule: Literal["constant", "cosine"]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0.0)
     dropout: float = Fraction
-    loss: Literal["focal", "cross_entropy"]
+    targets: Literal["label", "majority", "votes", "blend"]
+    teacher: Path | None
+    loss: Literal["focal", "cross_entropy", "weighted_cross_entropy"]
     focal_gamma: float = Field(ge=0.0)
     label_smoothing: float = Fraction
+    mixup: float = Field(ge=0.0)
+    drop_duplicates: bool
+    train_fraction: float = Field(gt=0.0, le=1.0)
     sampler: Literal["weighted", "shuffle"]
     ema_decay: float = Fraction
     patience: int = Field(ge=1)

@@ -3,19 +3,19 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from timm.optim import param_groups_weight_decay
-from timm.utils import ModelEmaV3
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fer_lib.errors import ModelError
+from fer_lib.heads import attach_hierarchical_head
 from fer_lib.inference import run_batches
 from fer_lib.loading import (
     EpochBatches,
@@ -26,18 +26,17 @@ from fer_lib.loading import (
 )
 from fer_lib.losses import Loss, build_loss
 from fer_lib.models import create_model
+from fer_lib.optimization import build_ema, build_optimizer, compute_image_size, compute_lr, set_trainable
 from fer_lib.packed import PackedDataset
 from fer_lib.params import Params, TrainingParams
 from fer_lib.preprocessing import Preprocessing
+from fer_lib.targets import build_targets, mix_batch
 from fer_lib.training_state import TrainingState, compute_fingerprint
 from fer_lib.transforms import build_eval_transform, build_train_transform
 from fer_lib.weights import load_initial_weights
 
 SAVE_EVERY_SECONDS = 60.0
 """An interruption costs at most about a minute of training."""
-
-EMA_WARMUP_POWER = 0.75
-"""The average follows the weights closely at first, or it would stay at the start for hundreds of steps."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
-    fingerprint = compute_fingerprint(data.data_hash, params, run.initial, device)
+    fingerprint = compute_fingerprint(data.data_hash, run.targets, params, run.initial, device)
     state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
     total = params.training.epochs * len(run.batches)
@@ -92,29 +91,34 @@ class _Run:
         torch.manual_seed(training.seed)
         self.data, self.params, self.device = data, params, device
         self.model = create_model(training.architecture, len(data.emotions), training.dropout)
+        if training.head == "hierarchical":
+            attach_hierarchical_head(self.model, data.emotions)
         self.initial = load_initial_weights(
             self.model, training.architecture, training.weights, training.weights_file
         )
         self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
         self.model.to(device, memory_format=torch.channels_last)
         self.ema = build_ema(self.model, training.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            param_groups_weight_decay(self.model, training.weight_decay), lr=training.lr, fused=True
-        )
-        self.loss = build_loss(training)
+        self.optimizer = build_optimizer(self.model, training)
+        self.rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
+        self.targets = build_targets(data, training)
+        self.loss = build_loss(training, self.targets[self.rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
-        self.batches = self._build_train_batches()
-        augmented = build_train_transform(self.preprocessing, params.augmentation)
-        self.train_loader = build_loader(FaceDataset(data, augmented), self.batches)
-        self.val_rows = data.get_rows("val")
+        weighted = training.sampler == "weighted"
+        weights = compute_sampling_weights(data.labels[self.rows]) if weighted else None
+        self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
+        self.loaded_size, self.train_loader = 0, None
         plain = FaceDataset(data, build_eval_transform(self.preprocessing))
         self.val_loader = build_loader(plain, build_eval_batches(self.val_rows, 2 * training.batch_size))
 
-    def _build_train_batches(self) -> EpochBatches:
-        training, rows = self.params.training, self.data.get_rows("train")
-        weighted = training.sampler == "weighted"
-        weights = compute_sampling_weights(self.data.labels[rows]) if weighted else None
-        return EpochBatches(rows, weights, training.batch_size, training.seed)
+    def load_train_batches(self, image_size: int) -> DataLoader:
+        """Return the loader of the training faces at this size; the processes of the last one go on."""
+        if image_size != self.loaded_size:
+            preprocessing = replace(self.preprocessing, image_size=image_size)
+            augmented = build_train_transform(preprocessing, self.params.augmentation)
+            self.train_loader = build_loader(FaceDataset(self.data, augmented, self.targets), self.batches)
+            self.loaded_size = image_size
+        return self.train_loader
 
     def restore(self, state: TrainingState) -> None:
         """Continue from `state`, when it holds anything."""
@@ -138,14 +142,17 @@ class _Run:
         training, start = self.params.training, time.monotonic()
         saved = start
         self.batches.epoch, self.batches.start = state.epoch, state.step
-        self.model.train()
-        for images, labels in self.train_loader:
+        set_trainable(self.model, head_alone=state.epoch < training.head_epochs)
+        for images, targets in self.load_train_batches(compute_image_size(training, state.epoch)):
             step = state.epoch * len(self.batches) + state.step
             lr = compute_lr(training, step, len(self.batches))
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("lr_scale", 1.0)
+            if training.mixup:
+                rng = np.random.default_rng([training.seed, step])
+                images, targets = mix_batch(images, targets, training.mixup, rng)
             loss = train_on_batch(
-                self.model, images, labels, self.loss, self.optimizer, self.device, self.autocast
+                self.model, images, targets, self.loss, self.optimizer, self.device, self.autocast
             )
             if self.ema:
                 self.ema.update(self.model, step)
@@ -162,6 +169,7 @@ class _Run:
     def finish_epoch(self, state: TrainingState) -> None:
         """Validate, record the epoch, keep the best weights, decide whether to stop."""
         start, training = time.monotonic(), self.params.training
+        step = state.epoch * len(self.batches) + state.step - 1
         scored = self.ema.module if self.ema else self.model
         logits = run_batches(scored, self.val_loader)
         labels = self.data.labels[self.val_rows]
@@ -173,7 +181,7 @@ class _Run:
         state.history.append(
             {
                 "epoch": state.epoch + 1,
-                "lr": self.optimizer.param_groups[0]["lr"],
+                "lr": compute_lr(training, step, len(self.batches)),
                 "train_loss": state.loss_sum / len(self.batches),
                 "val_loss": self._compute_val_loss(logits, labels),
                 "val_accuracy": accuracy,
@@ -192,6 +200,7 @@ class _Run:
         best = history.set_index("epoch").loc[state.best_epoch]
         return {
             "architecture": self.params.training.architecture,
+            "head": self.params.training.head,
             "emotions": list(self.data.emotions),
             "preprocessing": self.preprocessing.to_dict(),
             "initial_weights": self.initial.to_dict(),
@@ -209,19 +218,19 @@ class _Run:
 def train_on_batch(
     model: nn.Module,
     images: torch.Tensor,
-    labels: torch.Tensor,
+    targets: torch.Tensor,
     loss_function: Loss,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
     autocast: torch.dtype | None,
 ) -> float:
-    """Take one optimiser step on images (N, 3, S, S) and labels (N,); return the loss."""
+    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss."""
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    labels = labels.to(device, non_blocking=True)
+    targets = targets.to(device, non_blocking=True)
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
         logits = model(images)
-    loss = loss_function(logits, labels)
+    loss = loss_function(logits, targets)
     loss.backward()
     optimizer.step()
     value = loss.item()
@@ -230,22 +239,22 @@ def train_on_batch(
     return value
 
 
-def compute_lr(training: TrainingParams, step: int, steps_per_epoch: int) -> float:
-    """Return the learning rate of `step` (from 0): linear warm-up, then constant or half a cosine to 0."""
-    if step < training.warmup_steps:
-        return training.lr * (step + 1) / training.warmup_steps
-    if training.schedule == "constant":
-        return training.lr
-    total = training.epochs * steps_per_epoch
-    progress = (step - training.warmup_steps) / max(1, total - training.warmup_steps)
-    return training.lr * 0.5 * (1 + math.cos(math.pi * progress))
+def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
+    """Return the rows of the train split to train on.
 
-
-def build_ema(model: nn.Module, decay: float) -> ModelEmaV3 | None:
-    """Return the running average of `model`'s weights, or None when `decay` is 0."""
-    if not decay:
-        return None
-    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_power=EMA_WARMUP_POWER)
+    Where asked, without copies of one another, of val and of test; and a share of each class alone.
+    """
+    rows = data.get_rows("train")
+    if training.drop_duplicates:
+        apart = (data.get_rows("train", drop_duplicates_of=split) for split in ("val", "test"))
+        rows = np.intersect1d(*apart)
+        groups = data.index["duplicate_group"].to_numpy()[rows]
+        rows = np.sort(rows[np.unique(groups, return_index=True)[1]])
+    if training.train_fraction < 1:
+        shuffled = np.random.default_rng(training.seed).permutation(rows)
+        rank = pd.Series(data.labels[shuffled]).groupby(data.labels[shuffled]).rank(method="first", pct=True)
+        rows = np.sort(shuffled[rank.to_numpy() <= training.train_fraction])
+    return rows
 
 
 def choose_precision(precision: str, architecture: str, device: torch.device) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import albumentations
+import numpy as np
 import timm
 import torch
 
@@ -16,14 +17,32 @@ from fer_lib.provenance import get_code_commit, hash_code
 from fer_lib.weights import InitialWeights
 
 STATE_NAME = "state.pt"
-CODE = ("inference", "loading", "losses", "models", "training", "training_state", "transforms", "weights")
+CODE = (
+    "heads",
+    "inference",
+    "loading",
+    "losses",
+    "models",
+    "optimization",
+    "targets",
+    "training",
+    "training_state",
+    "transforms",
+    "weights",
+)
 """The modules that decide the trained weights; a change of code in one makes an older state void."""
 
 
-def compute_fingerprint(data_hash: str, params: Params, initial: InitialWeights, device: torch.device) -> str:
-    """Return a hash of all that decides the result: data, start, parameters, code, libraries, device."""
+def compute_fingerprint(
+    data_hash: str, targets: np.ndarray, params: Params, initial: InitialWeights, device: torch.device
+) -> str:
+    """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
+
+    targets: float (N, C), what the faces are trained towards; a teacher's file may change under its name.
+    """
     facts = {
         "data": data_hash,
+        "targets": hashlib.sha256(np.ascontiguousarray(targets)).hexdigest(),
         "initial": initial.to_dict(),
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
         "code": hash_code(Path(__file__).with_name(f"{name}.py") for name in CODE),

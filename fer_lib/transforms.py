@@ -17,14 +17,25 @@ from fer_lib.params import AugmentationParams
 from fer_lib.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 
 AUGMENTATIONS = {
-    "rotation": ("rotation_degrees",),
-    "scale": ("scale",),
-    "shift": ("shift",),
-    "flip": ("flip_probability",),
-    "brightness": ("brightness",),
-    "contrast": ("contrast",),
+    "rotation": "rotation_degrees",
+    "scale": "scale",
+    "shift": "shift",
+    "aspect": "aspect",
+    "flip": "flip_probability",
+    "brightness": "brightness",
+    "contrast": "contrast",
+    "gamma": "gamma",
+    "lighting": "lighting",
+    "downscale": "downscale",
+    "erasing": "erasing_probability",
 }
-"""Each random transform by name, with the parameters that turn it on."""
+"""Each random transform by name, with the parameter that turns it on."""
+
+MIN_LIGHTING = 0.01
+"""albumentations allows no less."""
+
+ERASED_AREA = (0.02, 0.15)
+"""Of the face: a hand or a strand of hair, not the whole mouth and both eyes."""
 
 
 class Transform:
@@ -66,9 +77,14 @@ def build_train_transform(preprocessing: Preprocessing, augmentation: Augmentati
     return Transform(preprocessing, _list_random_transforms(augmentation))
 
 
+def list_active(augmentation: AugmentationParams) -> list[str]:
+    """Return the names of the random transforms that `augmentation` turns on."""
+    return [name for name, key in AUGMENTATIONS.items() if getattr(augmentation, key)]
+
+
 def isolate_augmentation(augmentation: AugmentationParams, name: str) -> AugmentationParams:
     """Return `augmentation` with every transform but `name` turned off."""
-    off = {key: 0.0 for other, keys in AUGMENTATIONS.items() if other != name for key in keys}
+    off = {key: 0.0 for other, key in AUGMENTATIONS.items() if other != name}
     return augmentation.model_copy(update=off)
 
 
@@ -85,9 +101,25 @@ def _list_random_transforms(augmentation: AugmentationParams) -> list[A.BasicTra
             p=1.0,
         )
         transforms.append(affine)
+    if augmentation.aspect:
+        width = {"x": (1 - augmentation.aspect, 1 + augmentation.aspect), "y": (1.0, 1.0)}
+        transforms.append(A.Affine(scale=width, border_mode=cv2.BORDER_REPLICATE, p=0.5))
     if augmentation.flip_probability:
         transforms.append(A.HorizontalFlip(p=augmentation.flip_probability))
     if augmentation.brightness or augmentation.contrast:
         light = A.RandomBrightnessContrast(augmentation.brightness, augmentation.contrast, p=1.0)
         transforms.append(light)
+    if augmentation.gamma:
+        most = 100 * (1 + augmentation.gamma)  # in percent
+        transforms.append(A.RandomGamma((10_000 / most, most), p=1.0))
+    if augmentation.lighting:
+        intensities = (MIN_LIGHTING, max(MIN_LIGHTING, augmentation.lighting))
+        transforms.append(A.Illumination(intensity_range=intensities, p=0.5))
+    if augmentation.downscale:
+        areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+        scales = (1 - augmentation.downscale, 1.0)
+        transforms.append(A.Downscale(scales, interpolation_pair=areas, p=0.5))
+    if augmentation.erasing_probability:
+        erase = A.Erasing(ERASED_AREA, fill="random_uniform", p=augmentation.erasing_probability)
+        transforms.append(erase)
     return transforms

@@ -39,6 +39,13 @@ def test_focal_by_hand():
     assert focal_loss(logits, torch.tensor([0]), 2.0).item() == pytest.approx(0.0625 * math.log(4 / 3))
 
 
+def test_class_weights_are_pytorchs():
+    logits, labels = draw(3)
+    weights = torch.rand(7, generator=torch.Generator().manual_seed(4)) + 0.1
+    expected = F.cross_entropy(logits, labels, weights, label_smoothing=0.1)
+    assert focal_loss(logits, labels, 0.0, 0.1, weights).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_one_hot_targets_equal_class_indices():
     logits, labels = draw(0)
     hard = focal_loss(logits, labels, 2.0)
@@ -55,7 +62,14 @@ def test_gradient_is_finite_when_the_network_is_certain(gamma):
 def test_build_loss_reads_the_parameters():
     logits, labels = draw(1)
     training = load_params("demo").training
-    focal = build_loss(training.model_copy(update={"loss": "focal", "focal_gamma": 2.0}))
-    plain = build_loss(training.model_copy(update={"loss": "cross_entropy"}))
+    targets = F.one_hot(torch.tensor([0] * 6 + [1] * 3 + [2]), 7).float().numpy()
+    focal = build_loss(training.model_copy(update={"loss": "focal", "focal_gamma": 2.0}), targets)
+    plain = build_loss(training.model_copy(update={"loss": "cross_entropy"}), targets)
     assert focal(logits, labels).item() == pytest.approx(focal_loss(logits, labels, 2.0).item())
     assert plain(logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    weighted = build_loss(training.model_copy(update={"loss": "weighted_cross_entropy"}), targets)
+    # Six, three and one of ten faces, seven classes; the labels drawn below are of these three alone.
+    rare = labels % 3
+    weights = torch.tensor([10 / 42, 10 / 21, 10 / 7, 1, 1, 1, 1])
+    expected = F.cross_entropy(logits, rare, weights)
+    assert weighted(logits, rare).item() == pytest.approx(expected.item(), rel=1e-5)

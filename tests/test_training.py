@@ -1,13 +1,17 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from fer_lib import training
 from fer_lib.errors import ModelError
+from fer_lib.models import create_model
+from fer_lib.optimization import build_optimizer, compute_image_size, compute_lr
+from fer_lib.packed import PackedDataset
 from fer_lib.params import Params, load_params
-from fer_lib.training import choose_precision, compute_lr, fit
+from fer_lib.training import _Run, choose_precision, fit, select_train_rows
 from fer_lib.training_state import TrainingState, compute_fingerprint
 from fer_lib.weights import InitialWeights
 
@@ -114,11 +118,13 @@ def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages
     scoring = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"seed": 9})})
     start = InitialWeights("file", "w.safetensors", "a" * 64, (0.5,) * 3, (0.5,) * 3)
     other_start = InitialWeights("file", "w.safetensors", "b" * 64, (0.5,) * 3, (0.5,) * 3)
-    print_of = compute_fingerprint("a", params, start, CPU)
-    assert compute_fingerprint("a", scoring, start, CPU) == print_of
-    assert compute_fingerprint("b", params, start, CPU) != print_of
-    assert compute_fingerprint("a", make_params(seed=5), start, CPU) != print_of
-    assert compute_fingerprint("a", params, other_start, CPU) != print_of
+    targets = np.eye(2)
+    print_of = compute_fingerprint("a", targets, params, start, CPU)
+    assert compute_fingerprint("a", targets, scoring, start, CPU) == print_of
+    assert compute_fingerprint("b", targets, params, start, CPU) != print_of
+    assert compute_fingerprint("a", targets[::-1], params, start, CPU) != print_of
+    assert compute_fingerprint("a", targets, make_params(seed=5), start, CPU) != print_of
+    assert compute_fingerprint("a", targets, params, other_start, CPU) != print_of
 
 
 def test_stops_early_and_keeps_the_best_epoch(data, tmp_path, monkeypatch):
@@ -157,6 +163,69 @@ def test_learning_rate_by_hand():
     cosine = constant.model_copy(update={"schedule": "cosine"})
     # Eight steps after the warm-up: whole, half, and nearly nothing.
     assert [compute_lr(cosine, s, 6) for s in (4, 8, 12)] == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_image_size_grows_in_sixteens_and_is_whole_for_the_last_third():
+    growing = make_params(first_image_size=48, image_size=96, epochs=9).training
+    # 48 pixels to gain over six epochs, eight each, rounded down to a multiple of 16.
+    assert [compute_image_size(growing, epoch) for epoch in range(9)] == [48, 48, 64, 64, 80, 80, 96, 96, 96]
+    constant = make_params(image_size=40, epochs=3).training
+    assert [compute_image_size(constant, epoch) for epoch in range(3)] == [40, 40, 40]
+
+
+def test_head_alone_moves_nothing_else_and_then_everything(data, tmp_path):
+    start = _Run(data, make_params(seed=3, ema_decay=0.0), CPU).model.state_dict()
+    frozen = fit(data, make_params(seed=3, ema_decay=0.0, head_epochs=2), tmp_path / "a").model.state_dict()
+    moved = {name for name, value in frozen.items() if not value.equal(start[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+    later = fit(data, make_params(seed=3, ema_decay=0.0, head_epochs=1), tmp_path / "b").model.state_dict()
+    assert not later["conv_stem.weight"].equal(start["conv_stem.weight"])
+
+
+def test_early_layers_learn_slower(data):
+    groups = build_optimizer(create_model("resnet18", 2), make_params(layer_decay=0.5).training).param_groups
+    scales = [group["lr_scale"] for group in groups]
+    assert scales == sorted(scales)
+    assert scales[-1] == 1.0
+    assert scales[0] < 0.1
+
+
+def test_all_that_a_recipe_may_ask_for_resumes_to_the_same_result(data, tmp_path, monkeypatch):
+    recipe = {"mixup": 0.2, "layer_decay": 0.7, "head_epochs": 1, "first_image_size": 32, "image_size": 48}
+    params = make_params(epochs=3, head="hierarchical", **recipe)
+    unbroken = fit(data, params, tmp_path / "unbroken")
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
+    train_on_batch, steps = training.train_on_batch, []
+
+    def train_until_killed(*arguments):
+        if len(steps) == 11:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return train_on_batch(*arguments)
+
+    monkeypatch.setattr(training, "train_on_batch", train_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, params, tmp_path / "broken")
+    monkeypatch.setattr(training, "train_on_batch", train_on_batch)
+    assert are_equal(fit(data, params, tmp_path / "broken"), unbroken)
+
+
+def test_copies_of_faces_can_be_left_out():
+    index = pd.DataFrame({"split": ["train"] * 5 + ["val", "test"], "duplicate_group": [1, 1, 2, 3, 4, 3, 4]})
+    store = PackedDataset(np.zeros((7, 2, 2), np.uint8), index, {})
+    assert select_train_rows(store, make_params().training).tolist() == [0, 1, 2, 3, 4]
+    assert select_train_rows(store, make_params(drop_duplicates=True).training).tolist() == [0, 2]
+
+
+def test_a_share_of_each_class_is_drawn_by_the_seed():
+    index = pd.DataFrame({"split": "train", "label": np.repeat([0, 1], [900, 100])})
+    store = PackedDataset(np.zeros((1000, 2, 2), np.uint8), index, {})
+    drawn = [select_train_rows(store, make_params(train_fraction=0.2, seed=s).training) for s in (0, 0, 1)]
+    for rows in drawn:
+        assert np.bincount(store.labels[rows]).tolist() == [180, 20]
+        assert (np.diff(rows) > 0).all()
+    assert drawn[0].tolist() == drawn[1].tolist()
+    assert drawn[0].tolist() != drawn[2].tolist()
 
 
 def test_precision_is_float32_for_efficientnets_on_a_cpu():

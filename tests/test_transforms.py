@@ -17,9 +17,14 @@ RANGES = AugmentationParams(
     rotation_degrees=15,
     scale=0.1,
     shift=0.05,
+    aspect=0.2,
     flip_probability=0.5,
     brightness=0.2,
     contrast=0.2,
+    gamma=0.5,
+    lighting=0.2,
+    downscale=0.5,
+    erasing_probability=0.5,
     seed=0,
 )
 
@@ -66,6 +71,11 @@ def test_each_transform_alone_changes_what_it_names(face, name):
     assert any((image != plain).any() for image in changed)
     if name == "flip":
         assert all((image == plain).all() or (image == plain[:, ::-1]).all() for image in changed)
+    if name == "aspect":  # rows keep their place: only what changes along them moves
+        assert all((np.diff(image[:, 20:-20, 0].astype(int), axis=0) >= 0).all() for image in changed)
+    if name == "erasing":
+        share = [(image != plain).any(axis=2).mean() for image in changed]
+        assert max(share) < 0.16  # of the area, with a pixel's rounding
     if name in ("brightness", "contrast"):  # a line from old to new grey level: no pixel moves
         for image in changed:
             old, new = plain[..., 0].ravel().astype(float), image[..., 0].ravel().astype(float)
@@ -79,7 +89,9 @@ def test_transforms_draw_independently():
     face = np.zeros((64, 64), np.uint8)
     face[:, :32] = 100
     face[30:34, 30:34] = 200
-    only = RANGES.model_copy(update={"rotation_degrees": 0, "scale": 0, "contrast": 0})
+    only = isolate_augmentation(RANGES, "none of them").model_copy(
+        update={"shift": 0.05, "flip_probability": 0.5, "brightness": 0.2}
+    )
     transform = build_train_transform(PREPROCESSING, only)
     n, drawn = 400, []
     for seed in range(n):

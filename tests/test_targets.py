@@ -1,0 +1,97 @@
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_lib.errors import DataError, ModelError
+from fer_lib.labels import EMOTIONS_7, VOTES
+from fer_lib.params import load_params
+from fer_lib.targets import build_targets, count_votes, mix_batch
+
+TRAINING = load_params("demo").training
+ANGRY, HAPPY, NEUTRAL = (EMOTIONS_7.index(name) for name in ("angry", "happy", "neutral"))
+
+
+@dataclass
+class Store:
+    """Three faces with FER+ votes: a clear one, a split one, and one that nobody could name."""
+
+    emotions: tuple[str, ...] = EMOTIONS_7
+    meta: dict = field(default_factory=lambda: {"dataset": "three"})
+
+    def __post_init__(self):
+        self.labels = np.array([HAPPY, ANGRY, NEUTRAL])
+        votes = pd.DataFrame(0, index=range(3), columns=[f"votes_{name}" for name in VOTES])
+        votes.loc[0, "votes_happiness"] = 10
+        # The single vote for sadness is an outlier; contempt is no class of seven.
+        votes.loc[1, ["votes_neutral", "votes_anger", "votes_sadness", "votes_contempt"]] = 4, 2, 1, 3
+        votes.loc[2, "votes_unknown"] = 10
+        self.index = votes.assign(row=range(3))
+
+
+def build(kind: str, **changes) -> np.ndarray:
+    return build_targets(Store(), TRAINING.model_copy(update={"targets": kind, **changes}))
+
+
+def place(**shares: float) -> list[float]:
+    return [shares.get(name, 0.0) for name in EMOTIONS_7]
+
+
+def test_votes_become_shares_of_the_known_emotions_without_single_votes():
+    assert build("votes").tolist() == [
+        pytest.approx(place(happy=1)),
+        pytest.approx(place(neutral=4 / 6, angry=2 / 6)),
+        pytest.approx(place(neutral=1)),  # no usable vote: its label stays
+    ]
+
+
+def test_majority_and_blend_by_hand():
+    assert build("majority")[1].tolist() == place(neutral=1)
+    assert build("blend")[1].tolist() == pytest.approx(place(angry=0.5 + 1 / 6, neutral=1 / 3))
+    assert build("label").tolist() == np.eye(7)[[HAPPY, ANGRY, NEUTRAL]].tolist()
+
+
+@pytest.mark.parametrize("kind", ["label", "majority", "votes", "blend"])
+def test_targets_are_distributions(kind):
+    targets = build(kind)
+    assert targets.dtype == np.float32
+    assert targets.sum(axis=1).tolist() == pytest.approx([1.0] * 3)
+
+
+def test_votes_that_are_not_there_are_an_error_in_one_line():
+    store = Store()
+    store.index = store.index[["row"]]
+    with pytest.raises(DataError, match=r"training\.targets: expected FER\+ votes.*'three'.*use `label`"):
+        count_votes(store)
+
+
+def test_a_teacher_counts_half_for_the_faces_it_has_seen(tmp_path):
+    said = pd.DataFrame([place(happy=0.2, sad=0.8)], columns=[f"probability_{name}" for name in EMOTIONS_7])
+    said.assign(row=[1]).to_parquet(tmp_path / "teacher.parquet")
+    targets = build("label", teacher=tmp_path / "teacher.parquet")
+    assert targets[1].tolist() == pytest.approx(place(angry=0.5, happy=0.1, sad=0.4))
+    assert targets[0].tolist() == place(happy=1)
+
+
+def test_a_teacher_that_is_missing_or_of_other_classes_is_named(tmp_path):
+    path = tmp_path / "teacher.parquet"
+    with pytest.raises(ModelError, match=r"training\.teacher: .*teacher\.parquet: expected"):
+        build("label", teacher=path)
+    pd.DataFrame({"row": [0], "probability_smug": [1.0]}).to_parquet(path)
+    with pytest.raises(ModelError, match=r"training\.teacher: .*probability_angry"):
+        build("label", teacher=path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), alpha=st.floats(0.05, 2))
+def test_mixup_mixes_pictures_and_targets_by_the_same_share(seed, alpha):
+    # Each picture is filled with the number of its own class: the mix of both must agree.
+    targets = torch.eye(6)
+    images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4)
+    mixed, soft = mix_batch(images, targets, alpha, np.random.default_rng(seed))
+    assert soft.sum(dim=1).tolist() == pytest.approx([1.0] * 6)
+    assert mixed[:, 0, 0, 0].tolist() == pytest.approx((soft @ torch.arange(6.0)).tolist(), abs=1e-5)
