@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lib.checkpoints import CARD_NAME
-from fer_lib.reporting import format_interval
+from fer_lib.metrics_file import format_interval
 
 SCORES = {
     "Right answers": ("test.accuracy", ".1%"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fer_lib.labels import GROUP_OF
-from fer_lib.reporting import format_interval
+from fer_lib.metrics_file import format_interval
 
 
 def build_card(name: str, config: Mapping[str, Any]) -> str:

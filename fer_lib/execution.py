@@ -13,8 +13,9 @@ from fer_lib import errors
 from fer_lib.errors import FerError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.index_page import TEMPLATE_DIR, build_index, list_notebooks
+from fer_lib.metrics_file import read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, get_output_dirs
-from fer_lib.reporting import get_stage_name, read_metrics
+from fer_lib.reporting import get_stage_name
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

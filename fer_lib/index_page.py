@@ -6,8 +6,9 @@ from typing import Any
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.metrics_file import format_interval, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, OutputDirs, get_output_dirs
-from fer_lib.reporting import format_interval, get_stage_name, read_metrics
+from fer_lib.reporting import get_stage_name
 
 TEMPLATE_DIR = Path(__file__).parent / "report_template"
 

@@ -1,13 +1,15 @@
 """Typed parameters. An unknown or out-of-range key fails with its name and file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_lib.errors import ParamsError
 from fer_lib.paths import PARAMS_FILE
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Fraction = Field(ge=0.0, lt=1.0)
 
@@ -100,6 +102,28 @@ class EvaluationParams(Section):
     seed: int = Field(ge=0)
 
 
+class Recipe(Section):
+    """What one training changes of the sections `training` and `augmentation`.
+
+    start: the recipe (or `baseline`) whose trained body it starts from.   teacher: learn from the ensemble.
+    """
+
+    training: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+    start: str | None = None
+    teacher: bool = False
+
+
+class AblationsParams(Section):
+    """Trainings at a small, equal budget, each changing one thing of a reference."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    n_resamples: int = Field(ge=10)
+    reference: Recipe
+    members: tuple[str, ...]  # arms of the study `ensemble` that vote together
+    studies: dict[str, dict[str, Recipe | None]]  # null: this data set cannot have that arm
+
+
 class Params(Section):
     """Everything one data set's run needs, overrides applied."""
 
@@ -107,7 +131,9 @@ class Params(Section):
     data_audit: DataAuditParams
     augmentation: AugmentationParams
     training: TrainingParams
+    recipes: dict[str, Recipe]
     evaluation: EvaluationParams
+    ablations: AblationsParams
 
 
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -140,20 +166,59 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     _merge(sections, overrides[dataset], f"datasets.{dataset}", path)
     if smoke:
         _merge(sections, smoke_overrides, "smoke", path)
+    params = _validate(Params, sections, str(path))
+    for name, recipe in params.recipes.items():
+        apply_recipe(params, recipe, f"{path}: recipes.{name}")
+    reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")
+    for study, arms in params.ablations.studies.items():
+        for arm, recipe in arms.items():
+            apply_recipe(reference, recipe or Recipe(), f"{path}: ablations.studies.{study}.{arm}")
+    return params
+
+
+def apply_recipe(params: Params, recipe: Recipe, where: str = "recipe") -> Params:
+    """Return `params` with the recipe's changes. Raises ParamsError for a key or value that cannot be."""
+    changes = {"training": recipe.training, "augmentation": recipe.augmentation}
+    return params.model_copy(
+        update={
+            name: _validate(type(section), {**section.model_dump(), **changes[name]}, f"{where}.{name}")
+            for name, section in {"training": params.training, "augmentation": params.augmentation}.items()
+        }
+    )
+
+
+def find_recipe(params: Params, name: str) -> Recipe:
+    """Return a recipe by its name. Raises ParamsError naming those there are."""
+    if name not in params.recipes:
+        known = ", ".join(params.recipes) or "none"
+        raise ParamsError(f"{PARAMS_FILE}: recipes: no {name!r}; known: {known}")
+    return params.recipes[name]
+
+
+def _validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
-        return Params.model_validate(sections)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ParamsError(f"{path}: {key}: {first['msg']} (found {first['input']!r})") from None
+        raise ParamsError(f"{where}: {key}: {first['msg']} (found {first['input']!r})") from None
 
 
 def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str, path: Path) -> None:
     for name, values in _check_mapping(overrides, where, path).items():
         if name not in sections:
             raise ParamsError(f"{path}: {where}: unknown section {name!r}; known: {', '.join(sections)}")
-        _check_mapping(values, f"{where}.{name}", path)
-        sections[name].update(values or {})
+        _update(sections[name], _check_mapping(values, f"{where}.{name}", path))
+
+
+def _update(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put `changes` into `values`, mapping by mapping: a recipe keeps what its override does not name."""
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            values[key] = dict(values[key])
+            _update(values[key], change)
+        else:
+            values[key] = change
 
 
 def _check_mapping(values: Any, where: str, path: Path) -> dict:

@@ -2,9 +2,9 @@
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.metrics_file import format_interval, read_metrics
 from fer_lib.paper import EPOCHS
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.reporting import format_interval, read_metrics
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"

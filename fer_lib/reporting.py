@@ -7,16 +7,11 @@ stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.
 """
 
 import base64
-import hashlib
 import html
 import io
-import json
-import math
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +20,9 @@ from PIL import Image
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.metrics_file import format_interval, read_metrics, write_metrics
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
-from fer_lib.provenance import get_code_commit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +38,6 @@ SMOKE_FACES = 128
 
 CHART_COLOURS = 8192
 """A picture with more colours than this is a photograph or a drawn face, no chart."""
-
-PROVENANCE_KEYS = ("data_hash", "dataset", "device", "git_commit", "params_hash", "seed", "wall_seconds")
 
 
 @dataclass
@@ -130,27 +123,12 @@ class Stage:
         write_atomically(self.dirs.reports / f"{name}.csv", content.encode())
 
     def write_metrics(self, values: dict[str, Any], seed: int, wall_seconds: float | None = None) -> None:
-        """Write `metrics/<stage>.json`: `values` under flat dotted keys, and where they come from.
+        """Write `metrics/<stage>.json` as `metrics_file.write_metrics` does.
 
-        A value is a finite number or a string; anything else raises FerError naming its key. Floats keep
-        six significant digits. `wall_seconds` is the time since the stage started, unless the work began in
-        an earlier process. A file that differs only in it is left as it is, so that a rerun which reproduces
-        every number changes nothing in Git.
+        `wall_seconds` is the time since the stage started, unless the work began in an earlier process.
         """
-        content = {key: _clean_value(key, value) for key, value in values.items()}
-        content |= {
-            "data_hash": self.data.data_hash,
-            "dataset": self.dataset,
-            "device": _get_device(),
-            "git_commit": get_code_commit(),
-            "params_hash": hashlib.sha256(self.params.model_dump_json().encode()).hexdigest(),
-            "seed": seed,
-            "wall_seconds": round(wall_seconds or time.monotonic() - self.started, 1),
-        }
-        path = self.dirs.metrics / f"{self.name}.json"
-        if _differs(path, content):
-            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-            write_atomically(path, f"{text}\n".encode())
+        seconds = wall_seconds or time.monotonic() - self.started
+        write_metrics(self.dirs, self.name, values, self.data.meta, self.params, seed, seconds)
 
     def format_interval(self, key: str, spec: str = ".3f") -> str:
         """Return a metric with its 95 % interval, as `0.652 [0.637, 0.668]`."""
@@ -169,21 +147,6 @@ def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str |
 def get_stage_name(notebook: str) -> str:
     """Return the notebook's name without its number: `training` for `03_training`."""
     return notebook.split("_", 1)[1]
-
-
-def read_metrics(dirs: OutputDirs, name: str) -> dict[str, Any]:
-    """Return the metrics that stage `name` wrote. Raises FerError when it has not run."""
-    path = dirs.metrics / f"{name}.json"
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FerError(f"{path}: not found; run the notebook of stage {name!r} first") from None
-
-
-def format_interval(metrics: dict[str, Any], key: str, spec: str = ".3f") -> str:
-    """Return `metrics[key]` with its 95 % interval, as `0.652 [0.637, 0.668]`."""
-    value, low, high = (format(metrics[name], spec) for name in (key, f"{key}_lo", f"{key}_hi"))
-    return f"{value} [{low}, {high}]"
 
 
 def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> str:
@@ -260,33 +223,3 @@ def _display_html(content: str) -> None:
     from IPython.display import HTML, display
 
     display(HTML(content))
-
-
-def _clean_value(key: str, value: Any) -> int | float | str:
-    if key in PROVENANCE_KEYS:
-        raise FerError(f"metrics: {key!r} is written by write_metrics itself; leave it out or rename it")
-    plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, bool) or not isinstance(plain, int | float | str):
-        found = type(plain).__name__
-        raise FerError(
-            f"metrics: {key}: expected a number or a string under a flat dotted key, found {found}"
-        )
-    if isinstance(plain, float):
-        if not math.isfinite(plain):
-            raise FerError(f"metrics: {key}: expected a finite number, found {plain}; leave the key out")
-        return float(f"{plain:.6g}")
-    return plain
-
-
-def _get_device() -> str:
-    # A stage that never imported torch ran on the CPU; importing it here only to ask would take seconds.
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
-
-
-def _differs(path: Path, content: dict[str, Any]) -> bool:
-    try:
-        written = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return True
-    return {**written, "wall_seconds": None} != {**content, "wall_seconds": None}

@@ -20,7 +20,7 @@ from fer_lib.reporting import build_table, start_stage
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """Return a stage that writes below a temporary folder and needs no packed data."""
-    monkeypatch.setattr(reporting, "get_code_commit", lambda: "c0ffee" * 6)
+    monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "c0ffee" * 6)
     started = start_stage("03_training", "demo", out_dir=tmp_path)
     started.__dict__["data"] = SimpleNamespace(data_hash="da7a" * 16, meta={"layout": "demo"})
     return started

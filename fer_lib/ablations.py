@@ -1,0 +1,169 @@
+"""Ablations: trainings that each change one thing of a reference, at a small budget that all share.
+
+A study is one question (the loss, the augmentation, ...), its arms are the answers tried. Every arm runs once
+per seed; a seed also draws the share of the training faces, so an arm and the reference of one seed saw the
+same ones.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fer_lib.ensemble import fit_weights, vote
+from fer_lib.errors import FerError, ParamsError
+from fer_lib.evaluation import compute_metrics, group_probabilities
+from fer_lib.files import write_atomically
+from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.metrics_file import write_metrics
+from fer_lib.packed import PackedDataset, load_packed
+from fer_lib.params import Params, Recipe, apply_recipe, load_params
+from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.training import fit
+
+REFERENCE = "reference"
+"""The study, and its arm, that all others are compared with."""
+
+ENSEMBLE, VOTE = "ensemble", "soft_vote"
+"""The study whose members also vote together, and the name of that arm."""
+
+KEPT = ("accuracy", "macro.recall", "nll", "ece", "recall.")
+"""Metrics of a run that its file keeps, by the beginning of their names."""
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """What one training of one arm came to.
+
+    probabilities: split (val, test) to float64 (N, C), in row order.
+    """
+
+    arm: str
+    seed: int
+    metrics: dict[str, float]
+    probabilities: dict[str, np.ndarray]
+
+
+def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Train and score every arm of `study` with every seed; return the table of predictions.
+
+    One run per core at a time, each on one thread: small networks on small faces keep two threads busy half
+    of the time. Writes `metrics/ablations/<study>.json` (`<arm>.seed_<s>.<split>.<metric>`) and
+    `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
+    """
+    params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
+    arms, seeds = find_arms(params, study), params.ablations.seeds
+    with _start_pool() as pool:
+        jobs: list[Future[ArmRun]] = [
+            pool.submit(train_arm, dataset, study, arm, seed, dirs) for arm in arms for seed in seeds
+        ]
+        try:
+            done = as_completed(jobs)
+            runs = [job.result() for job in tqdm(done, study, len(jobs), unit="run", dynamic_ncols=True)]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    runs.sort(key=lambda run: (list(arms).index(run.arm), run.seed))
+    data = load_packed(dataset)
+    if study == ENSEMBLE:
+        runs += [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
+    path = get_predictions_path(dirs, study)
+    table = pd.DataFrame({"row": data.get_rows("test")})
+    for run in runs:
+        emotions = run.probabilities["test"]
+        groups = group_probabilities(emotions, data.emotions)
+        for level, probabilities in (("emotion", emotions), ("group", groups)):
+            table[f"{run.arm}.{run.seed}.{level}"] = probabilities.argmax(axis=1).astype(np.uint8)
+    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
+    metrics = {f"{run.arm}.seed_{run.seed}.{key}": v for run in runs for key, v in run.metrics.items()}
+    seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
+    write_metrics(dirs, f"ablations/{study}", metrics, data.meta, params, seeds[0], seconds)
+    return path
+
+
+def train_arm(dataset: str, study: str, arm: str, seed: int, dirs: OutputDirs) -> ArmRun:
+    """Train one arm with one seed and score it on validation and test."""
+    params = load_params(dataset)
+    changed = apply_recipe(
+        apply_recipe(params, params.ablations.reference), find_arms(params, study)[arm], f"{study}.{arm}"
+    )
+    training = changed.training.model_copy(update={"seed": seed})
+    data = load_packed(dataset)
+    state = dirs.training_state / "ablations" / study / f"{arm}-{seed}"
+    result = fit(data, changed.model_copy(update={"training": training}), state)
+    preprocessing = Preprocessing.from_dict(result.config["preprocessing"])
+    probabilities = {}
+    for split in ("val", "test"):
+        rows = data.get_rows(split)
+        logits = predict_logits(result.model, data, rows, preprocessing, training.batch_size * 2)
+        probabilities[split] = compute_softmax(logits)
+    metrics = {"seconds": round(result.history["seconds"].iloc[-1], 1), "best_epoch": result.best_epoch}
+    return ArmRun(arm, seed, metrics | _score(probabilities, data), probabilities)
+
+
+def vote_together(runs: list[ArmRun], members: Sequence[str], seed: int, data: PackedDataset) -> ArmRun:
+    """Return the soft vote of the members' runs of one seed, with the weights that fit validation best."""
+    voters = [run for run in runs if run.seed == seed and run.arm in members]
+    together = {split: np.stack([run.probabilities[split] for run in voters]) for split in ("val", "test")}
+    weights = fit_weights(together["val"], data.labels[data.get_rows("val")])
+    voted = {split: vote(probabilities, weights) for split, probabilities in together.items()}
+    metrics = {f"weight.{run.arm}": float(weight) for run, weight in zip(voters, weights, strict=True)}
+    return ArmRun(VOTE, seed, metrics | _score(voted, data), voted)
+
+
+def _score(probabilities: dict[str, np.ndarray], data: PackedDataset) -> dict[str, float]:
+    return {
+        f"{split}.{key}": value
+        for split, values in probabilities.items()
+        for key, value in compute_metrics(data.labels[data.get_rows(split)], values, data.emotions).items()
+        if key.startswith(KEPT)
+    }
+
+
+def find_arms(params: Params, study: str) -> dict[str, Recipe]:
+    """Return the arms of `study` that this data set can have. Raises ParamsError for an unknown study."""
+    studies = params.ablations.studies
+    if study not in studies:
+        raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no {study!r}; known: {', '.join(studies)}")
+    return {arm: recipe for arm, recipe in studies[study].items() if recipe is not None}
+
+
+def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
+    """Return where `run_study` writes the predictions."""
+    return dirs.reports / "ablations" / f"{study}.parquet"
+
+
+def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield for every arm its name, and its predicted emotions and groups, int (S, N): seeds, test faces.
+
+    Raises FerError when the study has not run.
+    """
+    path = get_predictions_path(dirs, study)
+    if not path.is_file():
+        raise FerError(f"{path}: not found; run `python -m fer_lib ablate {study}` first")
+    columns = pd.read_parquet(path).drop(columns="row")
+    keys = columns.columns.str.rsplit(".", n=2, expand=True)
+    for arm in keys.get_level_values(0).unique():
+        chosen = columns.loc[:, keys.get_level_values(0) == arm].to_numpy(np.int64).T
+        yield arm, chosen[0::2], chosen[1::2]
+
+
+def _start_pool() -> ProcessPoolExecutor:
+    workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    return ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread)
+
+
+def _use_one_thread() -> None:
+    import cv2
+
+    os.environ["TQDM_DISABLE"] = "1"  # the bar counts runs; one per run would write over it
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

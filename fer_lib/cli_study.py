@@ -1,0 +1,32 @@
+"""The commands of the study's trainings: `train` and `ablate`."""
+
+import argparse
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the commands to the parser of `fer_lib.cli`."""
+    train = commands.add_parser("train", help="train one recipe of params.yaml")
+    train.add_argument("name", metavar="RECIPE", help="such as b0")
+    train.set_defaults(run=_run_train)
+
+    ablate = commands.add_parser("ablate", help="train and score every arm of one ablation study")
+    ablate.add_argument("name", metavar="STUDY", help="such as loss")
+    ablate.set_defaults(run=_run_ablate)
+
+    for command in (train, ablate):
+        command.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
+        command.add_argument(
+            "--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)"
+        )
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from fer_lib.recipes import train_recipe
+
+    print(f"checkpoint: {train_recipe(options.name, options.dataset, options.out_dir)}")
+
+
+def _run_ablate(options: argparse.Namespace) -> None:
+    from fer_lib.ablations import run_study
+
+    print(f"predictions: {run_study(options.name, options.dataset, options.out_dir)}")

@@ -1,0 +1,95 @@
+"""Paired comparisons of two ways to train: the same test faces and seeds, differences with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_lib.evaluation import compare_mcnemar
+from fer_lib.resampling import draw_weights
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A - B in a share (0 to 1) with its 95 % interval, and Cohen's h, the size of the effect.
+
+    h is 2 asin(sqrt a) - 2 asin(sqrt b) (Cohen 1988, ch. 6): 0.2 counts as small, 0.5 as medium.
+    """
+
+    value: float
+    low: float
+    high: float
+    effect: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def compute_shares(labels: np.ndarray, predictions: np.ndarray, emotions: Sequence[str]) -> dict[str, float]:
+    """Return accuracy, macro_recall and recall_<emotion>, each the mean over seeds.
+
+    labels: int (N,).   predictions: int (S, N), one row per seed.
+    """
+    shares = _score(predictions == labels, np.ones((1, len(labels))), labels, emotions)
+    return {name: float(values.mean()) for name, values in shares.items()}
+
+
+def compare_arms(
+    labels: np.ndarray,
+    predictions_a: np.ndarray,
+    predictions_b: np.ndarray,
+    emotions: Sequence[str],
+    n_resamples: int,
+    seed: int,
+) -> dict[str, Difference]:
+    """Return A - B of the shares of `compute_shares`.
+
+    Images and seeds are drawn with replacement together, so the interval covers both which faces are in the
+    test split and how a training happens to go. Seed s of A is paired with seed s of B.
+    Raises ValueError when the two do not have the same seeds and faces.
+    """
+    right_a, right_b = predictions_a == labels, predictions_b == labels
+    if right_a.shape != right_b.shape:
+        raise ValueError(f"expected the same seeds and faces, found {right_a.shape} and {right_b.shape}")
+    n_seeds, n_images = right_a.shape
+    chosen = np.random.default_rng(seed).integers(n_seeds, size=(n_resamples, n_seeds))
+    weights = np.concatenate(list(draw_weights(n_images, n_resamples, seed)))
+    a, b = (compute_shares(labels, predictions, emotions) for predictions in (predictions_a, predictions_b))
+    drawn_a, drawn_b = (_score(right, weights, labels, emotions) for right in (right_a, right_b))
+    differences = {}
+    for name, share in a.items():
+        drawn = np.take_along_axis(drawn_a[name] - drawn_b[name], chosen, axis=1).mean(axis=1)
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        effect = 2 * (np.arcsin(np.sqrt(share)) - np.arcsin(np.sqrt(b[name])))
+        differences[name] = Difference(share - b[name], float(low), float(high), float(effect))
+    return differences
+
+
+def compute_p_value(labels: np.ndarray, predictions_a: np.ndarray, predictions_b: np.ndarray) -> float:
+    """Return the p-value of McNemar's exact test over several seeds.
+
+    A face counts for the arm that names it rightly with more seeds; with one seed it is McNemar's own test.
+    """
+    wins = (predictions_a == labels).sum(axis=0) - (predictions_b == labels).sum(axis=0)
+    return compare_mcnemar(wins > 0, wins < 0).p_value
+
+
+def measure_disagreement(predictions_a: np.ndarray, predictions_b: np.ndarray) -> float:
+    """Return the share of faces, 0 to 1, that two models name differently. Both are int (N,)."""
+    return float(np.mean(predictions_a != predictions_b))
+
+
+def _score(
+    right: np.ndarray, weights: np.ndarray, labels: np.ndarray, emotions: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return each share as (R, S): resamples of images by seeds; NaN where none of a class was drawn."""
+    shares = {"accuracy": weights @ right.T / weights.sum(axis=1, keepdims=True)}
+    recalls = {}
+    for index in np.unique(labels):
+        of_class = weights[:, labels == index]
+        total = of_class.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            recalls[f"recall_{emotions[index]}"] = of_class @ right[:, labels == index].T / total
+    return shares | {"macro_recall": np.nanmean(list(recalls.values()), axis=0)} | recalls

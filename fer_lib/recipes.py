@@ -1,0 +1,74 @@
+"""Trainings besides the paper's: each a named set of changes to `training` and `augmentation`."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from fer_lib.files import write_atomically
+from fer_lib.metrics_file import write_metrics
+from fer_lib.models import save_checkpoint
+from fer_lib.packed import load_packed
+from fer_lib.params import Params, apply_recipe, find_recipe, load_params
+from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.training import FitResult, fit
+
+TEACHER_NAME = "teacher.parquet"
+
+
+def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Train recipe `name` of `params.yaml` on `dataset`; return the folder of its checkpoint.
+
+    Writes `models/<dataset>/<name>`, `metrics/recipes/<name>.json` and `recipes/<name>.csv`, one row an
+    epoch. Killed and started again, the training goes on. Raises ParamsError for a recipe that is not there,
+    and whatever `fit` raises.
+    """
+    dirs = get_output_dirs(dataset, out_dir)
+    params = build_recipe(name, load_params(dataset), dirs)
+    data = load_packed(dataset)
+    result = fit(data, params, dirs.training_state / name)
+    folder = dirs.models / name
+    save_checkpoint(folder, result.model, result.config)
+    table = result.history.drop(columns="seconds").to_csv(index=False, float_format="%.6g")
+    write_atomically(dirs.reports / "recipes" / f"{name}.csv", table.encode())
+    seconds = result.history["seconds"].iloc[-1]
+    metrics = describe_training(result)
+    write_metrics(dirs, f"recipes/{name}", metrics, data.meta, params, params.training.seed, seconds)
+    return folder
+
+
+def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
+    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`."""
+    recipe = find_recipe(params, name)
+    changed = apply_recipe(params, recipe)
+    files: dict[str, object] = {}
+    if recipe.start is not None:
+        files |= {"weights": "file", "weights_file": dirs.models / recipe.start}
+    if recipe.teacher:
+        files["teacher"] = dirs.models / TEACHER_NAME
+    return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
+
+
+def describe_training(result: FitResult) -> dict[str, object]:
+    """Return the metrics of a finished training: the selected epoch's, and accuracy and time by epoch."""
+    best = result.history.set_index("epoch").loc[result.best_epoch]
+    metrics = {
+        "val.accuracy": best["val_accuracy"],
+        "val.loss": best["val_loss"],
+        "train.loss": best["train_loss"],
+        "architecture": result.config["architecture"],
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.history),
+        "n_parameters": sum(parameter.numel() for parameter in result.model.parameters()),
+        "image_size": result.config["preprocessing"]["image_size"],
+        "initial_weights": result.config["initial_weights"]["source"],
+        "trained_at_commit": result.config["git_commit"],
+    }
+    for row in result.history.itertuples():
+        metrics[f"epoch_{row.epoch}.val_accuracy"] = row.val_accuracy
+        metrics[f"epoch_{row.epoch}.seconds"] = round(row.seconds, 1)
+    return metrics
+
+
+def read_history(dirs: OutputDirs, name: str) -> pd.DataFrame:
+    """Return what `train_recipe` wrote by epoch: epoch, lr, train_loss, val_loss, val_accuracy."""
+    return pd.read_csv(dirs.reports / "recipes" / f"{name}.csv")
