@@ -1,4 +1,4 @@
-"""The commands of the study's trainings: `train` and `ablate`."""
+"""The commands of the study's trainings: `train`, `teach` and `ablate`."""
 
 import argparse
 
@@ -13,7 +13,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     ablate.add_argument("name", metavar="STUDY", help="such as loss")
     ablate.set_defaults(run=_run_ablate)
 
-    for command in (train, ablate):
+    teach = commands.add_parser("teach", help="write what the ensemble says of the training faces")
+    teach.set_defaults(run=_run_teach)
+
+    for command in (train, ablate, teach):
         command.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
         command.add_argument(
             "--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)"
@@ -24,6 +27,12 @@ def _run_train(options: argparse.Namespace) -> None:
     from fer_lib.recipes import train_recipe
 
     print(f"checkpoint: {train_recipe(options.name, options.dataset, options.out_dir)}")
+
+
+def _run_teach(options: argparse.Namespace) -> None:
+    from fer_lib.teacher import write_teacher
+
+    print(f"teacher: {write_teacher(options.dataset, options.out_dir)}")
 
 
 def _run_ablate(options: argparse.Namespace) -> None:

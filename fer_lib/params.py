@@ -95,8 +95,9 @@ class TrainingParams(Section):
 
 
 class EvaluationParams(Section):
-    """How predictions are scored."""
+    """How predictions are scored, and which recipes vote as an ensemble."""
 
+    members: tuple[str, ...]
     batch_size: int = Field(ge=1)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)

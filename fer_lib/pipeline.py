@@ -1,10 +1,14 @@
 """Run the whole study on one data set: what stands before and after `dvc repro`."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,8 +34,7 @@ def run_pipeline(dataset: str) -> Path:
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
-    targets = [f"{stage}@{dataset}" for stage in read_stages()]
-    command = [sys.executable, "-m", "dvc", "repro", *targets]
+    command = [sys.executable, "-m", "dvc", "repro", *list_targets(dataset)]
     done = subprocess.run(command, cwd=ROOT, env=build_environment(), check=False)
     if done.returncode:
         raise FerError(f"{dataset}: a stage failed; its own message stands above")
@@ -76,23 +79,40 @@ def _link_raw_dir(name: str) -> None:
 
 
 def add_to_params(dataset: str, raw_folder: str) -> str | None:
-    """Add `dataset` to `pipeline.datasets`, keeping the file's comments; return the added line, if any."""
+    """Add `dataset` to `pipeline.datasets` and `pipeline.names`; return the former's line, if it was added.
+
+    The file keeps its comments.
+    """
     if dataset in (read_params_file().get("pipeline") or {}).get("datasets", {}):
         return None
     text, line = PARAMS_FILE.read_text(), f"{dataset}: data/raw/{raw_folder}"
-    # The entries stand deeper than `datasets:`; the new one goes below the last of them.
-    block = re.search(r"^pipeline:.*\n(?: .*\n)*?  datasets:.*\n(?:    .*\n)*", text, re.MULTILINE)
-    if not block:
-        raise ParamsError(
-            f"{PARAMS_FILE}: found no `datasets:` lines under `pipeline:`; add `{line}` by hand"
-        )
-    write_atomically(PARAMS_FILE, f"{text[: block.end()]}    {line}\n{text[block.end() :]}".encode())
+    for key, entry in {"datasets": line, "names": f"- {dataset}"}.items():
+        # The entries stand deeper than their key; the new one goes below the last of them.
+        block = re.search(rf"^pipeline:.*\n(?: .*\n)*?  {key}:.*\n(?:    .*\n)*", text, re.MULTILINE)
+        if not block:
+            raise ParamsError(
+                f"{PARAMS_FILE}: found no `{key}:` lines under `pipeline:`; add `{entry}` by hand"
+            )
+        text = f"{text[: block.end()]}    {entry}\n{text[block.end() :]}"
+    write_atomically(PARAMS_FILE, text.encode())
     return line
 
 
-def read_stages() -> list[str]:
-    """Return the names of the stages in `dvc.yaml`, in their order there."""
-    return list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+def list_targets(dataset: str) -> list[str]:
+    """Return the names by which DVC knows the stages of `dataset`, in the order of `dvc.yaml`."""
+    params, targets = read_params_file(), []
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        # `matrix` stages run once for each data set and each entry of a list.
+        lists = [_look_up(v, params) for key, v in stage.get("matrix", {}).items() if key != "dataset"]
+        targets += ["-".join((f"{name}@{dataset}", *entries)) for entries in itertools.product(*lists)]
+    return targets
+
+
+def _look_up(value: list[str] | str, params: dict[str, Any]) -> list[str]:
+    """Return a list of `dvc.yaml`, which may stand there as `${section.key}` of the parameters."""
+    if isinstance(value, list):
+        return value
+    return reduce(getitem, value.removeprefix("${").removesuffix("}").split("."), params)
 
 
 def build_environment() -> dict[str, str]:

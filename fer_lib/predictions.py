@@ -26,19 +26,21 @@ def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
 
 
 def write_predictions(
-    path: Path, data: PackedDataset, rows: dict[str, np.ndarray], logits: dict[str, np.ndarray]
+    path: Path, data: PackedDataset, rows: dict[str, np.ndarray], logits: dict[str, dict[str, np.ndarray]]
 ) -> None:
-    """Write a parquet file: row, split, label (as index), and one float32 column `logit_<emotion>` each.
+    """Write a parquet file: model, row, split, label (as index), one float32 column `logit_<emotion>` each.
 
-    rows: split to int (N,) rows of the store.   logits: split to float32 (N, C), in the same order.
+    rows: split to int (N,) rows of the store.   logits: model to split to float32 (N, C), in the same order.
     """
     frames = []
-    for split, numbers in rows.items():
-        frame = pd.DataFrame(logits[split], columns=[f"logit_{name}" for name in data.emotions])
-        frame.insert(0, "row", numbers)
-        frame.insert(1, "split", split)
-        frame.insert(2, "label", data.labels[numbers])
-        frames.append(frame)
+    for model, of_model in logits.items():
+        for split, numbers in rows.items():
+            frame = pd.DataFrame(of_model[split], columns=[f"logit_{name}" for name in data.emotions])
+            frame.insert(0, "model", model)
+            frame.insert(1, "row", numbers)
+            frame.insert(2, "split", split)
+            frame.insert(3, "label", data.labels[numbers])
+            frames.append(frame)
     content = io.BytesIO()
     pd.concat(frames, ignore_index=True).to_parquet(content, index=False)
     write_atomically(path, content.getvalue())

@@ -5,12 +5,15 @@ from pathlib import Path
 import pandas as pd
 
 from fer_lib.files import write_atomically
-from fer_lib.metrics_file import write_metrics
+from fer_lib.metrics_file import read_metrics, write_metrics
 from fer_lib.models import save_checkpoint
 from fer_lib.packed import load_packed
 from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training import FitResult, fit
+
+BASELINE = "baseline"
+"""The checkpoint of the paper's own recipe, which stage `training` writes."""
 
 TEACHER_NAME = "teacher.parquet"
 
@@ -69,6 +72,14 @@ def describe_training(result: FitResult) -> dict[str, object]:
     return metrics
 
 
-def read_history(dirs: OutputDirs, name: str) -> pd.DataFrame:
-    """Return what `train_recipe` wrote by epoch: epoch, lr, train_loss, val_loss, val_accuracy."""
-    return pd.read_csv(dirs.reports / "recipes" / f"{name}.csv")
+def list_trained(params: Params, dirs: OutputDirs) -> list[str]:
+    """Return the names of the checkpoints there are: the baseline, then the recipes in their order."""
+    return [name for name in (BASELINE, *params.recipes) if (dirs.models / name).is_dir()]
+
+
+def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
+    """Return seconds of training and validation accuracy after each epoch, as `train_recipe` wrote them."""
+    metrics = read_metrics(dirs, f"recipes/{name}")
+    epochs = range(1, metrics["epochs"] + 1)
+    columns = ("seconds", "val_accuracy")
+    return pd.DataFrame({key: [metrics[f"epoch_{n}.{key}"] for n in epochs] for key in columns})

@@ -135,7 +135,8 @@ def test_data_set_is_added_to_params_once_and_comments_stay(params_file):
     line = pipeline.add_to_params("fer2013", "fer2013")
     assert line == "fer2013: data/raw/fer2013"
     after = params_file.read_text()
-    assert after.replace(f"    {line}\n", "") == before
+    assert after.replace(f"    {line}\n", "").replace("    - fer2013\n", "") == before
+    assert yaml.safe_load(after)["pipeline"]["names"] == ["demo", "fer2013"]
     assert yaml.safe_load(after)["pipeline"]["datasets"] == {
         "demo": "fer_lib/datasets/demo.py",
         "fer2013": "data/raw/fer2013",

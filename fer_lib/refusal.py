@@ -1,0 +1,74 @@
+"""How much accuracy abstaining buys, and how the network fares where people disagree."""
+
+import numpy as np
+import pandas as pd
+
+from fer_lib.labels import VOTE_OF_LABEL, VOTES
+
+COVERAGES = (90, 80, 70, 50)
+"""Shares of faces answered, in percent, at which the metrics state the accuracy."""
+
+VOTE_COLUMNS = [f"votes_{name}" for name in VOTES]
+
+
+def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return one row per number of faces answered, the surest first: coverage, accuracy and threshold.
+
+    coverage: share of faces answered.   accuracy: share of these named rightly.   threshold: the least
+    confidence among them. The curve of Geifman and El-Yaniv 2017, with accuracy for one minus risk.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    answered = np.arange(1, len(labels) + 1)
+    return pd.DataFrame(
+        {
+            "coverage": answered / len(labels),
+            "accuracy": right.cumsum() / answered,
+            "threshold": confidence[order],
+        }
+    )
+
+
+def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
+    """Return the accuracy on the surest faces of `compute_risk_coverage` that make up this share."""
+    return float(curve["accuracy"].iloc[max(0, round(percent / 100 * len(curve)) - 1)])
+
+
+def has_votes(index: pd.DataFrame) -> bool:
+    """Return whether the index of a packed data set holds FER+'s votes."""
+    return set(VOTE_COLUMNS) <= set(index)
+
+
+def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return one row per number of voters who gave a face's most frequent answer.
+
+    index: rows with FER+'s votes.   labels: int (N,).   probabilities: float (N, C).
+    Columns: n_agreeing (the index; fewer than four counted as four), n_images, model, the accuracy of
+    `probabilities`; crowd, the accuracy of the most frequent answer, equal ones sharing the credit; voter,
+    that of a random single voter. An answer that is no class of the labels counts as wrong: people had it.
+    """
+    votes = index[VOTE_COLUMNS].to_numpy(np.float64)
+    place = np.asarray(VOTE_OF_LABEL)[labels]
+    rows = np.arange(len(votes))
+    most = votes.max(axis=1)
+    lead = (votes == most[:, None]) / (votes == most[:, None]).sum(axis=1, keepdims=True)
+    shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    table = pd.DataFrame(
+        {
+            "n_agreeing": np.maximum(most, 4).astype(int),
+            "model": probabilities.argmax(axis=1) == labels,
+            "crowd": lead[rows, place],
+            "voter": shares[rows, place],
+        }
+    )
+    grouped = table.groupby("n_agreeing")
+    return grouped.mean().assign(n_images=grouped.size())
+
+
+def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean cross-entropy of probabilities (N, C) to distributions (N, C), in nats.
+
+    Of `targets` to themselves it is their entropy: the least there can be.
+    """
+    return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
