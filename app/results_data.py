@@ -26,8 +26,8 @@ SCORES = {
 }
 """The metrics that models are compared by: name and format."""
 
-SCORED_BY_PIPELINE = "baseline"
-"""The checkpoint that stage `evaluation` scores; releases carry their scores in their own config."""
+SCORED = re.compile(r"models\.([^.]+)\.test\.accuracy")
+"""The key by which stage `evaluation` scores a checkpoint; a release has its scores in its own config."""
 
 MISSING = "–"
 
@@ -67,22 +67,30 @@ def read_models() -> tuple[list[ScoredModel], list[str]]:
             problems.append(str(error) if isinstance(error, FerError) else f"{folder}: its config is damaged")
     known = {model.name for model in models}
     for dataset in list_datasets():
-        name, metrics = f"{dataset}/{SCORED_BY_PIPELINE}", _read_metrics(dataset, "evaluation")
-        if metrics and name not in known:  # reports are in Git, the pipeline's weights are not
-            size = metrics.get("image_size")
-            models.append(
-                ScoredModel(name, dataset, MISSING, size, str(metrics.get("git_commit", "")), metrics)
-            )
+        evaluation = _read_metrics(dataset, "evaluation")
+        commit = str(evaluation.get("git_commit", ""))
+        for short in [match[1] for key in evaluation if (match := SCORED.fullmatch(key))]:
+            name = f"{dataset}/{short}"
+            if name not in known:  # reports are in Git, the pipeline's weights are not
+                metrics = _pick_metrics(evaluation, short)
+                architecture, size = metrics.get("architecture", MISSING), metrics.get("image_size")
+                models.append(ScoredModel(name, dataset, architecture, size, commit, metrics))
     return models, problems
+
+
+def _pick_metrics(evaluation: Mapping[str, Any], short: str) -> Mapping[str, Any]:
+    prefix = f"models.{short}."
+    return {key.removeprefix(prefix): v for key, v in evaluation.items() if key.startswith(prefix)}
 
 
 def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
     metrics = config.get("metrics") or {}
     dataset = config.get("dataset", MISSING)
-    if "test.accuracy" not in metrics and name == f"{dataset}/{SCORED_BY_PIPELINE}":
+    if "test.accuracy" not in metrics and name.startswith(f"{dataset}/"):
         evaluation = _read_metrics(dataset, "evaluation")
-        # A baseline trained anew is not what the last evaluation scored.
-        metrics = evaluation if evaluation.get("data_hash") == config.get("data_hash") else {}
+        # A network trained on other data is not what the last evaluation scored.
+        same = evaluation.get("data_hash") == config.get("data_hash")
+        metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
     size = config["preprocessing"].get("image_size")
     return ScoredModel(
         name, dataset, config["architecture"], size, str(config.get("git_commit", "")), metrics

@@ -141,19 +141,30 @@ def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
     return dirs.reports / "ablations" / f"{study}.parquet"
 
 
+def read_rows(dirs: OutputDirs) -> np.ndarray:
+    """Return the rows of the test faces that the studies scored, int (N,). Raises FerError as below."""
+    return _read_table(dirs, REFERENCE)["row"].to_numpy()
+
+
 def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield for every arm its name, and its predicted emotions and groups, int (S, N): seeds, test faces.
 
     Raises FerError when the study has not run.
     """
-    path = get_predictions_path(dirs, study)
-    if not path.is_file():
-        raise FerError(f"{path}: not found; run `python -m fer_lib ablate {study}` first")
-    columns = pd.read_parquet(path).drop(columns="row")
+    columns = _read_table(dirs, study).drop(columns="row")
     keys = columns.columns.str.rsplit(".", n=2, expand=True)
     for arm in keys.get_level_values(0).unique():
         chosen = columns.loc[:, keys.get_level_values(0) == arm].to_numpy(np.int64).T
         yield arm, chosen[0::2], chosen[1::2]
+
+
+def _read_table(dirs: OutputDirs, study: str) -> pd.DataFrame:
+    path = get_predictions_path(dirs, study)
+    if not path.is_file():
+        dataset = dirs.reports.name
+        command = f"python -m fer_lib ablate {study} --dataset {dataset}"
+        raise FerError(f"{path}: not found; run `{command}` first")
+    return pd.read_parquet(path)
 
 
 def _start_pool() -> ProcessPoolExecutor:

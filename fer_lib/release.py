@@ -18,6 +18,7 @@ from fer_lib.errors import ModelError
 from fer_lib.evaluation import fit_temperature, summarise
 from fer_lib.files import write_atomically
 from fer_lib.framing import FER2013_FRAMING
+from fer_lib.metrics_file import read_metrics
 from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.paths import ROOT, get_output_dirs
@@ -33,21 +34,24 @@ ABSTAIN_BELOW = 0.5
 
 
 def release_model(dataset: str, name: str) -> Path:
-    """Make `models/release/<name>` from the evaluated baseline of `dataset`; return its folder.
+    """Make `models/release/<name>` from the network that stage `evaluation` selected; return its folder.
 
     The temperature that fits the validation split is divided into the last layer, so that every softmax of
     the released network is calibrated. Its matrices are rounded to half precision, which halves
     `model.safetensors`; PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
-    Raises ModelError or DataError when the name is none, the pipeline has not run for the data set, or the
-    export is not faithful.
+    Raises FerError when the name is none, the pipeline has not run for the data set, or the export is not
+    faithful.
     """
     # A folder of this name is replaced as a whole: `..` would be all models.
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise ModelError(f"{name!r}: expected a name of letters, digits, dots and hyphens; choose another")
     dirs = get_output_dirs(dataset, ROOT)
-    checkpoint, data = load_checkpoint(dirs.models / "baseline"), load_packed(dataset)
+    selected = read_metrics(dirs, "evaluation")["selected"]
+    checkpoint, data = load_checkpoint(dirs.models / selected), load_packed(dataset)
     check_match(checkpoint, data)
-    logits, labels = _read_logits(dirs.models / "predictions.parquet", checkpoint, "val")
+    if not isinstance(checkpoint.model.get_classifier(), torch.nn.Linear):
+        raise ModelError(f"{dirs.models / selected}: expected a flat head, which alone can be calibrated")
+    logits, labels = _read_logits(dirs.models / "predictions.parquet", selected, checkpoint.emotions)
     temperature = fit_temperature(logits, labels)
     round_weights(checkpoint.model, temperature)
     config = {
@@ -144,9 +148,9 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
     return difference
 
 
-def _read_logits(path: Path, checkpoint: Checkpoint, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_logits(path: Path, model: str, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise ModelError(f"{path}: expected the predictions of 04_evaluation, found none; run `make repro`")
-    table: Any = pd.read_parquet(path).query("split == @split")
-    columns = [f"logit_{name}" for name in checkpoint.emotions]
+    table: Any = pd.read_parquet(path).query("model == @model and split == 'val'")
+    columns = [f"logit_{name}" for name in emotions]
     return table[columns].to_numpy(np.float64), table["label"].to_numpy()

@@ -76,6 +76,10 @@ def write_evaluation(project, dataset, **metrics):
     (folder / "evaluation.json").write_text(json.dumps({**origin, **metrics}))
 
 
+def name_model(name, metrics):
+    return {f"models.{name}.{key}": value for key, value in metrics.items()}
+
+
 def write_checkpoint(project, name, **changes):
     folder = project / "models" / name
     folder.mkdir(parents=True)
@@ -111,8 +115,9 @@ def test_models_are_compared_by_scores_with_intervals(project):
     write_checkpoint(project, "release/mine", metrics=ACCURACY, git_commit="abcdef123456-dirty")
     write_checkpoint(project, "mine/baseline", dataset="mine", data_hash="da7a" * 16)
     write_checkpoint(project, "mine/untested", dataset="mine")
-    write_evaluation(project, "mine", **{**ACCURACY, "test.accuracy": 0.7})
-    write_evaluation(project, "cloned", **ACCURACY, image_size=64)  # reports are in Git, its weights are not
+    write_evaluation(project, "mine", **name_model("baseline", {**ACCURACY, "test.accuracy": 0.7}))
+    # Reports are in Git, the weights are not.
+    write_evaluation(project, "cloned", **name_model("b0", {**ACCURACY, "image_size": 64}))
     models, problems = results_data.read_models()
     table = results_data.build_comparison(models).set_index("Model")
     assert not problems
@@ -120,10 +125,10 @@ def test_models_are_compared_by_scores_with_intervals(project):
         "mine": "68.4% [66.8%, 69.8%]",
         "mine/baseline": "70.0% [66.8%, 69.8%]",
         "mine/untested": "–",
-        "cloned/baseline": "68.4% [66.8%, 69.8%]",
+        "cloned/b0": "68.4% [66.8%, 69.8%]",
     }
     assert table.loc["mine", "Commit"] == "abcdef1234 + changes"
-    assert table.loc["cloned/baseline", "Image size"] == "64 px"
+    assert table.loc["cloned/b0", "Image size"] == "64 px"
     chart = results_data.build_chart_data(models, "test.accuracy")
     assert "mine/untested" not in set(chart["Model"])
     assert (chart["low"] <= 0.67).all()
@@ -131,7 +136,7 @@ def test_models_are_compared_by_scores_with_intervals(project):
 
 def test_evaluation_of_other_data_is_not_the_scores_of_a_baseline(project):
     write_checkpoint(project, "mine/baseline", dataset="mine", data_hash="other")
-    write_evaluation(project, "mine", **ACCURACY)
+    write_evaluation(project, "mine", **name_model("baseline", ACCURACY))
     [model], _ = results_data.read_models()
     assert results_data.show_score(model.metrics, "test.accuracy", ".1%") == "–"
 

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from fer_lib import release
 from fer_lib.card import build_card
 from fer_lib.checkpoints import DEFAULT_MODEL, read_config
-from fer_lib.errors import ModelError
+from fer_lib.errors import FerError, ModelError
 from fer_lib.evaluation import fit_temperature
 from fer_lib.framing import FER2013_FRAMING
 from fer_lib.inference import compute_softmax, predict_logits
@@ -83,19 +84,24 @@ def point_at(patch, root, data):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Return a project folder with an evaluated baseline, its data and its logits."""
+    """Return a project folder with two evaluated networks, the data and the logits of the selected one."""
     root = tmp_path_factory.mktemp("project")
     model, data, logits = build_data()
-    save_checkpoint(root / "models" / "tiny" / "baseline", model, CONFIG)
+    save_checkpoint(root / "models" / "tiny" / "b0", model, CONFIG)
+    metrics = root / "reports" / "tiny" / "metrics" / "evaluation.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"selected": "b0"}')
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
-    write_predictions(root / "models" / "tiny" / "predictions.parquet", data, rows, by_split)
+    others = {split: -values for split, values in by_split.items()}
+    path = root / "models" / "tiny" / "predictions.parquet"
+    write_predictions(path, data, rows, {"baseline": others, "b0": by_split})
     return root, data, logits
 
 
 @pytest.fixture(scope="module")
 def released(project):
-    """Return the folder of the released baseline."""
+    """Return the folder of the released network."""
     root, data, _ = project
     with pytest.MonkeyPatch.context() as patch:
         point_at(patch, root, data)
@@ -136,7 +142,7 @@ def test_temperature_is_in_the_weights(project, released):
 
 
 def test_matrices_are_half_precision_and_close(project, released):
-    before = load_file(project[0] / "models" / "tiny" / "baseline" / "model.safetensors")
+    before = load_file(project[0] / "models" / "tiny" / "b0" / "model.safetensors")
     after = load_file(released / "model.safetensors")
     temperature = read_config(released)["temperature"]
     assert before.keys() == after.keys()
@@ -238,16 +244,19 @@ def test_other_data_than_it_was_trained_on(project, monkeypatch):
 def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
     root, data, _ = project
     point_at(monkeypatch, tmp_path, data)
+    with pytest.raises(FerError, match=r"evaluation\.json: not found; run the notebook"):
+        release.release_model("tiny", "other")
+    shutil.copytree(root / "reports", tmp_path / "reports")
     with pytest.raises(ModelError, match=r"config\.json is missing; train one first"):
         release.release_model("tiny", "other")
-    model = load_checkpoint(root / "models" / "tiny" / "baseline").model
-    save_checkpoint(tmp_path / "models" / "tiny" / "baseline", model, CONFIG)
+    model = load_checkpoint(root / "models" / "tiny" / "b0").model
+    save_checkpoint(tmp_path / "models" / "tiny" / "b0", model, CONFIG)
     with pytest.raises(ModelError, match=r"predictions\.parquet: .*run `make repro`"):
         release.release_model("tiny", "other")
 
 
 def test_unfaithful_export_is_refused(project, tmp_path, monkeypatch):
-    checkpoint = load_checkpoint(project[0] / "models" / "tiny" / "baseline")
+    checkpoint = load_checkpoint(project[0] / "models" / "tiny" / "b0")
     monkeypatch.setattr(release, "PARITY", -1.0)
     with pytest.raises(ModelError, match=r"logits differ by .* from PyTorch's"):
         release.export_onnx(checkpoint, tmp_path / "model.onnx")

@@ -1,0 +1,117 @@
+"""What the ablation studies came to: every arm against the reference, as a table and as metrics."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fer_lib.ablations import REFERENCE, get_predictions_path, read_predictions
+from fer_lib.comparisons import compare_arms, compute_p_value, compute_shares
+from fer_lib.labels import RARE_EMOTIONS, get_group_indices
+from fer_lib.params import AblationsParams
+from fer_lib.paths import OutputDirs
+
+SHARES = ("accuracy", "macro_recall", *(f"recall_{name}" for name in RARE_EMOTIONS))
+"""What arms are compared by; the rare emotions have columns of their own."""
+
+
+def compare_studies(
+    dirs: OutputDirs, settings: AblationsParams, labels: np.ndarray, emotions: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row per study, arm and share, for the studies that have run.
+
+    Columns: study, arm, share, value (mean over seeds), gain (arm minus reference) with its interval low to
+    high, effect (Cohen's h) and p_value (of the arm's accuracy). All but the last two are 0 to 1.
+    labels: int (N,) of the test faces in row order. Raises FerError when the reference has not run.
+    """
+    ((_, reference, _),) = read_predictions(dirs, REFERENCE)
+    rows = []
+    for study in settings.studies:
+        if study == REFERENCE or not get_predictions_path(dirs, study).is_file():
+            continue
+        for arm, predictions, _ in read_predictions(dirs, study):
+            values = compute_shares(labels, predictions, emotions)
+            gains = compare_arms(labels, predictions, reference, emotions, settings.n_resamples, 0)
+            p_value = compute_p_value(labels, predictions, reference)
+            rows += [
+                {
+                    "study": study,
+                    "arm": arm,
+                    "share": share,
+                    "value": values[share],
+                    "gain": gains[share].value,
+                    "low": gains[share].low,
+                    "high": gains[share].high,
+                    "effect": gains[share].effect,
+                    "p_value": p_value,
+                }
+                for share in SHARES
+                if share in values
+            ]
+    columns = ["study", "arm", "share", "value", "gain", "low", "high", "effect", "p_value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def list_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Return the table of `compare_studies` under flat keys, `<study>.<arm>.<share>.gain` and so on."""
+    metrics: dict[str, float] = {}
+    for row in table.itertuples():
+        key = f"{row.study}.{row.arm}.{row.share}"
+        metrics |= {
+            key: row.value,
+            f"{key}.gain": row.gain,
+            f"{key}.gain_lo": row.low,
+            f"{key}.gain_hi": row.high,
+            f"{key}.effect": row.effect,
+            f"{row.study}.{row.arm}.p_value": row.p_value,
+        }
+    return metrics
+
+
+def build_study_table(table: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return one row per arm: each share, its gain with interval in points, and the accuracy's h and p."""
+    rows: dict[str, dict[str, object]] = {}
+    for row in table[table["study"] == study].itertuples():
+        cells = rows.setdefault(row.arm.replace("_", " "), {})
+        cells[row.share.replace("_", " ")] = f"{row.value:.3f}"
+        points = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        cells[f"{row.share.replace('_', ' ')}, points"] = points
+        if row.share == "accuracy":
+            effect, p_value = row.effect, row.p_value
+        cells |= {"h": effect, "p": p_value}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def measure_propagation(
+    labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, emotions: Sequence[str]
+) -> dict[str, float]:
+    """Return how errors of the coarse decision (positive / negative / neutral) reach the fine one.
+
+    labels: int (N,).   predictions, groups: int (S, N), emotion and group, one row per seed.
+    coarse_accuracy; fine_given_coarse, the accuracy where the group is right; inherited, the share of all
+    wrong emotions whose group was wrong already; all over seeds and faces together.
+    """
+    right_group = groups == np.asarray(get_group_indices(list(emotions)))[labels]
+    right = predictions == labels
+    return {
+        "coarse_accuracy": float(right_group.mean()),
+        "fine_given_coarse": float(right[right_group].mean()),
+        "inherited": float((~right_group[~right]).mean()),
+    }
+
+
+def describe_clear(rows: pd.DataFrame, share: str) -> str:
+    """Return a sentence that lists the arms whose gain's interval leaves out 0, the largest first.
+
+    rows: of `compare_studies`, one share, with a column `name`.
+    """
+    parts = []
+    for verb, clear in (("raise", rows[rows["low"] > 0]), ("lower", rows[rows["high"] < 0])):
+        ranked = clear.reindex(clear["gain"].abs().sort_values(ascending=False).index)
+        arms = [
+            f"{row.name.replace('_', ' ')} ({100 * row.gain:+.1f} points)" for row in ranked.itertuples(False)
+        ]
+        if arms:
+            parts.append(f"clearly {verb}d by {', '.join(arms)}")
+    text = " and ".join(parts).replace("lowerd", "lowered")
+    return f"{share.capitalize()} is {text}." if parts else f"No arm changes {share} clearly."

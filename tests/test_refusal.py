@@ -1,0 +1,85 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from fer_lib.labels import EMOTIONS_7
+from fer_lib.refusal import (
+    VOTE_COLUMNS,
+    compute_risk_coverage,
+    compute_soft_nll,
+    get_accuracy_at,
+    has_votes,
+    measure_agreement,
+)
+
+HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
+
+
+def test_curve_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.55, 0.45]])
+    curve = compute_risk_coverage(np.array([0, 0, 1, 1]), probabilities)
+    # By confidence: 0.9 right, 0.8 right, 0.6 wrong, 0.55 wrong.
+    assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert curve["accuracy"].tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
+    assert curve["threshold"].tolist() == [0.9, 0.8, 0.6, 0.55]
+    assert get_accuracy_at(curve, 50) == 1
+    assert get_accuracy_at(curve, 100) == 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 60))
+def test_answering_everything_is_the_accuracy_and_thresholds_only_fall(seed, n):
+    rng = np.random.default_rng(seed)
+    probabilities, labels = rng.dirichlet(np.ones(7), size=n), rng.integers(7, size=n)
+    curve = compute_risk_coverage(labels, probabilities)
+    assert curve["accuracy"].iloc[-1] == pytest.approx(np.mean(probabilities.argmax(1) == labels))
+    assert (np.diff(curve["threshold"]) <= 0).all()
+
+
+def build_votes(*faces: dict[str, int]) -> pd.DataFrame:
+    votes = pd.DataFrame(0, index=range(len(faces)), columns=VOTE_COLUMNS)
+    for row, face in enumerate(faces):
+        for name, count in face.items():
+            votes.loc[row, f"votes_{name}"] = count
+    return votes
+
+
+def test_agreement_by_hand():
+    votes = build_votes({"happiness": 10}, {"sadness": 5, "neutral": 5}, {"anger": 5, "unknown": 5})
+    labels = np.array([HAPPY, SAD, SAD])
+    probabilities = np.eye(7)[[HAPPY, SAD, HAPPY]]
+    table = measure_agreement(votes, labels, probabilities)
+    assert table.index.tolist() == [5, 10]
+    assert table["n_images"].tolist() == [2, 1]
+    assert table["model"].tolist() == [0.5, 1]
+    # Two answers lead the second face: half a credit; none of those that lead the third is its label.
+    assert table["crowd"].tolist() == [0.25, 1]
+    assert table["voter"].tolist() == [0.25, 1]
+
+
+def test_few_agreeing_voters_are_counted_together():
+    scattered = {"happiness": 2, "sadness": 2, "neutral": 2, "anger": 2, "fear": 2}
+    table = measure_agreement(
+        build_votes(scattered, {"happiness": 4, **{"fear": 3, "anger": 3}}), *two_happy()
+    )
+    assert table.index.tolist() == [4]
+    assert table["crowd"].tolist() == pytest.approx([(0.2 + 1) / 2])
+
+
+def two_happy():
+    return np.array([HAPPY, HAPPY]), np.eye(7)[[HAPPY, HAPPY]]
+
+
+def test_soft_nll_is_least_for_the_votes_themselves():
+    rng = np.random.default_rng(0)
+    votes, guesses = (rng.dirichlet(np.ones(7), size=50) for _ in range(2))
+    assert compute_soft_nll(votes, votes) == pytest.approx(entropy(votes, axis=1).mean())
+    assert compute_soft_nll(votes, guesses) > compute_soft_nll(votes, votes)
+
+
+def test_votes_are_there_or_not():
+    assert has_votes(build_votes({"fear": 10}))
+    assert not has_votes(pd.DataFrame({"row": [0], "votes_fear": [1]}))
