@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from fer_lib.files import write_atomically
 from fer_lib.inference import compute_softmax, predict_logits
 from fer_lib.metrics_file import write_metrics
 from fer_lib.packed import PackedDataset, load_packed
-from fer_lib.params import Params, Recipe, apply_recipe, load_params
+from fer_lib.params import Changes, Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.training import fit
@@ -61,18 +62,18 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
     arms, seeds = find_arms(params, study), params.ablations.seeds
+    data = load_packed(dataset)
     with _start_pool() as pool:
         jobs: list[Future[ArmRun]] = [
             pool.submit(train_arm, dataset, study, arm, seed, dirs) for arm in arms for seed in seeds
         ]
         try:
-            done = as_completed(jobs)
-            runs = [job.result() for job in tqdm(done, study, len(jobs), unit="run", dynamic_ncols=True)]
+            with tqdm(as_completed(jobs), study, len(jobs), unit="run", dynamic_ncols=True) as done:
+                runs = [job.result() for job in done]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    runs.sort(key=lambda run: (list(arms).index(run.arm), run.seed))
-    data = load_packed(dataset)
+    runs.sort(key=lambda run: (list(arms).index(run.arm), seeds.index(run.seed)))
     if study == ENSEMBLE:
         runs += [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
     path = get_predictions_path(dirs, study)
@@ -128,7 +129,7 @@ def _score(probabilities: dict[str, np.ndarray], data: PackedDataset) -> dict[st
     }
 
 
-def find_arms(params: Params, study: str) -> dict[str, Recipe]:
+def find_arms(params: Params, study: str) -> dict[str, Changes]:
     """Return the arms of `study` that this data set can have. Raises ParamsError for an unknown study."""
     studies = params.ablations.studies
     if study not in studies:
@@ -175,6 +176,7 @@ def _start_pool() -> ProcessPoolExecutor:
 def _use_one_thread() -> None:
     import cv2
 
-    os.environ["TQDM_DISABLE"] = "1"  # the bar counts runs; one per run would write over it
+    # The bar counts runs; one per run would write over it. tqdm read its environment when it was imported.
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -106,12 +106,12 @@ def describe_clear(rows: pd.DataFrame, share: str) -> str:
     rows: of `compare_studies`, one share, with a column `name`.
     """
     parts = []
-    for verb, clear in (("raise", rows[rows["low"] > 0]), ("lower", rows[rows["high"] < 0])):
-        ranked = clear.reindex(clear["gain"].abs().sort_values(ascending=False).index)
+    for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
+        ranked = clear.sort_values("gain", key=abs, ascending=False)
         arms = [
-            f"{row.name.replace('_', ' ')} ({100 * row.gain:+.1f} points)" for row in ranked.itertuples(False)
+            f"{name.replace('_', ' ')} ({100 * gain:+.1f} points)"
+            for name, gain in zip(ranked["name"], ranked["gain"], strict=True)
         ]
         if arms:
-            parts.append(f"clearly {verb}d by {', '.join(arms)}")
-    text = " and ".join(parts).replace("lowerd", "lowered")
-    return f"{share.capitalize()} is {text}." if parts else f"No arm changes {share} clearly."
+            parts.append(f"clearly {verb} by {', '.join(arms)}")
+    return f"{share.capitalize()} is {', and '.join(parts)}." if parts else f"No arm changes {share} clearly."

@@ -103,14 +103,19 @@ class EvaluationParams(Section):
     seed: int = Field(ge=0)
 
 
-class Recipe(Section):
-    """What one training changes of the sections `training` and `augmentation`.
+class Changes(Section):
+    """What one training changes of the sections `training` and `augmentation`."""
+
+    training: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+
+
+class Recipe(Changes):
+    """A training of its own.
 
     start: the recipe (or `baseline`) whose trained body it starts from.   teacher: learn from the ensemble.
     """
 
-    training: dict[str, Any] = {}
-    augmentation: dict[str, Any] = {}
     start: str | None = None
     teacher: bool = False
 
@@ -120,9 +125,9 @@ class AblationsParams(Section):
 
     seeds: tuple[int, ...] = Field(min_length=1)
     n_resamples: int = Field(ge=10)
-    reference: Recipe
+    reference: Changes
     members: tuple[str, ...]  # arms of the study `ensemble` that vote together
-    studies: dict[str, dict[str, Recipe | None]]  # null: this data set cannot have that arm
+    studies: dict[str, dict[str, Changes | None]]  # null: this data set cannot have that arm
 
 
 class Params(Section):
@@ -172,13 +177,18 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
         apply_recipe(params, recipe, f"{path}: recipes.{name}")
     reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")
     for study, arms in params.ablations.studies.items():
-        for arm, recipe in arms.items():
-            apply_recipe(reference, recipe or Recipe(), f"{path}: ablations.studies.{study}.{arm}")
+        for arm, changes in arms.items():
+            apply_recipe(reference, changes or Changes(), f"{path}: ablations.studies.{study}.{arm}")
+    voters = params.ablations.studies.get("ensemble", {})
+    for name in params.ablations.members:
+        if name not in voters:
+            known = ", ".join(voters) or "none"
+            raise ParamsError(f"{path}: ablations.members: no arm {name!r} in `ensemble`; known: {known}")
     return params
 
 
-def apply_recipe(params: Params, recipe: Recipe, where: str = "recipe") -> Params:
-    """Return `params` with the recipe's changes. Raises ParamsError for a key or value that cannot be."""
+def apply_recipe(params: Params, recipe: Changes, where: str = "recipe") -> Params:
+    """Return `params` with the changes. Raises ParamsError for a key or value that cannot be."""
     changes = {"training": recipe.training, "augmentation": recipe.augmentation}
     return params.model_copy(
         update={

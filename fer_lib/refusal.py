@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from fer_lib.datasets.ferplus import count_majority
 from fer_lib.labels import VOTE_OF_LABEL, VOTES
 
 COVERAGES = (90, 80, 70, 50)
@@ -38,6 +39,16 @@ def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
 def has_votes(index: pd.DataFrame) -> bool:
     """Return whether the index of a packed data set holds FER+'s votes."""
     return set(VOTE_COLUMNS) <= set(index)
+
+
+def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:
+    """Return int (N,), the class that most voters chose, -1 where FER+'s protocol leaves the face out.
+
+    index: rows with FER+'s votes. A majority for a class beyond `n_classes` (contempt, of seven) is left out.
+    """
+    found = [count_majority(votes) for votes in index[VOTE_COLUMNS].to_numpy()]
+    labels = np.array([-1 if majority is None else majority[0] for majority in found])
+    return np.where(labels < n_classes, labels, -1)
 
 
 def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:

@@ -11,6 +11,8 @@ import yaml
 
 REPO = Path(__file__).resolve().parent.parent
 
+TINY_RECIPE = {"image_size": 32, "first_image_size": None, "epochs": 1, "warmup_steps": 2}
+
 TINY = {
     # The smallest numbers that leave every emotion in every split and train for more than one step.
     "prepare": {"size": 48, "n_faces": 160, "seed": 2},  # other seeds need several hundred faces
@@ -24,15 +26,41 @@ TINY = {
         "patience": 4,
         "warmup_steps": 2,
     },
+    "recipes": {
+        "b0": {"training": TINY_RECIPE},
+        "lite0": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
+        "resnet18": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
+        "student": {"training": TINY_RECIPE},
+    },
     "evaluation": {"n_resamples": 20},
+    "ablations": {
+        "seeds": [1, 0],  # out of order, so that nothing may rely on their order
+        "n_resamples": 20,
+        "reference": {"training": {"image_size": 32, "epochs": 1, "warmup_steps": 2}},
+        "studies": {
+            "ensemble": {
+                "lite0": {"training": {"architecture": "test_efficientnet_ln"}},
+                "resnet18": {"training": {"architecture": "test_resnet"}},
+                "three_times": {"training": {"epochs": 3}},
+            },
+        },
+    },
 }
 
 
-def write_tiny_params(path):
-    """Write the project's parameters with `TINY` over those of demo."""
+def merge(values, changes):
+    """Return `values` with `changes` put in, mapping by mapping."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    both = {key: merge(values[key], changes[key]) for key in values.keys() & changes.keys()}
+    return {**values, **changes, **both}
+
+
+def write_tiny_params(path, **changes):
+    """Write the project's parameters with `TINY`, and `changes` after it, over those of demo."""
     params = yaml.safe_load((REPO / "params.yaml").read_text())
-    for section, values in TINY.items():
-        params["datasets"]["demo"][section] = {**params["datasets"]["demo"][section], **values}
+    params["datasets"]["demo"] = merge(merge(params["datasets"]["demo"], TINY), changes)
+    for section in TINY:
         params["smoke"].pop(section, None)
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -69,3 +97,25 @@ def tiny_project(tmp_path_factory):
     done = run_fer_lib(root, "prepare", "--dataset", "demo")
     assert done.returncode == 0, done.stderr
     return root
+
+
+@pytest.fixture
+def enter_project(monkeypatch):
+    """Return a function that makes a module of fer_lib work on a project folder, in this process."""
+    import torch  # here, or tests that need no network would wait for it
+
+    from fer_lib import metrics_file
+    from fer_lib.packed import load_packed
+    from fer_lib.params import load_params
+
+    def enter(module, root):
+        params_file, packed = root / "params.yaml", root / "data" / "packed"
+        monkeypatch.setattr(module, "load_params", lambda dataset: load_params(dataset, path=params_file))
+        monkeypatch.setattr(module, "load_packed", lambda dataset: load_packed(dataset, packed / dataset))
+        # As where a command runs: the code's commit is unknown there, and each network has one thread.
+        monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "unknown")
+        torch.set_num_threads(1)
+
+    before = torch.get_num_threads()
+    yield enter
+    torch.set_num_threads(before)

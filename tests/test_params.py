@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from fer_lib.errors import ParamsError
-from fer_lib.params import load_params, read_params_file
+from fer_lib.params import apply_recipe, find_recipe, load_params, read_params_file
+from fer_lib.paths import PARAMS_FILE
 
 
 @pytest.fixture
@@ -41,6 +42,10 @@ def test_smoke_stands_above_the_data_set(write_params):
     assert load_params("demo", smoke=True, path=path).training.epochs == 1
 
 
+def get_arm(content, study, arm):
+    return content["ablations"]["studies"][study][arm]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -51,6 +56,39 @@ def test_smoke_stands_above_the_data_set(write_params):
         (lambda c: c["datasets"]["demo"].update(trainning={}), "trainning"),
         (lambda c: c["datasets"]["demo"]["prepare"].update(n_classes=9), "prepare.n_classes"),
         (lambda c: c.update(extra={}), "extra"),
+        (lambda c: c["recipes"]["b0"].update(trainning={}), "recipes.b0.trainning"),
+        (lambda c: c["recipes"]["b0"].update(start=["lite0"]), "recipes.b0.start"),
+        (lambda c: c["datasets"]["demo"]["recipes"].update(b0=None), "recipes.b0"),
+        (
+            lambda c: c["recipes"]["b0"]["training"].update(learning_rate=1),
+            "recipes.b0.training: learning_rate",
+        ),
+        (lambda c: c["recipes"]["b0"]["augmentation"].update(flip=1), "recipes.b0.augmentation: flip"),
+        (lambda c: c["recipes"]["student"]["training"].update(lr=0), "recipes.student.training: lr"),
+        (lambda c: c["datasets"]["demo"]["ablations"].update(seeds=[]), "ablations.seeds"),
+        (lambda c: c["ablations"].update(members=["b0", "lite"]), "ablations.members: no arm 'lite'"),
+        (
+            lambda c: c["ablations"]["reference"]["training"].update(epoch=2),
+            "ablations.reference.training: epoch",
+        ),
+        (
+            lambda c: get_arm(c, "loss", "focal_1").update(trainning={}),
+            "ablations.studies.loss.focal_1.trainning",
+        ),
+        (
+            lambda c: get_arm(c, "loss", "focal_1")["training"].update(gamma=1),
+            "ablations.studies.loss.focal_1.training: gamma",
+        ),
+        (
+            lambda c: get_arm(c, "augmentation", "flip")["augmentation"].update(flip_probability=2),
+            "ablations.studies.augmentation.flip.augmentation: flip_probability",
+        ),
+        (
+            lambda c: c["datasets"]["demo"]["ablations"].update(
+                studies={"loss": {"weighted": {"training": {"lr": "x"}}}}
+            ),
+            "ablations.studies.loss.weighted.training: lr",
+        ),
     ],
 )
 def test_error_names_the_key_and_the_file_in_one_line(write_params, change, named):
@@ -61,6 +99,77 @@ def test_error_names_the_key_and_the_file_in_one_line(write_params, change, name
     assert named in message
     assert str(path) in message
     assert "\n" not in message
+
+
+def test_recipe_changes_what_it_names_and_keeps_the_rest():
+    params = load_params("demo")
+    recipe = params.recipes["b0"]
+    changed = apply_recipe(params, recipe)
+    for name in ("training", "augmentation"):
+        before, after = getattr(params, name).model_dump(), getattr(changed, name).model_dump()
+        named = getattr(recipe, name)
+        assert named
+        assert after == before | named
+    assert changed.prepare == params.prepare
+    assert apply_recipe(params, params.ablations.studies["reference"]["reference"]) == params
+
+
+def test_data_set_changes_a_part_of_a_recipe_and_keeps_the_rest(write_params):
+    def change(content):
+        content["datasets"]["demo"]["recipes"] = {"b0": {"training": {"epochs": 1}}}
+        content["datasets"]["demo"]["ablations"] = {
+            "reference": {"training": {"epochs": 1}},
+            "studies": {"loss": {"focal_1": {"training": {"focal_gamma": 1.5}}}},
+        }
+
+    path = write_params(change)
+    demo, other = (load_params(dataset, path=path) for dataset in ("demo", "fer2013"))
+    assert other.recipes == load_params("fer2013").recipes
+    b0, plain = demo.recipes["b0"], other.recipes["b0"]
+    assert plain.training["epochs"] != 1
+    assert b0.training == plain.training | {"epochs": 1}
+    assert b0.augmentation == plain.augmentation
+    assert demo.recipes["lite0"] == other.recipes["lite0"]
+    assert demo.recipes["student"].start == "b0"
+    assert demo.ablations.seeds == other.ablations.seeds
+    assert demo.ablations.reference.training == other.ablations.reference.training | {"epochs": 1}
+    changed, kept = (params.ablations.studies["loss"] for params in (demo, other))
+    assert list(changed) == list(kept)
+    assert changed["focal_1"].training == {"loss": "focal", "focal_gamma": 1.5}
+    assert changed | {"focal_1": None} == kept | {"focal_1": None}
+
+
+def test_what_recipes_share_in_the_file_is_changed_for_one_alone(tmp_path):
+    # YAML's anchors make two recipes hold the same mapping; it must not be changed in place.
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        PARAMS_FILE.read_text().replace(
+            "b0: {training: {image_size: 64,", "b0: {augmentation: {scale: 0.5}, training: {"
+        )
+    )
+    recipes = load_params("demo", path=path).recipes
+    assert recipes["b0"].augmentation["scale"] == 0.5
+    assert recipes["lite0"].augmentation == load_params("demo").recipes["lite0"].augmentation
+
+
+def test_arm_that_a_data_set_cannot_have_is_null_there_alone(write_params):
+    path = write_params(
+        lambda content: content["datasets"]["demo"].update(ablations={"studies": {"loss": {"focal_1": None}}})
+    )
+    demo, other = (
+        load_params(dataset, path=path).ablations.studies["loss"] for dataset in ("demo", "fer2013")
+    )
+    assert demo["focal_1"] is None
+    assert demo | {"focal_1": other["focal_1"]} == other
+
+
+def test_unknown_recipe_is_told_with_the_known_ones():
+    params = load_params("demo")
+    assert find_recipe(params, "student") is params.recipes["student"]
+    with pytest.raises(ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student$"):
+        find_recipe(params, "b1")
+    with pytest.raises(ParamsError, match=r"no 'b0'; known: none$"):
+        find_recipe(params.model_copy(update={"recipes": {}}), "b0")
 
 
 def test_unknown_data_set_is_told_with_the_known_ones():

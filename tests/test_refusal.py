@@ -12,6 +12,7 @@ from fer_lib.refusal import (
     compute_soft_nll,
     get_accuracy_at,
     has_votes,
+    label_by_majority,
     measure_agreement,
 )
 
@@ -71,6 +72,18 @@ def test_few_agreeing_voters_are_counted_together():
 
 def two_happy():
     return np.array([HAPPY, HAPPY]), np.eye(7)[[HAPPY, HAPPY]]
+
+
+def test_majority_follows_the_protocol_of_ferplus():
+    votes = build_votes(
+        {"happiness": 6, "neutral": 4},
+        {"happiness": 5, "neutral": 5},  # no majority
+        {"unknown": 10},  # a majority for no emotion
+        {"contempt": 9, "sadness": 1},  # not among seven
+        {"sadness": 2, "fear": 1, "anger": 1, "neutral": 1},  # single votes do not count
+    )
+    assert label_by_majority(votes, 7).tolist() == [HAPPY, -1, -1, -1, SAD]
+    assert label_by_majority(votes, 8)[3] == 7
 
 
 def test_soft_nll_is_least_for_the_votes_themselves():

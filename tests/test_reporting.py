@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fer_lib import execution, index_page, reporting
+from fer_lib import execution, index_page, metrics_file, reporting
 from fer_lib.errors import FerError
 from fer_lib.execution import export_html, normalise_notebook
 from fer_lib.index_page import build_index
@@ -22,7 +22,8 @@ def stage(tmp_path, monkeypatch):
     """Return a stage that writes below a temporary folder and needs no packed data."""
     monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "c0ffee" * 6)
     started = start_stage("03_training", "demo", out_dir=tmp_path)
-    started.__dict__["data"] = SimpleNamespace(data_hash="da7a" * 16, meta={"layout": "demo"})
+    meta = {"layout": "demo", "dataset": "demo", "data_hash": "da7a" * 16}
+    started.__dict__["data"] = SimpleNamespace(meta=meta)
     return started
 
 
@@ -44,9 +45,10 @@ def read_metrics_file(stage):
     return json.loads((stage.dirs.metrics / "training.json").read_text())
 
 
-def test_metrics_hold_the_values_and_where_they_come_from(stage):
+def test_metrics_hold_the_values_and_what_the_stage_knows(stage):
     stage.write_metrics({"test.accuracy": np.float32(0.5), "n": np.int64(3), "source": "package"}, seed=7)
     written = read_metrics_file(stage)
+    assert stage.metrics == written
     assert written.pop("wall_seconds") >= 0
     assert written.pop("device")
     assert len(written.pop("params_hash")) == 64  # sha256, in hex
@@ -59,19 +61,6 @@ def test_metrics_hold_the_values_and_where_they_come_from(stage):
         "data_hash": "da7a" * 16,
         "git_commit": "c0ffee" * 6,
     }
-    assert list(read_metrics_file(stage)) == sorted(read_metrics_file(stage))
-
-
-@pytest.mark.parametrize("value", [float("nan"), np.inf, [0.5], {"a": 1}, None, True, np.array([1.0])])
-def test_value_that_dvc_cannot_compare_is_an_error_naming_its_key(stage, value):
-    with pytest.raises(FerError, match=r"test\.recall\.fear"):
-        stage.write_metrics({"test.recall.fear": value}, seed=0)
-    assert not (stage.dirs.metrics / "training.json").exists()
-
-
-def test_value_may_not_replace_its_own_provenance(stage):
-    with pytest.raises(FerError, match="data_hash"):
-        stage.write_metrics({"data_hash": "mine"}, seed=0)
 
 
 def test_rerun_with_the_same_numbers_leaves_the_file_alone(stage):
@@ -81,13 +70,6 @@ def test_rerun_with_the_same_numbers_leaves_the_file_alone(stage):
     assert (stage.dirs.metrics / "training.json").read_bytes() == before
     stage.write_metrics({"a": 0.2}, seed=0, wall_seconds=99)
     assert read_metrics_file(stage) | {"a": 0.2, "wall_seconds": 99} == read_metrics_file(stage)
-
-
-def test_damaged_metrics_file_is_replaced(stage):
-    stage.write_metrics({"a": 1}, seed=0)
-    (stage.dirs.metrics / "training.json").write_text('{"a": ')
-    stage.write_metrics({"a": 1}, seed=0)
-    assert read_metrics_file(stage)["a"] == 1
 
 
 def test_interval_reads_as_the_field_writes_it(stage):

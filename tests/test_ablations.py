@@ -1,0 +1,273 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import run_fer_lib
+
+from fer_lib import ablations, cli, training
+from fer_lib.ablations import (
+    ENSEMBLE,
+    ArmRun,
+    find_arms,
+    get_predictions_path,
+    read_predictions,
+    run_study,
+    train_arm,
+    vote_together,
+)
+from fer_lib.ensemble import vote
+from fer_lib.errors import FerError, ModelError, ParamsError
+from fer_lib.evaluation import compute_metrics, group_probabilities
+from fer_lib.labels import EMOTIONS_7
+from fer_lib.packed import load_packed
+from fer_lib.params import Changes, load_params
+from fer_lib.paths import get_output_dirs
+
+ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
+SEEDS = [1, 0]  # those of the tiny parameters, in their order
+SPLITS = ("val", "test")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_project, tmp_path_factory):
+    """Return the folders of the study `ensemble` after the command, and its finished process."""
+    out_dir = tmp_path_factory.mktemp("ensemble")
+    done = run_fer_lib(tiny_project, "ablate", ENSEMBLE, "--dataset", "demo", "--out-dir", out_dir)
+    assert done.returncode == 0, done.stderr
+    return get_output_dirs("demo", out_dir), done
+
+
+@pytest.fixture
+def here(enter_project, tiny_project, monkeypatch):
+    """Run studies on the tiny project in this process: starting others takes most of a test's time."""
+    enter_project(ablations, tiny_project)
+    monkeypatch.setattr(ablations, "_start_pool", lambda: ThreadPoolExecutor(1))
+    return tiny_project
+
+
+def read_results(dirs):
+    """Return the metrics and the table of predictions of the study `ensemble`."""
+    metrics = json.loads((dirs.metrics / "ablations" / "ensemble.json").read_text())
+    return metrics, pd.read_parquet(get_predictions_path(dirs, ENSEMBLE))
+
+
+def drop_times(metrics):
+    return {k: v for k, v in metrics.items() if not k.endswith(("wall_seconds", ".seconds"))}
+
+
+def load_tiny(root):
+    return load_packed("demo", root / "data" / "packed" / "demo")
+
+
+def test_command_says_where_the_predictions_are_and_counts_runs_alone(finished):
+    dirs, done = finished
+    assert done.stdout == f"predictions: {get_predictions_path(dirs, ENSEMBLE)}\n"
+    assert "8/8" in done.stderr  # four arms, two seeds
+    assert "epoch" not in done.stderr  # bars of the trainings would write over that of the study
+
+
+def test_predictions_have_one_column_per_arm_seed_and_level(finished, tiny_project):
+    _, table = read_results(finished[0])
+    data = load_tiny(tiny_project)
+    expected = [f"{arm}.{seed}.{level}" for arm in ARMS for seed in SEEDS for level in ("emotion", "group")]
+    assert table.columns.tolist() == ["row", *expected]
+    assert table["row"].tolist() == data.get_rows("test").tolist()
+    assert set(table.dtypes.drop("row")) == {np.dtype(np.uint8)}
+    assert table.filter(like=".emotion").to_numpy().max() < 7
+    assert table.filter(like=".group").to_numpy().max() < 3
+
+
+def test_metrics_have_the_keys_of_each_run_and_the_score_of_its_predictions(finished, tiny_project):
+    metrics, table = read_results(finished[0])
+    data = load_tiny(tiny_project)
+    recalls = [f"recall.{emotion}" for emotion in EMOTIONS_7]  # the tiny set has every emotion everywhere
+    kept = ["accuracy", "macro.recall", "nll", "ece", *recalls]
+    keys = {f"{split}.{name}" for split in SPLITS for name in kept}
+    voters = {f"weight.{arm}" for arm in ("b0", "resnet18", "lite0")}
+    found = {key for key in metrics if ".seed_" in key}
+    assert found == {
+        f"{arm}.seed_{seed}.{key}"
+        for arm in ARMS
+        for seed in SEEDS
+        for key in keys | (voters if arm == "soft_vote" else {"seconds", "best_epoch"})
+    }
+    assert metrics["seed"] == SEEDS[0]
+    seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
+    assert metrics["wall_seconds"] == pytest.approx(seconds, abs=0.05)  # written to a tenth
+    labels = data.labels[data.get_rows("test")]
+    for arm in ARMS:
+        for seed in SEEDS:
+            accuracy = np.mean(table[f"{arm}.{seed}.emotion"] == labels)
+            assert metrics[f"{arm}.seed_{seed}.test.accuracy"] == pytest.approx(accuracy, abs=1e-5)
+
+
+def test_weights_of_the_soft_vote_sum_to_1(finished):
+    metrics, _ = read_results(finished[0])
+    for seed in SEEDS:
+        weights = [metrics[f"soft_vote.seed_{seed}.weight.{arm}"] for arm in ("b0", "resnet18", "lite0")]
+        assert min(weights) >= 0
+        assert sum(weights) == pytest.approx(1, abs=1e-5)  # six digits each
+
+
+def test_reader_gets_what_was_predicted_seed_by_seed(finished, tiny_project):
+    _, table = read_results(finished[0])
+    n = len(load_tiny(tiny_project).get_rows("test"))
+    read = list(read_predictions(finished[0], ENSEMBLE))
+    assert [arm for arm, _, _ in read] == ARMS
+    for arm, emotions, groups in read:
+        assert emotions.shape == groups.shape == (len(SEEDS), n)
+        assert np.issubdtype(emotions.dtype, np.signedinteger)  # labels are subtracted from it
+        for row, seed in enumerate(SEEDS):
+            assert emotions[row].tolist() == table[f"{arm}.{seed}.emotion"].tolist()
+            assert groups[row].tolist() == table[f"{arm}.{seed}.group"].tolist()
+
+
+def test_finished_study_is_not_trained_again_and_written_to_the_same_bytes(finished, here, monkeypatch):
+    dirs, _ = finished
+    paths = [dirs.metrics / "ablations" / "ensemble.json", get_predictions_path(dirs, ENSEMBLE)]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    monkeypatch.setattr(training, "train_on_batch", lambda *_: pytest.fail("trained again"))
+    assert run_study(ENSEMBLE, "demo", dirs.reports.parents[1]) == paths[1]
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_study_from_the_start_in_another_process_gives_the_same_numbers(finished, here, tmp_path):
+    dirs = get_output_dirs("demo", tmp_path)
+    run_study(ENSEMBLE, "demo", tmp_path)
+    paths = [get_predictions_path(folders, ENSEMBLE) for folders in (dirs, finished[0])]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    (again, _), (first, _) = read_results(dirs), read_results(finished[0])
+    assert drop_times(again) == drop_times(first)
+
+
+def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
+    dirs, _ = finished
+    metrics, table = read_results(dirs)
+    data = load_tiny(here)
+    runs = [train_arm("demo", ENSEMBLE, arm, 0, dirs) for arm in ARMS[:4]]  # from their finished states
+    weights = [metrics[f"soft_vote.seed_0.weight.{arm}"] for arm in ("b0", "resnet18", "lite0")]
+    voted = {
+        split: vote(np.stack([run.probabilities[split] for run in runs[:3]]), weights) for split in SPLITS
+    }
+    for run in [*runs, ArmRun("soft_vote", 0, {}, voted)]:
+        for split in SPLITS:
+            probabilities, labels = run.probabilities[split], data.labels[data.get_rows(split)]
+            expected = compute_metrics(
+                labels, probabilities / probabilities.sum(1, keepdims=True), EMOTIONS_7
+            )
+            for name in ("accuracy", "nll", "ece"):
+                found = metrics[f"{run.arm}.seed_0.{split}.{name}"]
+                assert found == pytest.approx(
+                    expected[name], rel=1e-4
+                )  # six digits, times those of the weights
+        emotions = run.probabilities["test"]
+        assert table[f"{run.arm}.0.emotion"].tolist() == emotions.argmax(axis=1).tolist()
+        groups = group_probabilities(emotions, EMOTIONS_7).argmax(axis=1)
+        assert table[f"{run.arm}.0.group"].tolist() == groups.tolist()
+
+
+class StoppedError(Exception):
+    """Raised in place of a training."""
+
+
+def test_arm_is_the_reference_with_its_own_change_and_seed(here, tmp_path, monkeypatch):
+    asked = []
+
+    def stop(_, params, state_dir):
+        asked.append((params, state_dir))
+        raise StoppedError
+
+    monkeypatch.setattr(ablations, "fit", stop)
+    dirs = get_output_dirs("demo", tmp_path)
+    for study, arm in (("reference", "reference"), ("loss", "focal_5_sampler"), ("augmentation", "wide")):
+        with pytest.raises(StoppedError):
+            train_arm("demo", study, arm, 7, dirs)
+    (plain, _), (loss, state_dir), (augmented, _) = asked
+    own = load_params("demo", path=here / "params.yaml")
+    reference = own.training.model_dump() | own.ablations.reference.training | {"seed": 7}
+    assert plain.training.model_dump() == reference
+    changed = {"loss": "focal", "focal_gamma": 5.0, "sampler": "weighted"}
+    assert loss.training.model_dump() == reference | changed
+    assert loss.augmentation == plain.augmentation == own.augmentation
+    assert augmented.training == plain.training
+    assert augmented.augmentation.downscale > own.augmentation.downscale
+    # Two arms, and two seeds of one, never share a state.
+    assert state_dir == dirs.training_state / "ablations" / "loss" / "focal_5_sampler-7"
+
+
+def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
+    # Two faces each; `a` knows both classes, `b` is wrong, `c` is no member and `a` of seed 1 is another's.
+    data = SimpleNamespace(
+        labels=np.array([0, 1]), emotions=("happy", "sad"), get_rows=lambda _: np.array([0, 1])
+    )
+    good, bad = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([[0.4, 0.6], [0.6, 0.4]])
+    said = (("a", 0, good), ("b", 0, bad), ("c", 0, bad), ("a", 1, bad))
+    runs = [ArmRun(arm, seed, {}, {"val": table, "test": table[::-1]}) for arm, seed, table in said]
+    voted = vote_together(runs, ("a", "b"), 0, data)
+    assert (voted.arm, voted.seed) == ("soft_vote", 0)
+    assert {key for key in voted.metrics if key.startswith("weight.")} == {"weight.a", "weight.b"}
+    assert voted.metrics["weight.a"] == pytest.approx(1, abs=0.01)
+    assert voted.metrics["val.accuracy"] == 1.0
+    assert voted.metrics["test.accuracy"] == 0.0  # the weights are validation's, also where they do not fit
+    assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
+
+
+def test_arm_that_the_data_set_cannot_have_is_left_out():
+    params = load_params("demo")
+    assert list(find_arms(params, "targets")) == ["smoothing"]
+    assert "votes" in find_arms(load_params("ferplus"), "targets")
+    arms = {"plain": Changes(), "impossible": None}
+    studies = params.ablations.model_copy(update={"studies": {"only": arms}})
+    assert find_arms(params.model_copy(update={"ablations": studies}), "only") == {"plain": Changes()}
+
+
+def test_unknown_study_is_one_line_with_the_known_ones(capsys):
+    assert cli.main(["ablate", "nope", "--dataset", "demo"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert "ablations.studies: no 'nope'; known: reference, loss, " in message
+    with pytest.raises(ParamsError):
+        find_arms(load_params("demo"), "nope")
+
+
+def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeypatch, capsys):
+    def fail(dataset, study, arm, seed, dirs):
+        raise ModelError(f"{arm} cannot be")
+
+    monkeypatch.setattr(ablations, "train_arm", fail)
+    assert cli.main(["ablate", "head", "--dataset", "demo", "--out-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: hierarchical cannot be"
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_study_that_has_not_run_says_what_to_run(tmp_path):
+    with pytest.raises(
+        FerError, match=r"loss\.parquet: not found; run `python -m fer_lib ablate loss --dataset demo` first"
+    ):
+        list(read_predictions(get_output_dirs("demo", tmp_path), "loss"))
+
+
+def test_no_data_is_one_line(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablations, "load_packed", lambda name: load_packed(name, tmp_path / name))
+    assert cli.main(["ablate", "head", "--dataset", "demo", "--out-dir", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path / 'demo'}: expected the packed data set")
+    assert message.count("\n") == 1
+
+
+def test_tiny_parameters_are_tiny(tiny_project):
+    # Where an arm is added that names an architecture of its own, the tests above would train that.
+    params = yaml.safe_load((tiny_project / "params.yaml").read_text())
+    assert params["datasets"]["demo"]["ablations"]["seeds"] == SEEDS
+    studies = load_params("demo", path=tiny_project / "params.yaml").ablations.studies.values()
+    named = {
+        recipe.training.get("architecture", "test_") for arms in studies for recipe in arms.values() if recipe
+    }
+    assert all(name.startswith("test_") for name in named)

@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from fer_lib.comparisons import (
+    Difference,
+    compare_arms,
+    compute_p_value,
+    compute_shares,
+    measure_disagreement,
+)
+from fer_lib.evaluation import compare_mcnemar
+from fer_lib.labels import EMOTIONS_7
+
+AB = ("happy", "sad")
+TRIALS = 300
+
+
+def draw(seed: int, n_seeds: int = 3, n: int = 200, skill: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with a rare second class, like disgust, and what an arm predicts with each of its seeds."""
+    rng = np.random.default_rng(seed)
+    shares = np.ones(7)
+    shares[1] = 0.1
+    labels = rng.choice(7, n, p=shares / shares.sum())
+    guesses = rng.integers(7, size=(n_seeds, n))
+    return labels, np.where(rng.random((n_seeds, n)) < skill, labels, guesses)
+
+
+def place(*right: list[int]) -> np.ndarray:
+    """Predictions for faces of class 0: right where there is a 1."""
+    return 1 - np.array(right)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), n_seeds=st.integers(1, 4), n=st.integers(1, 60))
+def test_shares_are_the_mean_over_seeds_of_what_sklearn_says(seed, n_seeds, n):
+    labels, predictions = draw(seed, n_seeds, n)
+    found = compute_shares(labels, predictions, EMOTIONS_7)
+    present = np.unique(labels)
+    accuracies = [sk.accuracy_score(labels, row) for row in predictions]
+    recalls = [
+        sk.recall_score(labels, row, labels=present, average=None, zero_division=0) for row in predictions
+    ]
+    assert found.pop("accuracy") == pytest.approx(np.mean(accuracies))
+    macro = [
+        sk.recall_score(labels, row, labels=present, average="macro", zero_division=0) for row in predictions
+    ]
+    assert found.pop("macro_recall") == pytest.approx(np.mean(macro))
+    # A class without a face has no recall, and no key.
+    expected = {
+        f"recall_{EMOTIONS_7[c]}": value for c, value in zip(present, np.mean(recalls, 0), strict=True)
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_an_arm_does_not_differ_from_itself():
+    labels, a = draw(0)
+    for difference in compare_arms(labels, a, a, EMOTIONS_7, 100, seed=0).values():
+        assert difference == Difference(0.0, 0.0, 0.0, 0.0)
+        assert not difference.is_clear
+
+
+def test_difference_is_that_of_the_shares_and_turns_with_the_arms():
+    labels, a = draw(1, skill=0.9)
+    b = draw(1, skill=0.2)[1]
+    shares_a, shares_b = (compute_shares(labels, arm, EMOTIONS_7) for arm in (a, b))
+    forth, back = (compare_arms(labels, *arms, EMOTIONS_7, 200, seed=0) for arms in ((a, b), (b, a)))
+    assert forth.keys() == back.keys() == shares_a.keys()
+    for name, found in forth.items():
+        assert found.value == pytest.approx(shares_a[name] - shares_b[name])
+        assert found.low <= found.value <= found.high
+        turned = back[name]
+        assert (turned.value, turned.effect) == pytest.approx((-found.value, -found.effect))
+        assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    # 60 points between them are clear on 200 faces, where a share is known to about 7 points.
+    assert forth["accuracy"].low > 0
+    assert forth["accuracy"].is_clear
+    assert back["accuracy"].high < 0
+    assert back["accuracy"].is_clear
+
+
+def test_effect_is_cohens_h_by_hand():
+    # 2 asin(sqrt 0.5) = pi / 2 and 2 asin(sqrt 0.25) = pi / 3.
+    labels = np.zeros(4, dtype=int)
+    a, b = place([1, 1, 0, 0]), place([1, 0, 0, 0])
+    assert compare_arms(labels, a, b, AB, 10, seed=0)["accuracy"].effect == pytest.approx(np.pi / 6)
+    # All against nothing, the largest effect there is.
+    all_right, none = place([1, 1, 1, 1]), place([0, 0, 0, 0])
+    assert compare_arms(labels, all_right, none, AB, 10, seed=0)["accuracy"].effect == pytest.approx(np.pi)
+
+
+def test_resamples_without_a_rare_class_leave_its_recall_defined():
+    # One face of its class: about (1 - 1/20)^20 = 36 % of the resamples miss it.
+    labels = np.array([1] + [0] * 19)
+    a, b = np.zeros((2, 20), dtype=int), labels[None].repeat(2, axis=0)
+    differences = compare_arms(labels, a, b, AB, 200, seed=0)
+    assert differences["recall_sad"] == Difference(-1.0, -1.0, -1.0, pytest.approx(-np.pi))
+    assert differences["macro_recall"].value == -0.5
+    assert all(np.isfinite([d.low, d.high]).all() for d in differences.values())
+
+
+def test_same_seed_same_interval():
+    labels, a = draw(2)
+    b = draw(3)[1]
+    first, again, other = (compare_arms(labels, a, b, EMOTIONS_7, 100, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def simulate(rng: np.random.Generator, n_seeds: int, seed_sd: float) -> Difference:
+    """Compare two arms of accuracy 0.65 and 0.60, whose trainings scatter by `seed_sd` around that."""
+    n = 300
+    # Half of the faces are easy for both arms: what they have right, they share.
+    ease = np.where(rng.random(n) < 0.5, 0.2, -0.2)
+    right = [
+        rng.random((n_seeds, n)) < mean + ease + rng.normal(0, seed_sd, (n_seeds, 1)) for mean in (0.65, 0.6)
+    ]
+    a, b = (place(*arm) for arm in right)
+    seed = int(rng.integers(2**31))
+    return compare_arms(np.zeros(n, dtype=int), a, b, AB, 200, seed)["accuracy"]
+
+
+def count_covered(n_seeds: int, seed_sd: float) -> float:
+    rng = np.random.default_rng(0)
+    found = [simulate(rng, n_seeds, seed_sd) for _ in range(TRIALS)]
+    return np.mean([difference.low <= 0.05 <= difference.high for difference in found])
+
+
+def test_interval_covers_the_true_difference_over_faces():
+    # 95 % of 300 trials, whose standard deviation is 1.3 points; three of them, and a point for the
+    # quantiles of 200 resamples, which lie a little too far inside.
+    assert 0.90 <= count_covered(n_seeds=1, seed_sd=0.0) <= 0.99
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.03])
+def test_interval_covers_the_true_difference_over_faces_and_seeds(seed_sd):
+    # Drawing faces and seeds together counts the chance of a single answer up to three times (Owen 2007, "The
+    # pigeonhole bootstrap"): it errs to the safe side, so there is no upper bound. 3 points as above.
+    assert count_covered(n_seeds=3, seed_sd=seed_sd) >= 0.91
+
+
+def test_trainings_that_scatter_widen_the_interval():
+    rng = np.random.default_rng(0)
+    labels, ranks = np.zeros(2000, dtype=int), rng.permutation(2000)
+    steady, b = (place(*[ranks < 2000 * share] * 3) for share in (0.7, 0.6))
+    scattered = place(*[ranks < 2000 * share for share in (0.6, 0.7, 0.8)])
+    found = [compare_arms(labels, a, b, AB, 500, seed=0)["accuracy"] for a in (steady, scattered)]
+    assert found[0].value == found[1].value == pytest.approx(0.1)
+    widths = [difference.high - difference.low for difference in found]
+    # Faces alone: 2 * 1.96 * sqrt(0.1 * 0.9 / 2000) = 2.6 points; 15 % for the quantiles of 500 resamples.
+    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.09 / 2000), rel=0.15)
+    # The mean of three draws out of 0, 10 and 20 points: its lowest 1 / 27 is 0 and its highest 20.
+    assert widths[1] > 0.18
+
+
+def test_seeds_are_paired():
+    # Both arms are lucky with the same seed: the difference does not scatter, though each arm does.
+    labels = np.zeros(1000, dtype=int)
+    a, b = (place(*[np.arange(1000) < 1000 * s for s in shares]) for shares in ((0.3, 0.9), (0.2, 0.8)))
+    paired = compare_arms(labels, a, b, AB, 300, seed=0)["accuracy"]
+    crossed = compare_arms(labels, a, b[::-1], AB, 300, seed=0)["accuracy"]
+    assert paired.value == crossed.value
+    assert paired.is_clear
+    assert not crossed.is_clear
+
+
+@pytest.mark.parametrize("shape", [(2, 10), (3, 9)])
+def test_arms_of_other_seeds_or_faces_are_refused(shape):
+    a, b = np.zeros((3, 10), dtype=int), np.zeros(shape, dtype=int)
+    with pytest.raises(ValueError, match=r"same seeds and faces|broadcast"):
+        compare_arms(np.zeros(10, dtype=int), a, b, AB, 10, seed=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_p_value_of_one_seed_is_mcnemars(seed):
+    labels, a = draw(seed, n_seeds=1, n=50)
+    b = draw(seed + 1, n_seeds=1, n=50)[1]
+    expected = compare_mcnemar(a[0] == labels, b[0] == labels).p_value
+    assert compute_p_value(labels, a, b) == expected
+    assert compute_p_value(labels, b, a) == pytest.approx(expected)
+
+
+def test_p_value_counts_a_face_for_the_arm_with_more_seeds():
+    # Seven faces for A by two seeds to one, one for B by three to none, two ties: 1 against 7 of 8 faces, so
+    # p = 2 (C(8,0) + C(8,1)) / 2^8 = 18 / 256.
+    labels = np.zeros(10, dtype=int)
+    a = place([1] * 7 + [0, 1, 0], [1] * 7 + [0, 0, 0], [0] * 8 + [0, 0])
+    b = place([1] * 7 + [1, 0, 0], [0] * 7 + [1, 1, 0], [0] * 7 + [1, 0, 0])
+    assert compute_p_value(labels, a, b) == pytest.approx(18 / 256)
+    assert compute_p_value(labels, a, a) == 1.0
+
+
+def test_disagreement_by_hand():
+    # Two of five named differently; it does not matter which of them is right.
+    assert measure_disagreement(np.array([0, 1, 2, 3, 4]), np.array([0, 2, 2, 0, 4])) == 0.4
+    assert measure_disagreement(np.array([5, 5]), np.array([5, 5])) == 0.0

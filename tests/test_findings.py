@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_lib import findings
+from fer_lib.ablations import get_predictions_path
+from fer_lib.errors import FerError
+from fer_lib.labels import EMOTIONS_7
+from fer_lib.params import AblationsParams
+from fer_lib.paths import get_output_dirs
+
+N_FACES, SEEDS = 700, (0, 1, 2)
+LABELS = np.arange(N_FACES) % 7
+STUDIES = {"reference": {"reference": {}}, "loss": {"better": {}, "same": {}}, "not_run": {"any": {}}}
+SETTINGS = AblationsParams(seeds=SEEDS, n_resamples=200, reference={}, members=(), studies=STUDIES)
+
+
+def write_study(dirs, study, **right):
+    """Write the predictions of arms that name this share of every class rightly, the rest as the next one."""
+    table = pd.DataFrame({"row": np.arange(N_FACES)})
+    for arm, share in right.items():
+        for seed in SEEDS:
+            is_right = np.arange(N_FACES) // 7 < share * N_FACES / 7
+            table[f"{arm}.{seed}.emotion"] = np.where(is_right, LABELS, (LABELS + 1) % 7).astype(np.uint8)
+            table[f"{arm}.{seed}.group"] = np.uint8(1)
+    path = get_predictions_path(dirs, study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path)
+
+
+@pytest.fixture
+def dirs(tmp_path):
+    found = get_output_dirs("demo", tmp_path)
+    write_study(found, "reference", reference=0.5)
+    write_study(found, "loss", better=0.7, same=0.5)
+    return found
+
+
+def test_arms_are_compared_with_the_reference(dirs):
+    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    assert set(table["study"]) == {"loss"}  # what has not run is left out
+    by_arm = table.set_index(["arm", "share"])
+    for share in findings.SHARES:
+        row = by_arm.loc["better", share]
+        assert row["value"] == pytest.approx(0.7)
+        assert row["gain"] == pytest.approx(0.2)
+        assert 0 < row["low"] < 0.2 < row["high"]
+        assert by_arm.loc["same", share][["gain", "low", "high"]].tolist() == [0, 0, 0]
+    assert by_arm.loc[("better", "accuracy"), "p_value"] < 1e-6
+    assert by_arm.loc[("same", "accuracy"), "p_value"] == 1
+
+
+def test_metrics_have_flat_keys_with_intervals(dirs):
+    metrics = findings.list_metrics(findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7))
+    assert metrics["loss.better.recall_disgust.gain"] == pytest.approx(0.2)
+    assert {f"loss.same.accuracy{end}" for end in ("", ".gain", ".gain_lo", ".gain_hi", ".effect")} <= set(
+        metrics
+    )
+    assert "loss.same.p_value" in metrics
+
+
+def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
+    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    shown = findings.build_study_table(table, "loss")
+    assert shown.index.tolist() == ["better", "same"]
+    assert shown.loc["better", "accuracy"] == "0.700"
+    assert shown.loc["better", "accuracy, points"].startswith("+20.0 [")
+    accuracy = table[table["share"] == "accuracy"].assign(name=lambda rows: rows["study"] + " " + rows["arm"])
+    assert (
+        findings.describe_clear(accuracy, "accuracy")
+        == "Accuracy is clearly raised by loss better (+20.0 points)."
+    )
+    none = accuracy[accuracy["arm"] == "same"]
+    assert findings.describe_clear(none, "accuracy") == "No arm changes accuracy clearly."
+
+
+def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):
+    with pytest.raises(
+        FerError, match=r"reference\.parquet: not found; run `python -m fer_lib ablate reference"
+    ):
+        findings.compare_studies(get_output_dirs("demo", tmp_path), SETTINGS, LABELS, EMOTIONS_7)
+
+
+def test_propagation_by_hand():
+    # angry, happy and neutral; happy is called surprise (the same group), neutral is called sad.
+    angry, happy, sad, surprise, neutral = (
+        EMOTIONS_7.index(name) for name in ("angry", "happy", "sad", "surprise", "neutral")
+    )
+    labels = np.array([angry, happy, neutral])
+    predictions, groups = np.array([[angry, surprise, sad]]), np.array([[1, 0, 1]])  # GROUPS: negative is 1
+    assert findings.measure_propagation(labels, predictions, groups, EMOTIONS_7) == {
+        "coarse_accuracy": pytest.approx(2 / 3),
+        "fine_given_coarse": 0.5,
+        "inherited": 0.5,
+    }

@@ -1,0 +1,217 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_tiny_params
+
+from fer_lib import cli, recipes, training
+from fer_lib.errors import ModelError, ParamsError
+from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.labels import EMOTIONS_7
+from fer_lib.models import load_checkpoint, save_checkpoint
+from fer_lib.packed import load_packed
+from fer_lib.params import load_params
+from fer_lib.paths import get_output_dirs
+from fer_lib.recipes import build_recipe, list_trained, read_time_curve, train_recipe
+
+SURPRISE = EMOTIONS_7.index("surprise")
+
+
+@pytest.fixture
+def here(enter_project, tiny_project):
+    """Train recipes on the tiny project in this process: starting others takes most of a test's time."""
+    enter_project(recipes, tiny_project)
+    return tiny_project
+
+
+@pytest.fixture(scope="module")
+def out_dir(tmp_path_factory):
+    """Return the folder that the tests of this module share, so that `b0` is trained once."""
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture
+def dirs(here, out_dir):
+    """Return the output folders, with `b0` trained."""
+    train_recipe("b0", "demo", out_dir)
+    return get_output_dirs("demo", out_dir)
+
+
+def get_body(folder):
+    state = load_checkpoint(folder).model.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("classifier.")}
+
+
+def are_equal(a, b):
+    return a.keys() == b.keys() and all(value.equal(b[name]) for name, value in a.items())
+
+
+def write_teacher(dirs, root, probabilities):
+    """Write a teacher that says the same (C,) `probabilities` of every training face."""
+    rows = load_packed("demo", root / "data" / "packed" / "demo").get_rows("train")
+    table = pd.DataFrame(
+        np.tile(probabilities, (len(rows), 1)), columns=[f"probability_{name}" for name in EMOTIONS_7]
+    )
+    table.insert(0, "row", rows)
+    dirs.models.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(dirs.models / "teacher.parquet", index=False)
+
+
+def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
+    assert cli.main(["train", "b0", "--dataset", "demo", "--out-dir", str(out_dir)]) == 0
+    folder = out_dir / "models" / "demo" / "b0"
+    assert capsys.readouterr().out == f"checkpoint: {folder}\n"
+    checkpoint = load_checkpoint(folder)
+    reports = out_dir / "reports" / "demo"
+    metrics = json.loads((reports / "metrics" / "recipes" / "b0.json").read_text())
+    history = pd.read_csv(reports / "recipes" / "b0.csv")
+    assert history.columns.tolist() == ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]  # no times
+    assert history["epoch"].tolist() == [1]
+    last = history.iloc[0]
+    expected = {
+        "val.accuracy": last.val_accuracy,
+        "val.loss": last.val_loss,
+        "train.loss": last.train_loss,
+        "epoch_1.val_accuracy": last.val_accuracy,
+        "architecture": "test_efficientnet",
+        "best_epoch": 1,
+        "epochs": 1,
+        "image_size": 32,
+        "initial_weights": "none",
+        "trained_at_commit": checkpoint.config["git_commit"],
+        "n_parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        "seed": 0,
+        "dataset": "demo",
+        "data_hash": checkpoint.config["data_hash"],
+    }
+    assert {key: metrics[key] for key in expected} == expected
+    assert metrics["epoch_1.seconds"] == metrics["wall_seconds"]
+    dirs = get_output_dirs("demo", out_dir)
+    curve = read_time_curve(dirs, "b0")
+    assert curve.to_dict("list") == {
+        "seconds": [metrics["wall_seconds"]],
+        "val_accuracy": [last.val_accuracy],
+    }
+    assert list_trained(load_params("demo"), dirs) == ["b0"]
+    # What the recipe names is in the checkpoint, and what it leaves open is the data set's.
+    assert checkpoint.config["params"]["training"]["label_smoothing"] == 0.1
+    assert checkpoint.config["params"]["training"]["batch_size"] == 16
+    assert checkpoint.config["params"]["augmentation"]["downscale"] == 0.4
+
+
+def test_finished_recipe_is_not_trained_again_and_written_to_the_same_bytes(dirs, out_dir, monkeypatch):
+    files = [path for path in out_dir.rglob("*") if path.is_file() and ".state" not in path.parts]
+    before = {path: path.read_bytes() for path in files}
+    monkeypatch.setattr(training, "train_on_batch", lambda *_: pytest.fail("trained again"))
+    train_recipe("b0", "demo", out_dir)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_recipe_is_what_it_names_over_the_data_sets_own():
+    params = load_params("demo")
+    dirs = get_output_dirs("demo", "out")
+    plain = build_recipe("b0", params, dirs)
+    named = params.recipes["b0"]
+    assert plain.training.model_dump() == params.training.model_dump() | named.training
+    assert plain.augmentation.model_dump() == params.augmentation.model_dump() | named.augmentation
+    assert plain.evaluation == params.evaluation
+    assert (plain.training.weights, plain.training.weights_file, plain.training.teacher) == (
+        "package",
+        None,
+        None,
+    )
+
+
+def test_start_and_teacher_are_files_of_the_run():
+    dirs = get_output_dirs("demo", "out")
+    student = build_recipe("student", load_params("demo"), dirs).training
+    assert (student.weights, student.weights_file) == ("file", dirs.models / "b0")
+    assert student.teacher == dirs.models / "teacher.parquet"
+
+
+def test_unknown_recipe_is_one_line_with_the_known_ones(capsys):
+    assert cli.main(["train", "b1", "--dataset", "demo"]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.endswith("recipes: no 'b1'; known: b0, lite0, resnet18, student\n")
+    with pytest.raises(ParamsError):
+        build_recipe("b1", load_params("demo"), get_output_dirs("demo"))
+
+
+@pytest.fixture
+def write_recipe(enter_project, tiny_project, tmp_path):
+    """Return a function that gives the tiny project a recipe `other` and makes it the one in use."""
+
+    def write(**recipe):
+        (tmp_path / "data").symlink_to(tiny_project / "data")
+        write_tiny_params(tmp_path / "params.yaml", recipes={"other": recipe})
+        enter_project(recipes, tmp_path)
+
+    return write
+
+
+def test_start_brings_the_body_and_its_normalisation(dirs, out_dir, write_recipe):
+    write_recipe(start="start", training={"epochs": 1, "warmup_steps": 0, "lr": 1e-12, "ema_decay": 0})
+    # Another normalisation than a random network's, so that it can only come from the checkpoint.
+    start = load_checkpoint(dirs.models / "b0")
+    mean = (0.1, 0.2, 0.3)
+    preprocessing = replace(start.preprocessing, mean=mean).to_dict()
+    save_checkpoint(dirs.models / "start", start.model, start.config | {"preprocessing": preprocessing})
+    folder = train_recipe("other", "demo", out_dir)
+    trained = load_checkpoint(folder)
+    assert trained.preprocessing.mean == mean
+    assert trained.config["initial_weights"]["source"] == "file"
+    metrics = json.loads((dirs.metrics / "recipes" / "other.json").read_text())
+    assert metrics["initial_weights"] == "file"
+    # With next to no learning rate the weights stay where they began; batch norm's statistics move.
+    begun, ended = get_body(dirs.models / "start"), get_body(folder)
+    learned = [name for name in begun if name in dict(trained.model.named_parameters())]
+    assert len(learned) > 10
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in learned)
+    # The head begins anew: it is no copy of the one that `start` had learned.
+    head = [checkpoint.model.classifier.weight for checkpoint in (start, trained)]
+    assert not torch.allclose(*head, atol=1e-3)
+
+
+def test_start_that_was_not_trained_is_one_line(here, tmp_path):
+    with pytest.raises(ModelError, match=r"expected .* a checkpoint, found .*models/demo/b0$"):
+        train_recipe("student", "demo", tmp_path)
+
+
+def test_missing_teacher_is_one_line(dirs, out_dir, capsys):
+    capsys.readouterr()
+    assert cli.main(["train", "student", "--dataset", "demo", "--out-dir", str(out_dir)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: training.teacher: ")
+    assert "teacher.parquet: expected a teacher's probabilities" in message
+    assert message.count("\n") == 1
+    assert not (dirs.models / "student").exists()
+
+
+def test_student_learns_what_its_teacher_says(tmp_path, tiny_project, write_recipe):
+    # A teacher that says `surprise` of every face, against one that has no opinion: the student of the first
+    # says so more often of faces it has not seen. At the usual step size 14 batches would show nothing yet.
+    write_recipe(teacher=True, training={"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0})
+    data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
+    said = {}
+    for name, probabilities in (("sure", np.eye(7)[SURPRISE]), ("unsure", np.full(7, 1 / 7))):
+        dirs = get_output_dirs("demo", tmp_path / name)
+        write_teacher(dirs, tiny_project, probabilities)
+        checkpoint = load_checkpoint(train_recipe("other", "demo", tmp_path / name))
+        logits = predict_logits(checkpoint.model, data, data.get_rows("test"), checkpoint.preprocessing, 32)
+        said[name] = compute_softmax(logits)[:, SURPRISE].mean()
+    # Half of the first one's targets are `surprise`, and a seventh of the other's.
+    assert said["sure"] > said["unsure"] + 0.1
+
+
+def test_another_teacher_under_the_same_name_is_learned_from_anew(dirs, out_dir, here):
+    bodies = []
+    for emotion in (0, 1, 0):
+        write_teacher(dirs, here, np.eye(7)[emotion])
+        bodies.append(get_body(train_recipe("student", "demo", out_dir)))
+    (dirs.models / "teacher.parquet").unlink()
+    assert not are_equal(bodies[0], bodies[1])
+    assert are_equal(bodies[0], bodies[2])
