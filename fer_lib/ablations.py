@@ -77,7 +77,8 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     if study == ENSEMBLE:
         runs += [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
     path = get_predictions_path(dirs, study)
-    table = pd.DataFrame({"row": data.get_rows("test")})
+    rows = data.get_rows("test")
+    table = pd.DataFrame({"row": rows, "label": data.labels[rows].astype(np.uint8)})
     for run in runs:
         emotions = run.probabilities["test"]
         groups = group_probabilities(emotions, data.emotions)
@@ -142,9 +143,9 @@ def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
     return dirs.reports / "ablations" / f"{study}.parquet"
 
 
-def read_rows(dirs: OutputDirs) -> np.ndarray:
-    """Return the rows of the test faces that the studies scored, int (N,). Raises FerError as below."""
-    return _read_table(dirs, REFERENCE)["row"].to_numpy()
+def read_labels(dirs: OutputDirs) -> np.ndarray:
+    """Return the labels of the test faces that the studies scored, int (N,). Raises FerError as below."""
+    return _read_table(dirs, REFERENCE)["label"].to_numpy(np.int64)
 
 
 def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -152,7 +153,9 @@ def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.nda
 
     Raises FerError when the study has not run.
     """
-    columns = _read_table(dirs, study).drop(columns="row")
+    columns = _read_table(dirs, study).drop(columns=["row", "label"])
+    if columns.empty:  # this data set can have none of the study's arms
+        return
     keys = columns.columns.str.rsplit(".", n=2, expand=True)
     for arm in keys.get_level_values(0).unique():
         chosen = columns.loc[:, keys.get_level_values(0) == arm].to_numpy(np.int64).T

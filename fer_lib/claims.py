@@ -1,12 +1,12 @@
 """The claims ledger: what the paper says, what was measured here, and the verdict that a stated rule gives.
 
-`claims.yaml` names the numbers that decide each claim, as `<stage>/<key>`. A verdict is computed, never typed in;
-the docstring of a rule is the rule as the report states it.
+`claims.yaml` names the numbers that decide each claim, as `<stage>/<key>`. A verdict is computed, never typed
+in; the docstring of a rule is the rule as the report states it.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
@@ -23,21 +23,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 CLAIMS_FILE = PROJECT / "claims.yaml"
 """The ledger belongs to the code: results in another folder (`FER_ROOT`) are judged by the same rules."""
 
-VERDICTS = REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = (
-    *("reproduced", "partly", "not reproduced"),
-    "not testable here",
-)
+VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
 SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "open", "not supported", "missing"
 """What one number does for a claim."""
+OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
 
 REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
 """Where an interval lies beside a value."""
 
-IF_MISSING = "Whatever the rule: a claim is not testable here while a number that decides it is missing."
-
-Text = Annotated[str, Field(min_length=1)]
-Number = Annotated[str, Field(pattern=r"^(params|0[1-8]_[a-z_]+)/\S+$")]
-"""Where a number stands: the stage and its key there; `params` are the data set's settings in params.yaml."""
+STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness"
+Number = Annotated[str, Field(pattern=rf"^(params|({STAGES})(@\w+)?)/\S+$")]
+"""`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's; `params/<section>.<key>`."""
 
 
 @dataclass(frozen=True)
@@ -51,38 +47,41 @@ class Check:
     value: float | int | str | None = None
     low: float | None = None
     high: float | None = None
-    missing: str | None = None
-
-    def show(self) -> str:
-        """Return what was found, with its 95 % interval where it has one."""
-        bounds = "" if self.low is None else f" [{_format(self.low)}, {_format(self.high)}]"
-        return f"{_format(self.value)}{bounds}"
+    why: str | None = None
+    seeds: int | str | None = None
+    data_hash: str | None = None
+    git_commit: str | None = None
 
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to judge by: metrics by stage (and `params`), and those of stage evaluation by data set."""
+    """What there is to judge `dataset` by. metrics: data set -> stage's name, or `params` -> flat values."""
 
     dataset: str
-    metrics: Mapping[str, Mapping[str, Any]]
-    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
     project: Path = PROJECT
 
-    def check(self, number: str, expected: str, decide: Callable[..., str], bounds: bool = True) -> Check:
-        """Look a number up; `decide(value[, low, high])` says what it does for the claim."""
-        stage, key = number.split("/", 1)
-        name = stage.split("_", 1)[-1]
-        file = "params.yaml" if name == "params" else _get_file(self.dataset, name)
-        found = self.metrics.get(name)
+    def check(
+        self, number: str, expected: str, decide: Callable[..., bool | None], bounds: bool = True
+    ) -> Check:
+        """Look a number up, with an interval if `bounds`; decide(value, low, high) says if it counts."""
+        place, key = number.split("/", 1)
+        stage, _, other = place.partition("@")
+        dataset, name = other or self.dataset, stage.split("_", 1)[-1]
+        file = "params.yaml" if name == "params" else f"reports/{dataset}/metrics/{name}.json"
+        found = self.metrics.get(dataset, {}).get(name)
         if found is None:
-            why = f"needs stage {stage}, which has not run on this data set"
-            return Check(file, key, expected, MISSING, missing=why)
-        keys = (key, f"{key}_lo", f"{key}_hi") if bounds else (key,)
-        for wanted in keys:
-            if wanted not in found or (bounds and isinstance(found[wanted], str)):
-                return Check(file, key, expected, MISSING, missing=f"{stage} reports no number {wanted}")
-        values = [found[wanted] for wanted in keys]
-        return Check(file, key, expected, decide(*values), *values)
+            why = f"needs stage {stage}, which has not run on {other or 'this data set'}"
+            return Check(file, key, expected, MISSING, why=why)
+        source = {"seeds": found.get("seeds", found.get("seed"))}
+        source |= {field: found.get(field) for field in ("data_hash", "git_commit")}
+        lacking = [
+            name for name in (key, f"{key}_lo", f"{key}_hi")[: 3 if bounds else 1] if name not in found
+        ]
+        if lacking:
+            return Check(file, key, expected, MISSING, why=f"{stage} reports no {lacking[0]}", **source)
+        values = found[key], found.get(f"{key}_lo"), found.get(f"{key}_hi")
+        return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
 
 
 def judge_threshold(low: float, high: float, value: float) -> str:
@@ -93,179 +92,207 @@ def judge_threshold(low: float, high: float, value: float) -> str:
 
 
 class AtLeast(Section):
-    """Reproduced from the value up, not reproduced below it, partly where the 95 % interval contains it."""
+    """A number counts when its interval lies at the value or above; when it contains the value: partly."""
 
     kind: Literal["at_least"]
     key: Number
     value: float
 
     def _check(self, records: Records) -> list[Check]:
-        outcomes = {REACHED: SUPPORTED, CONTAINED: OPEN, BELOW: CONTRARY}
-        expected = f"at least {_format(self.value)}"
-        return [
-            records.check(self.key, expected, lambda _, *bounds: outcomes[judge_threshold(*bounds, self.value)])
-        ]
+        counts = {REACHED: True, CONTAINED: None, BELOW: False}
+
+        def decide(_: float, low: float, high: float) -> bool | None:
+            return counts[judge_threshold(low, high, self.value)]
+
+        return [records.check(self.key, f"at least {_format(self.value)}", decide)]
 
 
 class Gains(Section):
-    """A difference counts when its 95 % interval lies wholly on the expected side of 0: all, some or none do."""
+    """A difference counts when its interval lies wholly on the expected side of 0."""
 
     kind: Literal["gains"]
-    positive: tuple[Number, ...] = ()
-    negative: tuple[Number, ...] = ()
+    gains: dict[Number, Literal["positive", "negative"]] = Field(min_length=1)
 
     def _check(self, records: Records) -> list[Check]:
-        above = [records.check(key, "above 0", lambda _, low, __: _support(low > 0)) for key in self.positive]
-        below = [records.check(key, "below 0", lambda _, __, high: _support(high < 0)) for key in self.negative]
-        return above + below
+        sides = {
+            "positive": ("above 0", lambda _, low, __: low > 0),
+            "negative": ("below 0", lambda _, __, high: high < 0),
+        }
+        return [records.check(number, *sides[sign]) for number, sign in self.gains.items()]
 
 
 class Greater(Section):
-    """A pair counts when the first one's 95 % interval lies wholly above the second: all, some or none do."""
+    """A number counts when its interval lies wholly above the number it is compared with."""
 
     kind: Literal["greater"]
     pairs: tuple[tuple[Number, Number], ...] = Field(min_length=1)
 
     def _check(self, records: Records) -> list[Check]:
-        return [self._check_pair(*pair, records) for pair in self.pairs]
+        return [self._check_pair(records, *pair) for pair in self.pairs]
 
-    def _check_pair(self, first: str, second: str, records: Records) -> Check:
-        other = records.check(second, "a number", lambda _: SUPPORTED, bounds=False)
+    def _check_pair(self, records: Records, first: str, second: str) -> Check:
+        other = records.check(second, "a number", lambda *_: True, bounds=False)
         if other.outcome == MISSING:
             return other
-        expected = f"above {other.key} {_format(other.value)}"
-        return records.check(first, expected, lambda _, low, __: _support(low > other.value))
+        expected = f"above {other.key}, {_format(other.value)}"
+        return records.check(first, expected, lambda _, low, __: low > other.value)
 
 
 class Equals(Section):
-    """A setting counts when the run used what the paper says: all, some or none do."""
+    """A setting counts when the run used what the paper says."""
 
     kind: Literal["equals"]
     values: dict[Number, int | float | str] = Field(min_length=1)
 
     def _check(self, records: Records) -> list[Check]:
         return [
-            records.check(key, _format(paper), lambda value, paper=paper: _support(value == paper), bounds=False)
-            for key, paper in self.values.items()
+            records.check(number, _format(said), lambda used, *_, said=said: used == said, bounds=False)
+            for number, said in self.values.items()
         ]
 
 
 class Present(Section):
-    """A number counts when it is reported: all or some are. While none is, the claim is not testable here."""
+    """A number counts when it is reported; when none of them is, the claim is not testable here."""
 
     kind: Literal["present"]
-    keys: tuple[Number, ...] = Field(min_length=1)
+    numbers: tuple[Number, ...] = Field(min_length=1)
 
     def _check(self, records: Records) -> list[Check]:
-        checks = [records.check(key, "reported", lambda _: SUPPORTED, bounds=False) for key in self.keys]
-        return _count_missing(checks, "not reported")
+        checks = [records.check(name, "reported", lambda *_: True, bounds=False) for name in self.numbers]
+        if all(check.outcome == MISSING for check in checks):
+            return checks
+        return [replace(c, outcome=CONTRARY) if c.outcome == MISSING else c for c in checks]
 
 
 class Built(Section):
-    """A file counts when it is in the repository: all, some or none are. How well it works is not judged."""
+    """A file counts when it is in the repository; how well it works is not judged."""
 
     kind: Literal["built"]
-    paths: tuple[Text, ...] = Field(min_length=1)
+    files: tuple[str, ...] = Field(min_length=1)
 
     def _check(self, records: Records) -> list[Check]:
-        there = {path: (records.project / path).is_file() for path in self.paths}
-        return [Check(p, "", "built", _support(ok), "built" if ok else "not built") for p, ok in there.items()]
+        built = {file: (records.project / file).is_file() for file in self.files}
+        found = {True: "there", False: "not there"}
+        return [Check(file, file, "there", OUTCOMES[ok], found[ok]) for file, ok in built.items()]
 
 
-class DataSets(Section):
-    """A data set counts when it was evaluated here: all or some were. While none was, it is not testable here."""
+Rule = AtLeast | Gains | Greater | Equals | Present | Built
 
-    kind: Literal["data_sets"]
-    names: tuple[Text, ...] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        checks = [
-            Check(_get_file(name, "evaluation"), "", "evaluated", SUPPORTED, "evaluated")
-            if name in records.evaluations
-            else Check(name, "", "evaluated", MISSING, missing=f"needs data set {name}, which was not evaluated")
-            for name in self.names
-        ]
-        return _count_missing(checks, "not evaluated")
-
-
-Rule = AtLeast | Gains | Greater | Equals | Present | Built | DataSets
+RULES = {
+    "every rule": "Reproduced when all that the rule names counts, not reproduced when nothing does, else "
+    "partly. Not testable here while a number that it needs is missing. Intervals are 95 % intervals."
+} | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 
 class Claim(Section):
-    """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides it."""
+    """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides."""
 
     id: Annotated[str, Field(pattern="^[SN][1-9][0-9]?$")]
-    claim: Text
+    claim: str
     paper: str | None
     note: str | None = None
-    figure: Annotated[str, Field(pattern=r"^0[1-8]_\w+\.html(#figure-\w+)?$")] | None = None
+    figure: Annotated[str, Field(pattern=rf"^({STAGES})\.html(#figure-\w+)?$")] | None = None
     rule: Annotated[Rule, Field(discriminator="kind")]
 
 
 def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
-    """Return the ledger's claims. Raises FerError, in one line, for what no rule allows and for an id used twice."""
+    """Return the ledger's claims. Raises FerError, in one line, for whatever is not as it should be."""
     try:
         entries = yaml.safe_load(path.read_text())["claims"]
         ids = [str(entry["id"]) for entry in entries]
-    except FileNotFoundError:
-        raise FerError(f"{path}: not found; expected the claims ledger") from None
-    except yaml.YAMLError as error:
-        raise FerError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (TypeError, KeyError):
-        raise FerError(f"{path}: expected `claims:`, a list of entries that each have an `id`") from None
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        found = shorten(str(error), 120)
+        raise FerError(f"{path}: expected `claims:`, a list whose entries have an `id`; {found}") from None
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice:
         raise FerError(f"{path}: {twice}: expected once, found {ids.count(twice)} times")
     return [_validate(entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
 
 
+def _validate(entry: dict[str, Any], where: str) -> Claim:
+    try:
+        return Claim.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60)
+        raise FerError(f"{where}: {key}: {first['msg']} (found {found})") from None
+
+
 def load_records(dirs: OutputDirs, params: Params) -> Records:
-    """Return what has been measured so far for the data set of `dirs`, and by stage evaluation for all of them."""
-    settings = {
-        f"{section}.{key}": value
-        for section, values in params.model_dump().items()
-        for key, value in values.items()
-        if isinstance(value, int | float | str)
+    """Return all that has been measured so far, on the data set of `dirs` and on those beside it."""
+    metrics: dict[str, dict[str, dict[str, Any]]] = {dirs.reports.name: {}}
+    stages = {stage.split("_", 1)[1] for stage in STAGES.split("|")}
+    for path in sorted(dirs.reports.parent.glob("[!.]*/metrics/*.json")):
+        try:
+            if path.stem in stages:
+                metrics.setdefault(path.parents[1].name, {})[path.stem] = json.loads(path.read_bytes())
+        except ValueError:
+            raise FerError(f"{path}: damaged; expected metrics; run the stage that wrote it again") from None
+    sections = params.model_dump()
+    metrics[dirs.reports.name]["params"] = {
+        f"{section}.{key}": value for section in sections for key, value in sections[section].items()
     }
-    metrics = {path.stem: _read_json(path) for path in sorted(dirs.metrics.glob("*.json"))}
-    files = sorted(dirs.reports.parent.glob("[!.]*/metrics/evaluation.json"))
-    evaluations = {path.parents[1].name: _read_json(path) for path in files}
-    return Records(dirs.reports.name, metrics | {"params": settings}, evaluations)
+    return Records(dirs.reports.name, metrics)
 
 
-def judge_claims(claims: Iterable[Claim], records: Records) -> list[dict[str, Any]]:
-    """Return one row per claim as plain values: what was found, the verdict and the reason.
+def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
+    """Return a row of plain values: the claim, the verdict, the reason, and what was found.
 
-    `ours`, `low`, `high`, `file` and `key` are those of the first of its `checks`. A figure is named once its
-    stage has run.
+    `ours`, `low`, `high`, `file` and `key` are of the first check. A figure is named once its stage has run.
     """
-    return [_judge(claim, records) for claim in claims]
-
-
-def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[dict], records: Records) -> None:
-    """Write `claims.json`: the rows, the rules in words, accuracies, and which data and code each file is from."""
-    read = {check["file"] for row in rows for check in row["checks"]}
-    files = {_get_file(records.dataset, name): values for name, values in records.metrics.items()}
-    others = {_get_file(name, "evaluation"): values for name, values in records.evaluations.items()}
-    sources = {
-        file: {key: values.get(key) for key in ("data_hash", "git_commit")}
-        for file, values in sorted((files | others).items())
-        if file in read or file in others
+    checks = claim.rule._check(records)
+    first, stage = checks[0], (claim.figure or "").split(".")[0].split("_", 1)[-1]
+    seeds = next((check.seeds for check in checks if isinstance(check.seeds, str)), first.seeds)
+    return claim.model_dump(include={"id", "claim", "paper", "note"}) | {
+        "ours": first.value,
+        "low": first.low,
+        "high": first.high,
+        "seeds": None if seeds is None else str(seeds),
+        "dataset": records.dataset,
+        "verdict": conclude(checks),
+        "reason": explain(checks),
+        "figure": claim.figure if stage in records.metrics[records.dataset] else None,
+        "rule": claim.rule.kind,
+        "file": first.file,
+        "key": first.key,
+        "checks": [asdict(check) for check in checks],
     }
-    content = {"dataset": records.dataset, "claims": rows, "rules": describe_rules()}
-    content |= {"accuracies": accuracies, "sources": sources}
+
+
+def conclude(checks: Iterable[Check]) -> str:
+    """Return the verdict on what a rule looked at, as `RULES` says."""
+    outcomes = {check.outcome for check in checks}
+    if MISSING in outcomes:
+        return "not testable here"
+    return {(SUPPORTED,): "reproduced", (CONTRARY,): "not reproduced"}.get(tuple(outcomes), "partly")
+
+
+def explain(checks: list[Check]) -> str:
+    """Return in words what is missing, or else what was found: all of it, or what does not count."""
+    missing = dict.fromkeys(check.why for check in checks if check.outcome == MISSING)
+    if missing:
+        return "; ".join(missing)
+    lost = [check for check in checks if check.outcome != SUPPORTED]
+    shown = "; ".join(c.why or f"{c.key} {show(c)}, expected {c.expected}" for c in lost)
+    found = "; ".join(dict.fromkeys(f"{check.key} {show(check)}" for check in checks))
+    counted = f"{len(checks) - len(lost)} of {len(checks)} as expected; else: " if len(checks) > 1 else ""
+    return f"{counted}{shown}" if lost else f"as expected: {found}"
+
+
+def show(check: Check) -> str:
+    """Return what was found, with its 95 % interval where it has one."""
+    ends = "" if check.low is None else f" [{_format(check.low)}, {_format(check.high)}]"
+    return f"{_format(check.value)}{ends}"
+
+
+def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[dict[str, Any]]) -> None:
+    """Write `claims.json`: the rules in words, the judged claims, and every accuracy beside the paper's."""
+    content = {"rules": RULES, "claims": rows, "accuracies": accuracies}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_atomically(dirs.reports / "claims.json", f"{text}\n".encode())
 
 
-def describe_rules() -> dict[str, str]:
-    """Return each kind of rule in words."""
-    words = {get_args(kind.model_fields["kind"].annotation)[0]: kind.__doc__ for kind in get_args(Rule)}
-    return words | {"every rule": IF_MISSING}
-
-
-def _judge(claim: Claim, records: Records) -> dict[str, Any]:
-    checks = claim.rule._check(records)
-    first, outcomes = checks[0], {check.outcome for check in checks}
-    verdict = {SUPPORTED: REPRODUCED, CONTRARY: NOT_REPRODUCED}.get(*outcomes) if len(outcomes) == 1 else PARTLY
-    ...
+def _format(value: float | int | str | None) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"

@@ -74,17 +74,18 @@ def bootstrap_difference(
     emotions: Sequence[str],
     n_resamples: int,
     seed: int,
+    clusters: np.ndarray | None = None,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float, float]]:
     """Return (A - B, low, high) of every metric, for two models on the same images.
 
     Both models are scored on the same resamples, so what they share cancels: the interval of the difference
-    is narrower than the two intervals suggest.
+    is narrower than the two intervals suggest. clusters: as in `bootstrap_intervals`.
     """
     a, b = (Scorer(labels, p, emotions) for p in (probabilities_a, probabilities_b))
     once = np.ones((1, a.n_images))
     differences = (a.score(once) - b.score(once))[0]
-    resampled = a.resample(n_resamples, seed) - b.resample(n_resamples, seed)
+    resampled = a.resample(n_resamples, seed, clusters) - b.resample(n_resamples, seed, clusters)
     intervals = compute_intervals(a.names, resampled, level)
     return {
         name: (float(value), *intervals[name])

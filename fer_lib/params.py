@@ -94,10 +94,15 @@ class TrainingParams(Section):
     seed: int = Field(ge=0)
 
 
-class EvaluationParams(Section):
-    """How predictions are scored, and which recipes vote as an ensemble."""
+class EnsembleParams(Section):
+    """Which recipes vote together, and teach the student."""
 
-    members: tuple[str, ...]
+    members: tuple[str, ...] = Field(min_length=1)
+
+
+class EvaluationParams(Section):
+    """How predictions are scored."""
+
     batch_size: int = Field(ge=1)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
@@ -138,6 +143,7 @@ class Params(Section):
     augmentation: AugmentationParams
     training: TrainingParams
     recipes: dict[str, Recipe]
+    ensemble: EnsembleParams
     evaluation: EvaluationParams
     ablations: AblationsParams
 
@@ -173,6 +179,8 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     if smoke:
         _merge(sections, smoke_overrides, "smoke", path)
     params = _validate(Params, sections, str(path))
+    for name in params.ensemble.members:
+        find_recipe(params, name)
     for name, recipe in params.recipes.items():
         apply_recipe(params, recipe, f"{path}: recipes.{name}")
     reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")

@@ -79,7 +79,7 @@ def plot_time(curves: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set(xlabel="minutes of training", ylabel="validation accuracy", xlim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid()
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     return figure
 
 
@@ -87,7 +87,9 @@ def plot_time(curves: Mapping[str, pd.DataFrame]) -> Figure:
 def plot_disagreement(disagreement: pd.DataFrame) -> Figure:
     """Plot the share of test faces that two networks name differently, a square of names by names."""
     figure, axes = build_figure(6.2, 4.6)
-    hidden = np.triu(np.ones(disagreement.shape, bool))
+    # Below the diagonal every pair stands once.
+    disagreement = disagreement.iloc[1:, :-1] if len(disagreement) > 1 else disagreement
+    hidden = np.triu(np.ones(disagreement.shape, bool), k=1)
     sns.heatmap(
         disagreement,
         mask=hidden,

@@ -26,7 +26,7 @@ def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
     rows = {split: data.get_rows(split) for split in ("train", "val")}
     views = {"train": FLIP, "val": PLAIN}
     said: dict[str, list[np.ndarray]] = {split: [] for split in rows}
-    for name in params.evaluation.members:
+    for name in params.ensemble.members:
         checkpoint = load_checkpoint(dirs.models / name)
         check_match(checkpoint, data)
         for split in rows:

@@ -59,7 +59,11 @@ def merge(values, changes):
 def write_tiny_params(path, **changes):
     """Write the project's parameters with `TINY`, and `changes` after it, over those of demo."""
     params = yaml.safe_load((REPO / "params.yaml").read_text())
-    params["datasets"]["demo"] = merge(merge(params["datasets"]["demo"], TINY), changes)
+    studies = params["ablations"]["studies"]
+    # One arm of a study does all that the others do; the ensemble needs its members.
+    left_out = {s: dict.fromkeys(list(arms)[1:]) for s, arms in studies.items() if s != "ensemble"}
+    tiny = merge(TINY, {"ablations": {"studies": left_out}})
+    params["datasets"]["demo"] = merge(merge(params["datasets"]["demo"], tiny), changes)
     for section in TINY:
         params["smoke"].pop(section, None)
     path.write_text(yaml.safe_dump(params, sort_keys=False))

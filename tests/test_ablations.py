@@ -74,8 +74,9 @@ def test_predictions_have_one_column_per_arm_seed_and_level(finished, tiny_proje
     _, table = read_results(finished[0])
     data = load_tiny(tiny_project)
     expected = [f"{arm}.{seed}.{level}" for arm in ARMS for seed in SEEDS for level in ("emotion", "group")]
-    assert table.columns.tolist() == ["row", *expected]
+    assert table.columns.tolist() == ["row", "label", *expected]
     assert table["row"].tolist() == data.get_rows("test").tolist()
+    assert table["label"].tolist() == data.labels[data.get_rows("test")].tolist()
     assert set(table.dtypes.drop("row")) == {np.dtype(np.uint8)}
     assert table.filter(like=".emotion").to_numpy().max() < 7
     assert table.filter(like=".group").to_numpy().max() < 3

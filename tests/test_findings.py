@@ -17,7 +17,7 @@ SETTINGS = AblationsParams(seeds=SEEDS, n_resamples=200, reference={}, members=(
 
 def write_study(dirs, study, **right):
     """Write the predictions of arms that name this share of every class rightly, the rest as the next one."""
-    table = pd.DataFrame({"row": np.arange(N_FACES)})
+    table = pd.DataFrame({"row": np.arange(N_FACES), "label": LABELS.astype(np.uint8)})
     for arm, share in right.items():
         for seed in SEEDS:
             is_right = np.arange(N_FACES) // 7 < share * N_FACES / 7

@@ -3,10 +3,12 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
-from conftest import REPO, run_fer_lib
+from conftest import REPO, build_command_environment, run_fer_lib
 
 NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
 
@@ -60,11 +62,33 @@ class TestForm:
         assert f'start_stage("{name}", dataset, smoke, out_dir)' in code
 
 
+TRAININGS_BEFORE = {
+    "04_evaluation": """
+from fer_lib.recipes import train_recipe
+train_recipe("b0", "demo")
+train_recipe("lite0", "demo")
+""",
+    "05_ablations": """
+from concurrent.futures import ThreadPoolExecutor
+from fer_lib import ablations
+from fer_lib.params import load_params
+ablations._start_pool = lambda: ThreadPoolExecutor(1)  # new processes would start longer than these train
+for study in load_params("demo").ablations.studies:
+    ablations.run_study(study, "demo")
+""",
+}
+"""What other stages of the pipeline train before a notebook runs."""
+
+
 @pytest.fixture(scope="module")
 def smoke_results(tiny_project):
     """Run every notebook in smoke mode, in order, and return the project; what failed is in the mapping."""
     failures = {}
     for name in NOTEBOOKS:
+        if name in TRAININGS_BEFORE:
+            environment = build_command_environment(tiny_project)
+            command = [sys.executable, "-c", TRAININGS_BEFORE[name]]
+            subprocess.run(command, cwd=tiny_project, env=environment, check=True)
         done = run_fer_lib(tiny_project, "notebook", name, "--dataset", "demo", "--smoke")
         if done.returncode:
             failures[name] = done.stderr

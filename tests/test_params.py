@@ -64,7 +64,10 @@ def get_arm(content, study, arm):
             "recipes.b0.training: learning_rate",
         ),
         (lambda c: c["recipes"]["b0"]["augmentation"].update(flip=1), "recipes.b0.augmentation: flip"),
-        (lambda c: c["recipes"]["student"]["training"].update(lr=0), "recipes.student.training: lr"),
+        (
+            lambda c: c["recipes"]["student"]["training"].update(weight_decay=-1),
+            "recipes.student.training: weight",
+        ),
         (lambda c: c["datasets"]["demo"]["ablations"].update(seeds=[]), "ablations.seeds"),
         (lambda c: c["ablations"].update(members=["b0", "lite"]), "ablations.members: no arm 'lite'"),
         (
@@ -144,7 +147,7 @@ def test_what_recipes_share_in_the_file_is_changed_for_one_alone(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
         PARAMS_FILE.read_text().replace(
-            "b0: {training: {image_size: 64,", "b0: {augmentation: {scale: 0.5}, training: {"
+            "b0: {training: &quick {", "b0: {augmentation: {scale: 0.5}, training: &quick {"
         )
     )
     recipes = load_params("demo", path=path).recipes

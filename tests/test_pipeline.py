@@ -1,6 +1,7 @@
 """The pipeline as a user runs it, on a copy of the project with tiny parameters."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,17 @@ import torch
 import yaml
 from conftest import REPO, build_command_environment, write_tiny_params
 
-STAGES = ["prepare", "01_data_audit", "02_augmentation", "03_training", "04_evaluation"]
+from fer_lib.pipeline import list_targets
+
+STUDIES = ["reference", "loss", "head"]
+"""Ablation studies of the copy; the others are stages of the same kind."""
+
+STAGES = [
+    name
+    for name in list_targets("demo")
+    if not name.startswith("ablation@") or name.removeprefix("ablation@demo-") in STUDIES
+]
+NOTEBOOKS = [name.removesuffix("@demo") for name in STAGES if name[0].isdigit()]
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
@@ -32,6 +43,10 @@ def build_copy(root):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, root / name)
     write_tiny_params(root / "params.yaml")
+    text = (root / "dvc.yaml").read_text()
+    fewer = re.sub(r"study: \[[^\]]*\]", f"study: [{', '.join(STUDIES)}]", text)
+    assert fewer != text
+    (root / "dvc.yaml").write_text(fewer)
     subprocess.run([*GIT, "init", "--quiet"], cwd=root, check=True)
     commit(root)
 
@@ -60,7 +75,7 @@ def run_pipeline(root):
     process = start_pipeline(root)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    ran = [stage for stage in STAGES if f"Running stage '{stage}@demo'" in output]
+    ran = [stage for stage in STAGES if f"Running stage '{stage}'" in output]
     return output, ran
 
 
@@ -86,7 +101,7 @@ def project(tmp_path_factory):
 
 
 def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
-    for stage in STAGES[1:]:
+    for stage in NOTEBOOKS:
         short = stage.split("_", 1)[1]
         reports = project / "reports" / "demo"
         assert (reports / f"{stage}.html").is_file()
@@ -97,6 +112,8 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert (project / "reports" / "demo" / "history.csv").is_file()
     assert (project / "models" / "demo" / "baseline" / "model.safetensors").is_file()
     assert (project / "models" / "demo" / "predictions.parquet").is_file()
+    assert (project / "models" / "demo" / "student" / "model.safetensors").is_file()
+    assert (project / "reports" / "demo" / "ablations" / "loss.parquet").is_file()
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True
     ).stdout
@@ -132,7 +149,7 @@ def test_new_words_in_a_notebook_rerun_that_stage_alone(project, stage):
     replace_in(project / "notebooks" / f"{stage}.ipynb", "**Question.**", "**Question.** Again:")
     commit(project)
     _, ran = run_pipeline(project)
-    assert ran == [stage]
+    assert ran == [f"{stage}@demo"]
     # The training finds its finished state: the page is written anew, the weights are the same bytes.
     assert read_files(project / "models" / "demo") == models
     assert "Again:" in (project / "reports" / "demo" / "index.html").read_text()
@@ -152,7 +169,7 @@ def test_parameter_reruns_its_stage_and_what_follows(project):
     params = yaml.safe_load(path.read_text())
     params["datasets"]["demo"]["evaluation"] = {**params["datasets"]["demo"]["evaluation"], "n_resamples": 12}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    assert run_pipeline(project)[1] == ["04_evaluation"]
+    assert run_pipeline(project)[1] == ["04_evaluation@demo", "09_claims@demo"]
 
 
 def kill_with_children(process):
@@ -181,6 +198,6 @@ def test_killed_training_goes_on_to_the_same_weights(project):
     assert not baseline.exists()
 
     _, ran = run_pipeline(project)
-    assert "03_training" in ran
+    assert "03_training@demo" in ran
     assert (baseline / "model.safetensors").read_bytes() == unbroken
     assert not os.path.exists(state.with_name(f"{state.name}.partial"))

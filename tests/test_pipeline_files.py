@@ -64,10 +64,12 @@ def read_code(notebook):
 
 
 def read_stage(name):
-    return STAGES[name]["do"]
+    return STAGES[name].get("do", STAGES[name])  # `foreach` has a template, `matrix` is one
 
 
-NOTEBOOK_STAGES = [name for name in STAGES if name != "prepare"]
+NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
+COMMANDS = {"recipe": "recipes", "teacher": "teacher", "student": "recipes", "ablation": "ablations"}
+"""Stages that run a command, and the module behind it."""
 
 
 def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
@@ -82,6 +84,24 @@ def test_stage_lists_exactly_the_files_it_uses(name):
     used |= {"fer_lib/execution.py", "fer_lib/report_template"}
     listed = {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")}
     assert listed == used
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_training_lists_exactly_the_files_it_uses(name):
+    module = f"fer_lib/{COMMANDS[name]}.py"
+    used = find_used_files((ROOT / module).read_text()) | {module}
+    assert {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")} == used - NOT_LISTED
+
+
+def test_every_stage_is_known_here():
+    assert set(STAGES) == {"prepare", *NOTEBOOK_STAGES, *COMMANDS}
+
+
+def test_studies_and_recipes_are_those_of_the_parameters():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert STAGES["ablation"]["matrix"]["study"] == list(params["ablations"]["studies"])
+    # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own.
+    assert [*params["ensemble"]["members"], "student"] == list(params["recipes"])
 
 
 def test_prepare_lists_the_files_it_uses():

@@ -1,0 +1,523 @@
+"""The claims ledger: every rule at its boundaries, what is missing, the 89 % table, and the files written."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from fer_lib import plots_claims
+from fer_lib.claims import (
+    BELOW,
+    CLAIMS_FILE,
+    CONTAINED,
+    REACHED,
+    RULES,
+    VERDICTS,
+    Claim,
+    Records,
+    Rule,
+    judge_claim,
+    judge_threshold,
+    load_claims,
+    load_records,
+    write_ledger,
+)
+from fer_lib.errors import FerError
+from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
+from fer_lib.paper import EPOCHS
+from fer_lib.params import load_params
+from fer_lib.paths import get_output_dirs
+
+REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS
+
+IDS = [*(f"S{n}" for n in range(1, 16)), *(f"N{n}" for n in range(1, 7))]
+
+AT_LEAST = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.89}
+GAINS = {
+    "kind": "gains",
+    "gains": {
+        "05_ablations/loss.focal_2.accuracy.gain": "positive",
+        "04_evaluation/ensemble.gain": "negative",
+    },
+}
+GREATER = {
+    "kind": "greater",
+    "pairs": [
+        [f"04_evaluation/test.precision.{name}", "04_evaluation/test.macro.precision"]
+        for name in ("happy", "neutral")
+    ],
+}
+EQUALS = {"kind": "equals", "values": {"params/training.lr": 0.001, "params/training.schedule": "constant"}}
+PRESENT = {
+    "kind": "present",
+    "numbers": ["04_evaluation@fer2013/test.accuracy", "04_evaluation@affectnet/test.accuracy"],
+}
+ONE_GAIN = {"kind": "gains", "gains": {"05_ablations/a.gain": "positive"}}
+
+ENTRY = """
+  - id: S1
+    claim: It works.
+    paper: null
+    rule: {kind: at_least, key: 04_evaluation/test.accuracy, value: 0.5}
+"""
+
+
+def build_interval(key, value, low, high):
+    return {key: value, f"{key}_lo": low, f"{key}_hi": high}
+
+
+def judge(rule, metrics=None, project=REPO):
+    """Judge one rule on the metrics of data set `demo`: stage's name to flat values."""
+    claim = Claim(id="S1", claim="It works.", paper=None, rule=rule, figure="05_ablations.html#figure-loss")
+    datasets = metrics if metrics and "demo" in metrics else {"demo": metrics or {}}
+    return judge_claim(claim, Records("demo", datasets, project))
+
+
+def write_metrics_file(root, dataset, stage, values):
+    path = root / "reports" / dataset / "metrics" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"data_hash": f"{dataset}-data", "git_commit": "c0ffee", "seed": 3, **values}))
+
+
+def build_evaluation(accuracy, emotions=EMOTIONS_7, selected="b0"):
+    """Return metrics as stage evaluation writes them; each interval is two points wide on either side."""
+    values = {"selected": selected}
+    values |= {f"test.precision.{name}": 0.5 for name in emotions}
+    parts = {"": 0.0, "models.baseline.": -0.01, "models.b0.": 0.0, "tta.": 0.01, "ensemble.": 0.02}
+    for part, more in parts.items():
+        value = accuracy + more
+        values |= build_interval(f"{part}test.accuracy", value, value - 0.02, value + 0.02)
+    values |= build_interval("test_dedup.accuracy", 0.99, 0.98, 1.0)
+    values |= build_interval("val.accuracy", 0.99, 0.98, 1.0)
+    return values | build_interval("test.group.accuracy", accuracy + 0.1, accuracy + 0.08, accuracy + 0.12)
+
+
+class TestAtLeast:
+    @pytest.mark.parametrize(
+        ("low", "high", "verdict"),
+        [
+            (0.89, 0.92, REPRODUCED),  # the low end may be the value itself
+            (0.889, 0.92, PARTLY),
+            (0.85, 0.89, PARTLY),  # the high end still contains it
+            (0.85, 0.889, NOT_REPRODUCED),
+        ],
+    )
+    def test_interval_decides(self, low, high, verdict):
+        row = judge(AT_LEAST, {"evaluation": build_interval("test.accuracy", 0.9, low, high)})
+        assert row["verdict"] == verdict
+        assert (row["ours"], row["low"], row["high"]) == (0.9, low, high)
+
+    def test_value_without_interval_decides_nothing(self):
+        row = judge(AT_LEAST, {"evaluation": {"test.accuracy": 0.95}})
+        assert row["verdict"] == NOT_TESTABLE
+        assert row["reason"] == "04_evaluation reports no test.accuracy_lo"
+
+    @given(
+        low=st.floats(0, 1),
+        width=st.floats(0, 1),
+        up=st.floats(0, 1),
+        wider=st.floats(0, 1),
+        value=st.floats(0, 1),
+    )
+    def test_interval_that_moves_up_is_never_worse(self, low, width, up, wider, value):
+        order = [NOT_REPRODUCED, PARTLY, REPRODUCED]
+        rule = {**AT_LEAST, "value": value}
+        before, after = (
+            judge(rule, {"evaluation": build_interval("test.accuracy", start, start, end)})["verdict"]
+            for start, end in ((low, low + width), (low + up, max(low + width, low + up) + wider))
+        )
+        assert order.index(after) >= order.index(before)
+
+    @given(low=st.floats(0, 1), width=st.floats(0, 1), value=st.floats(0, 2))
+    def test_one_function_places_every_interval(self, low, width, value):
+        position = judge_threshold(low, low + width, value)
+        assert (position == REACHED) == (low >= value)
+        assert (position == BELOW) == (low + width < value)
+
+
+class TestGains:
+    def judge_gains(self, positive, negative):
+        ablations = build_interval("loss.focal_2.accuracy.gain", sum(positive) / 2, *positive)
+        evaluation = build_interval("ensemble.gain", sum(negative) / 2, *negative)
+        return judge(GAINS, {"ablations": ablations, "evaluation": evaluation})
+
+    @pytest.mark.parametrize(
+        ("positive", "negative", "verdict"),
+        [
+            ((0.001, 0.02), (-0.02, -0.001), REPRODUCED),
+            ((0.001, 0.02), (-0.02, 0.0), PARTLY),  # an interval that touches 0 shows no difference
+            ((0.0, 0.02), (-0.02, 0.01), NOT_REPRODUCED),
+            ((-0.02, -0.001), (0.001, 0.02), NOT_REPRODUCED),
+        ],
+    )
+    def test_interval_must_lie_wholly_on_the_expected_side(self, positive, negative, verdict):
+        assert self.judge_gains(positive, negative)["verdict"] == verdict
+
+    def test_reason_names_what_is_not_as_expected(self):
+        reason = self.judge_gains((0.001, 0.02), (-0.02, 0.005))["reason"]
+        assert reason == "1 of 2 as expected; else: ensemble.gain -0.007 [-0.020, 0.005], expected below 0"
+
+    def test_one_missing_difference_leaves_it_untested(self):
+        known = {"ablations": build_interval("loss.focal_2.accuracy.gain", 0.1, 0.05, 0.2)}
+        row = judge(GAINS, known)
+        assert row["verdict"] == NOT_TESTABLE
+        assert row["reason"] == "needs stage 04_evaluation, which has not run on this data set"
+        assert [check["outcome"] for check in row["checks"]] == ["supported", "missing"]
+
+
+class TestGreater:
+    @pytest.mark.parametrize(
+        ("happy", "neutral", "verdict"),
+        [
+            (0.71, 0.71, REPRODUCED),
+            (0.71, 0.70, PARTLY),  # the low end must be above, not at, the other's value
+            (0.70, 0.60, NOT_REPRODUCED),
+        ],
+    )
+    def test_low_end_against_the_other_value(self, happy, neutral, verdict):
+        values = build_interval("test.macro.precision", 0.70, 0.6, 0.8)
+        values |= build_interval("test.precision.happy", 0.9, happy, 0.95)
+        values |= build_interval("test.precision.neutral", 0.9, neutral, 0.95)
+        assert judge(GREATER, {"evaluation": values})["verdict"] == verdict
+
+    def test_needs_the_other_number_too(self):
+        values = build_interval("test.precision.happy", 0.9, 0.8, 0.95)
+        row = judge(GREATER, {"evaluation": values})
+        assert row["verdict"] == NOT_TESTABLE
+        assert row["reason"] == "04_evaluation reports no test.macro.precision"
+
+
+class TestEquals:
+    @pytest.mark.parametrize(
+        ("lr", "schedule", "verdict"),
+        [
+            (0.001, "constant", REPRODUCED),
+            (0.002, "constant", PARTLY),
+            (0.002, "cosine", NOT_REPRODUCED),
+        ],
+    )
+    def test_settings(self, lr, schedule, verdict):
+        used = {"training.lr": lr, "training.schedule": schedule}
+        row = judge(EQUALS, {"params": used})
+        assert row["verdict"] == verdict
+        assert row["file"] == "params.yaml"
+
+    def test_whole_and_floating_numbers_are_equal(self):
+        rule = {"kind": "equals", "values": {"03_training/image_size": 224}}
+        assert judge(rule, {"training": {"image_size": 224.0}})["verdict"] == REPRODUCED
+
+
+class TestPresent:
+    @pytest.mark.parametrize(
+        ("datasets", "verdict"),
+        [(("fer2013", "affectnet"), REPRODUCED), (("affectnet",), PARTLY), ((), NOT_TESTABLE)],
+    )
+    def test_data_sets(self, datasets, verdict):
+        metrics = {name: {"evaluation": {"test.accuracy": 0.7}} for name in datasets}
+        assert judge(PRESENT, {"demo": {}, **metrics})["verdict"] == verdict
+
+    def test_reason_names_the_data_set_that_was_not_evaluated(self):
+        row = judge(PRESENT, {"demo": {}, "fer2013": {"evaluation": {"test.accuracy": 0.7}}})
+        missing = "needs stage 04_evaluation, which has not run on affectnet"
+        assert row["reason"] == f"1 of 2 as expected; else: {missing}"
+
+    @pytest.mark.parametrize(
+        ("reported", "verdict"), [("ab", REPRODUCED), ("b", PARTLY), ("c", NOT_TESTABLE)]
+    )
+    def test_numbers(self, reported, verdict):
+        rule = {"kind": "present", "numbers": ["06_compression/a", "06_compression/b"]}
+        assert judge(rule, {"compression": dict.fromkeys(reported, 1)})["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("files", "verdict"), [(("a.py", "b/c.py"), REPRODUCED), (("a.py",), PARTLY), ((), NOT_REPRODUCED)]
+)
+def test_built_looks_for_files(tmp_path, files, verdict):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert judge({"kind": "built", "files": ["a.py", "b/c.py"]}, project=tmp_path)["verdict"] == verdict
+
+
+class TestRow:
+    def test_names_where_its_numbers_come_from(self):
+        ablations = {**build_interval("a.gain", 0.02, 0.01, 0.03), "seeds": "0, 1, 2", "seed": 0}
+        ablations |= {"data_hash": "da7a", "git_commit": "c0ffee"}
+        row = judge(ONE_GAIN, {"ablations": ablations})
+        assert row["file"] == "reports/demo/metrics/ablations.json"
+        assert (row["key"], row["seeds"], row["dataset"]) == ("a.gain", "0, 1, 2", "demo")
+        assert (row["checks"][0]["data_hash"], row["checks"][0]["git_commit"]) == ("da7a", "c0ffee")
+
+    def test_seed_of_a_single_run(self):
+        rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}
+        values = {**build_interval("test.accuracy", 0.6, 0.5, 0.7), "seed": 7}
+        assert judge(rule, {"evaluation": values})["seeds"] == "7"
+
+    def test_ablations_name_the_seeds_where_a_rule_reads_both(self):
+        both = {
+            "kind": "gains",
+            "gains": {"04_evaluation/b.gain": "positive", "05_ablations/a.gain": "positive"},
+        }
+        metrics = {
+            "evaluation": {**build_interval("b.gain", 0.02, 0.01, 0.03), "seed": 7},
+            "ablations": {**build_interval("a.gain", 0.02, 0.01, 0.03), "seed": 0, "seeds": "0, 1"},
+        }
+        assert judge(both, metrics)["seeds"] == "0, 1"
+
+    def test_figure_is_named_once_its_stage_has_run(self):
+        rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}
+        assert judge(rule)["figure"] is None
+        assert judge(rule, {"ablations": {}})["figure"] == "05_ablations.html#figure-loss"
+
+    def test_missing_stage(self):
+        row = judge(ONE_GAIN)
+        assert row["verdict"] == NOT_TESTABLE
+        assert row["reason"] == "needs stage 05_ablations, which has not run on this data set"
+        assert row["ours"] is row["low"] is row["seeds"] is None
+
+    def test_missing_key(self):
+        row = judge(ONE_GAIN, {"ablations": {"b.gain": 0.1}})
+        assert (row["verdict"], row["reason"]) == (NOT_TESTABLE, "05_ablations reports no a.gain")
+
+
+class TestLedger:
+    def test_holds_every_claim_once_in_order(self):
+        assert [claim.id for claim in load_claims()] == IDS
+
+    def test_states_the_paper_s_accuracy(self):
+        rule = next(claim for claim in load_claims() if claim.id == "N1").rule
+        assert rule.value == EPOCHS["val_accuracy"].iloc[-1]
+
+    def test_names_settings_that_there_are(self):
+        records = load_records(get_output_dirs("demo", "nowhere"), load_params("demo"))
+        named = re.findall(r"params/([\w.]+)", CLAIMS_FILE.read_text())
+        assert named
+        assert set(named) <= records.metrics["demo"]["params"].keys()
+
+    def test_names_pages_of_notebooks_as_they_are_called(self):
+        stages = {path.stem.split("_", 1)[1]: path.stem for path in (REPO / "notebooks").glob("0*.ipynb")}
+        named = set(re.findall(r"\b(0\d_([a-z]+))", CLAIMS_FILE.read_text()))
+        assert all(stages.get(short, whole) == whole for whole, short in named)
+
+    def test_links_to_figures_that_a_notebook_draws(self):
+        for claim in load_claims():
+            page, _, figure = (claim.figure or "").partition("#figure-")
+            notebook = REPO / "notebooks" / page.replace(".html", ".ipynb")
+            if figure and notebook.is_file():
+                assert f'\\"{figure}\\"' in notebook.read_text(), claim.id
+
+    def test_states_every_kind_of_rule_in_words(self):
+        kinds = {variant["properties"]["kind"]["const"] for variant in find_variants()}
+        assert RULES.keys() == {"every rule", *kinds}
+        assert all(len(words) > 30 for words in RULES.values())  # a sentence, no placeholder
+
+    @pytest.mark.parametrize(
+        ("old", "new", "expected"),
+        [
+            ("value: 0.5", "valeu: 0.5", "S1: rule.at_least.value"),
+            ("at_least", "at_lest", "S1: rule"),
+            ("04_evaluation/", "04_evaluaton/", "S1: rule.at_least.key"),
+            ("04_evaluation/test.accuracy", "test.accuracy", "S1: rule.at_least.key"),
+            ("0.5", "half", "S1: rule.at_least.value"),
+            ("paper:", "papre:", "S1: paper"),
+            ("paper:", "ntoe: an unknown key\n    paper:", "S1: ntoe"),
+            ("value:", "vlaue: 1, value:", "S1: rule.at_least.vlaue"),
+            ("id: S1", "id: X1", "X1: id"),
+            ("id: S1", "name: S1", "expected `claims:`"),
+            ("- id", "id", "expected `claims:`"),
+            ("{kind", "{{kind", "expected `claims:`"),
+        ],
+    )
+    def test_typo_is_one_line_that_says_where(self, tmp_path, old, new, expected):
+        path = tmp_path / "claims.yaml"
+        assert old in ENTRY
+        path.write_text(f"claims:{ENTRY}".replace(old, new, 1))
+        with pytest.raises(FerError) as caught:
+            load_claims(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ")
+        assert expected in message
+        assert "\n" not in message
+
+    def test_claim_may_not_stand_twice(self, tmp_path):
+        path = tmp_path / "claims.yaml"
+        path.write_text(f"claims:{ENTRY}{ENTRY}")
+        with pytest.raises(FerError, match="S1: expected once, found 2 times"):
+            load_claims(path)
+
+    def test_lost_ledger_is_one_line(self, tmp_path):
+        with pytest.raises(FerError, match=r"claims\.yaml: expected"):
+            load_claims(tmp_path / "claims.yaml")
+
+
+def find_variants():
+    return TypeAdapter(Rule).json_schema()["$defs"].values()
+
+
+class TestRecords:
+    def test_reads_what_is_there(self, tmp_path):
+        write_metrics_file(tmp_path, "demo", "evaluation", {"test.accuracy": 0.8})
+        write_metrics_file(tmp_path, "fer2013", "evaluation", {"test.accuracy": 0.7})
+        write_metrics_file(tmp_path, ".hidden", "evaluation", {"test.accuracy": 0.1})
+        params = load_params("demo")
+        records = load_records(get_output_dirs("demo", tmp_path), params)
+        assert records.metrics.keys() == {"demo", "fer2013"}
+        assert records.metrics["demo"]["evaluation"]["test.accuracy"] == 0.8
+        assert records.metrics["demo"]["params"]["training.lr"] == params.training.lr
+        assert "params" not in records.metrics["fer2013"]
+
+    def test_every_claim_is_judged_with_nothing_measured(self, tmp_path):
+        records = load_records(get_output_dirs("demo", tmp_path), load_params("demo"))
+        rows = [judge_claim(claim, records) for claim in load_claims()]
+        judged = {row["id"] for row in rows if row["verdict"] != NOT_TESTABLE}
+        assert judged == {"S6", "S13"}  # settings and files are there without any run
+        assert all(row["reason"] and row["figure"] is None for row in rows)
+
+    def test_damaged_file_is_one_line(self, tmp_path):
+        write_metrics_file(tmp_path, "demo", "evaluation", {})
+        path = tmp_path / "reports" / "demo" / "metrics" / "evaluation.json"
+        path.write_text("{")
+        with pytest.raises(FerError, match=r"evaluation\.json: damaged") as caught:
+            load_records(get_output_dirs("demo", tmp_path), load_params("demo"))
+        assert "\n" not in str(caught.value)
+
+    def test_another_stage_s_file_does_not_matter(self, tmp_path):
+        write_metrics_file(tmp_path, "demo", "claims", {})
+        (tmp_path / "reports" / "demo" / "metrics" / "claims.json").write_text("{")
+        load_records(get_output_dirs("demo", tmp_path), load_params("demo"))
+
+
+class TestAccuracies:
+    @pytest.fixture
+    def accuracies(self, tmp_path):
+        write_metrics_file(tmp_path, "fer2013", "evaluation", build_evaluation(0.70))
+        write_metrics_file(tmp_path, "ferplus", "evaluation", build_evaluation(0.85, EMOTIONS_8))
+        return [
+            row
+            for dataset in ("fer2013", "ferplus")
+            for row in plots_claims.collect_accuracies(
+                load_records(get_output_dirs(dataset, tmp_path), load_params(dataset)), 0.89
+            )
+        ]
+
+    def test_lists_each_way_to_predict_once(self, accuracies):
+        found = [
+            (row["model"], row["labels"], row["classes"]) for row in accuracies if row["dataset"] == "ferplus"
+        ]
+        assert found == [
+            ("baseline (the paper's recipe)", "emotions", 8),
+            ("b0 (selected)", "emotions", 8),
+            ("b0, more views", "emotions", 8),
+            ("ensemble", "emotions", 8),
+            ("b0 (selected)", "groups", 3),
+        ]
+        assert {row["classes"] for row in accuracies if row["dataset"] == "fer2013"} == {7, 3}
+
+    def test_says_where_each_interval_lies(self, accuracies):
+        positions = {(row["dataset"], row["model"], row["labels"]): row["reached"] for row in accuracies}
+        assert positions["ferplus", "b0 (selected)", "groups"] == REACHED  # from 93 %
+        assert positions["ferplus", "ensemble", "emotions"] == CONTAINED  # 85 % to 89 %
+        assert positions["ferplus", "b0 (selected)", "emotions"] == BELOW  # up to 87 %
+        assert {row["reached"] for row in accuracies if row["dataset"] == "fer2013"} == {BELOW}
+
+    def test_names_data_and_code(self, accuracies):
+        assert accuracies[0]["data_hash"] == "fer2013-data"
+        assert accuracies[0]["git_commit"] == "c0ffee"
+
+    def test_reads_an_evaluation_of_one_network(self):
+        values = build_interval("test.accuracy", 0.68, 0.66, 0.70) | {"test.precision.happy": 0.5}
+        rows = plots_claims.collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
+        assert [(row["model"], row["classes"]) for row in rows] == [("the network", 1)]
+
+    def test_the_crowd_s_majority_is_a_label_set_of_its_own(self):
+        values = {"selected": "b0", "test.precision.happy": 0.5} | build_interval(
+            "crowd.test.accuracy", 0.8, 0.7, 0.9
+        )
+        [row] = plots_claims.collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
+        assert (row["labels"], row["model"], row["reached"]) == ("crowd", "b0", CONTAINED)
+
+    def test_sentence_names_where_it_is_reached(self, accuracies):
+        sentence = plots_claims.describe_accuracies(accuracies, 0.89)
+        assert sentence == (
+            "89% is reached by 1 of 10 test accuracies on 2 data sets: "
+            "95.0% [93.0%, 97.0%] (ferplus, 3 groups, b0 (selected))."
+        )
+
+    def test_sentence_where_an_interval_contains_it(self, accuracies):
+        rows = [row for row in accuracies if row["labels"] == "emotions"]
+        sentence = plots_claims.describe_accuracies(rows, 0.89)
+        assert "reached by none of 8" in sentence
+        assert "within the interval of 87.0%" in sentence
+
+    def test_sentence_where_all_lie_below(self, accuracies):
+        rows = [row for row in accuracies if row["dataset"] == "fer2013"]
+        sentence = plots_claims.describe_accuracies(rows, 0.89)
+        assert "reached by none of 5 test accuracies on 1 data set; the highest is 80.0%" in sentence
+
+    def test_sentence_without_any(self):
+        assert "No accuracy" in plots_claims.describe_accuracies([], 0.89)
+
+
+def test_ledger_file_is_the_same_on_every_run(tmp_path):
+    write_metrics_file(tmp_path, "demo", "evaluation", build_evaluation(0.8))
+    dirs = get_output_dirs("demo", tmp_path)
+    path = dirs.reports / "claims.json"
+    contents = []
+    for _ in range(2):
+        records = load_records(dirs, load_params("demo"))
+        rows = [judge_claim(claim, records) for claim in load_claims()]
+        write_ledger(dirs, rows, plots_claims.collect_accuracies(records, 0.89))
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    written = json.loads(contents[0])
+    assert [row["id"] for row in written["claims"]] == IDS
+    assert {row["verdict"] for row in written["claims"]} <= set(VERDICTS)
+    assert written["rules"] == RULES
+    assert len(written["accuracies"]) == 5  # those of `build_evaluation`
+    assert str(tmp_path) not in contents[0].decode()
+    assert str(Path.home()) not in contents[0].decode()
+
+
+class TestFigures:
+    @pytest.fixture
+    def rows(self):
+        ablations = build_interval("a.b.accuracy.gain", 0.02, 0.01, 0.03) | build_interval(
+            "c.gain", 0.0, -0.1, 0.1
+        )
+        claims = [
+            {
+                "kind": "gains",
+                "gains": {"05_ablations/a.b.accuracy.gain": "positive", "05_ablations/c.gain": "negative"},
+            },
+            {"kind": "gains", "gains": {"05_ablations/lost.gain": "negative"}},
+            {"kind": "at_least", "key": "05_ablations/c.gain", "value": 1.0},
+        ]
+        return [judge(rule, {"ablations": ablations}) for rule in claims]
+
+    def test_verdicts_show_a_tile_per_claim(self, rows):
+        axes = plots_claims.plot_verdicts(rows).axes[0]
+        assert len(axes.patches) == len(rows)
+        shown = [text.get_text() for text in axes.texts]
+        assert set(VERDICTS) <= set(shown)
+        assert shown.count("S1") == len(rows)
+
+    def test_gains_show_each_measured_difference(self, rows):
+        axes = plots_claims.plot_gains(rows).axes[0]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["S1   a: b, accuracy", "S1   c"]
+        low, high = axes.get_xlim()
+        assert low < -10 < 10 < high  # the widest interval, in points
+        assert [patch.get_width() > 0 for patch in axes.patches] == [True, False]  # the expected sides
+
+    def test_accuracies_show_a_row_each_and_the_paper_s_line(self):
+        records = Records("demo", {"demo": {"evaluation": build_evaluation(0.8)}})
+        rows = plots_claims.collect_accuracies(records, 0.89)
+        axes = plots_claims.plot_accuracies(rows, 0.89).axes[0]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(labels) == len(rows)
+        assert labels[0] == "baseline (the paper's recipe), 7 emotions"
+        assert any(list(line.get_xdata()) == [0.89, 0.89] for line in axes.lines)
