@@ -69,16 +69,19 @@ def list_metrics(table: pd.DataFrame) -> dict[str, float]:
 
 
 def build_study_table(table: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Return one row per arm: each share, its gain with interval in points, and the accuracy's h and p."""
+    """Return one row per arm: the accuracy and its gain, with interval in points, h and p; then the recalls.
+
+    A study that has not run, or of which this data set can have no arm, has no rows.
+    """
     rows: dict[str, dict[str, object]] = {}
     for row in table[table["study"] == study].itertuples():
-        cells = rows.setdefault(row.arm.replace("_", " "), {})
-        cells[row.share.replace("_", " ")] = f"{row.value:.3f}"
-        points = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-        cells[f"{row.share.replace('_', ' ')}, points"] = points
-        if row.share == "accuracy":
-            effect, p_value = row.effect, row.p_value
-        cells |= {"h": effect, "p": p_value}
+        share, cells = row.share.replace("_", " "), rows.setdefault(row.arm.replace("_", " "), {})
+        cells[share] = f"{row.value:.3f}"
+        cells[f"{share}, points"] = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+        if share == "accuracy":
+            cells |= {"h": row.effect, "p": row.p_value}
+    if not rows:
+        return pd.DataFrame(columns=["accuracy", "h", "p"])
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 

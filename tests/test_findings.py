@@ -65,6 +65,9 @@ def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
     assert shown.index.tolist() == ["better", "same"]
     assert shown.loc["better", "accuracy"] == "0.700"
     assert shown.loc["better", "accuracy, points"].startswith("+20.0 [")
+    nothing = findings.build_study_table(table, "not_run")
+    assert nothing.empty
+    assert set(nothing.columns) <= set(shown.columns)
     accuracy = table[table["share"] == "accuracy"].assign(name=lambda rows: rows["study"] + " " + rows["arm"])
     assert (
         findings.describe_clear(accuracy, "accuracy")
