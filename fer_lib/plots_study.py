@@ -107,6 +107,30 @@ def plot_disagreement(disagreement: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
+def plot_conditions(accuracies: pd.DataFrame) -> Figure:
+    """Plot accuracies (0 to 1) of networks (rows) under conditions (columns), coloured by what they lose.
+
+    The first column is the accuracy without any change.
+    """
+    figure, axes = build_figure(9.5, 1.2 + 0.5 * len(accuracies))
+    lost = accuracies.sub(accuracies.iloc[:, 0], axis=0)
+    look = {
+        "cmap": "Blues_r",
+        "cbar": False,
+        "linewidths": 1.5,
+        "vmax": 0,
+        "vmin": min(-0.1, lost.min().min()),
+    }
+    sns.heatmap(lost, annot=accuracies, fmt=".1%", ax=axes, **look)
+    axes.xaxis.tick_top()
+    axes.set_xticks(axes.get_xticks(), [name.replace(" ", "\n") for name in accuracies.columns], rotation=0)
+    axes.set_yticks(axes.get_yticks(), accuracies.index, rotation=0)
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0)
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def plot_differences(differences: pd.DataFrame, shares: Sequence[str]) -> Figure:
     """Plot what each arm changes, a panel per share; columns arm, share, value, low, high (points of 100).
 

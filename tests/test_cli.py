@@ -209,7 +209,7 @@ def test_readme_table_is_written_from_the_metrics_and_checked(readme_file, capsy
     assert "old" in readme_file.read_text()
     assert cli.main(["readme"]) == 0
     text = readme_file.read_text()
-    assert "| [demo](reports/demo/index.html) | 1,200 | 70.0% [68.0%, 72.0%] | – | – | – |" in text
+    assert "| [demo](reports/demo/index.html) | 1,200 | – | 70.0% [68.0%, 72.0%] | – | – | – | – |" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert cli.main(["readme", "--check"]) == 0
