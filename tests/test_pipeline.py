@@ -143,13 +143,17 @@ def test_reader_can_compare_metrics_and_history(project):
     assert "history.csv" in run_dvc("plots", "diff", "--json").stdout
 
 
-@pytest.mark.parametrize("stage", ["01_data_audit", "03_training"])
-def test_new_words_in_a_notebook_rerun_that_stage_alone(project, stage):
+@pytest.mark.parametrize(
+    ("stage", "readers"),
+    # The ledger names the commit of the code that measured what it reads.
+    [("01_data_audit", []), ("03_training", ["09_claims@demo"])],
+)
+def test_new_words_in_a_notebook_rerun_that_stage_and_who_reads_its_metrics(project, stage, readers):
     models = read_files(project / "models" / "demo")
     replace_in(project / "notebooks" / f"{stage}.ipynb", "**Question.**", "**Question.** Again:")
     commit(project)
     _, ran = run_pipeline(project)
-    assert ran == [f"{stage}@demo"]
+    assert ran == [f"{stage}@demo", *readers]
     # The training finds its finished state: the page is written anew, the weights are the same bytes.
     assert read_files(project / "models" / "demo") == models
     assert "Again:" in (project / "reports" / "demo" / "index.html").read_text()
