@@ -36,7 +36,7 @@ def coarsen(face: np.ndarray, share: float) -> np.ndarray:
 
 
 CONDITIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "as it is": np.copy,
+    "unchanged": np.copy,
     "tighter": partial(frame, zoom_x=1.25, zoom_y=1.25),
     "wider": partial(frame, zoom_x=0.8, zoom_y=0.8),
     "narrower": partial(frame, zoom_x=0.85, zoom_y=1.0),
@@ -44,7 +44,7 @@ CONDITIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "darker": partial(relight, gain=0.4),
     "flatter": partial(relight, gain=0.5, offset=80),
     "side light": partial(relight, gain=1.0, slope=0.5),
-    "half the pixels": partial(coarsen, share=0.5),
+    "coarser": partial(coarsen, share=0.5),
 }
 """What a detector's other margin, a lens, a lamp or a distance do, at strengths that a person still reads."""
 

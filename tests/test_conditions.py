@@ -17,7 +17,7 @@ def test_every_condition_keeps_shape_and_the_original(name, shape):
     assert altered.shape == shape
     assert altered.dtype == np.uint8
     assert (face == before).all()
-    assert (altered == face).all() == (name == "as it is")
+    assert (altered == face).all() == (name == "unchanged")
     assert (CONDITIONS[name](face) == altered).all()  # nothing is drawn
 
 
