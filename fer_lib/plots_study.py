@@ -112,7 +112,7 @@ def plot_conditions(accuracies: pd.DataFrame) -> Figure:
 
     The first column is the accuracy without any change.
     """
-    figure, axes = build_figure(9.5, 1.2 + 0.5 * len(accuracies))
+    figure, axes = build_figure(9, 1.2 + 0.5 * len(accuracies))
     lost = accuracies.sub(accuracies.iloc[:, 0], axis=0)
     look = {
         "cmap": "Blues_r",
@@ -137,7 +137,7 @@ def plot_differences(differences: pd.DataFrame, shares: Sequence[str]) -> Figure
     Clear ones, whose interval leaves out 0, are filled.
     """
     arms = list(dict.fromkeys(differences["arm"]))
-    figure, panels = build_figure(10, 1.1 + 0.34 * len(arms), columns=len(shares), sharey=True)
+    figure, panels = build_figure(9, 1.1 + 0.34 * len(arms), columns=len(shares), sharey=True)
     for axes, share in zip(np.atleast_1d(panels), shares, strict=True):
         rows = differences[differences["share"] == share].set_index("arm").reindex(arms)
         for y, row in enumerate(rows.itertuples()):

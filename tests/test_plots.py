@@ -7,9 +7,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fer_lib import plots, plots_data
+from fer_lib import conditions, findings, plots, plots_data, plots_study
 from fer_lib.evaluation import compute_confusion, compute_reliability, summarise
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
+from fer_lib.refusal import compute_risk_coverage
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 300)
@@ -28,6 +29,26 @@ PAPER = pd.DataFrame(
 )
 STATS = pd.DataFrame(
     {"transform": ["original"] * 9 + ["brightness"] * 9, "mean": np.arange(18.0), "std": np.arange(18.0)}
+)
+
+
+SCORES = pd.DataFrame({"value": [0.6, 0.7], "low": [0.55, 0.66], "high": [0.65, 0.74]}, index=["b0", "other"])
+CURVE = compute_risk_coverage(LABELS, PROBABILITIES)
+AGREEMENT = pd.DataFrame(
+    {"crowd": [0.5, 1], "model": [0.4, 0.9], "voter": [0.3, 1], "n_images": [10, 1234]}, index=[4, 10]
+)
+TIME = pd.DataFrame({"seconds": [60.0, 120.0], "val_accuracy": [0.5, 0.6]})
+NAMES = ["baseline", "b0", "student"]
+DISAGREEMENT = pd.DataFrame(RNG.random((3, 3)) / 4, index=NAMES, columns=NAMES)
+CONDITIONS = pd.DataFrame(RNG.random((2, 9)), index=["b0", "student"], columns=list(conditions.CONDITIONS))
+DIFFERENCES = pd.DataFrame(
+    {
+        "arm": ["schedule: cosine_lower"] * 4 + ["dropout: none"] * 4,
+        "share": list(findings.SHARES) * 2,
+        "value": [2.0, -3.0, 0.5, 0.0] * 2,
+        "low": [1.0, -4.0, -0.5, 0.0] * 2,
+        "high": [3.0, -2.0, 1.5, 0.0] * 2,
+    }
 )
 
 
@@ -57,6 +78,15 @@ FIGURES = {
     "split_comparison": lambda m: plots.plot_split_comparison(
         m, ("test", "test_dedup"), ["accuracy", "macro.f1"]
     ),
+    "scores": lambda _: plots_study.plot_scores(SCORES, "test accuracy"),
+    "risk_coverage": lambda _: plots_study.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
+    "agreement": lambda _: plots_study.plot_agreement(AGREEMENT),
+    "time": lambda _: plots_study.plot_time({"b0": TIME, "student": TIME}),
+    "disagreement": lambda _: plots_study.plot_disagreement(DISAGREEMENT),
+    "disagreement of one": lambda _: plots_study.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),
+    "conditions": lambda _: plots_study.plot_conditions(CONDITIONS),
+    "differences": lambda _: plots_study.plot_differences(DIFFERENCES, findings.SHARES),
+    "no differences": lambda _: plots_study.plot_differences(DIFFERENCES[:0], findings.SHARES),
 }
 
 
@@ -206,3 +236,28 @@ def test_split_comparison_names_both_splits_and_their_sizes(metrics):
     assert names == ["test  (300 images)", "test_dedup  (250 images)"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["accuracy", "macro.f1"]
     assert len(axes.collections) == 4
+
+
+def test_pairs_of_networks_stand_once():
+    axes = plots_study.plot_disagreement(DISAGREEMENT).axes[0]
+    shown = [text.get_text() for text in axes.texts]
+    pairs = [DISAGREEMENT.iloc[1, 0], DISAGREEMENT.iloc[2, 0], DISAGREEMENT.iloc[2, 1]]
+    assert shown == [f"{pair:.1%}" for pair in pairs]
+
+
+def test_conditions_are_coloured_by_what_a_network_loses_and_say_what_it_scores():
+    axes = plots_study.plot_conditions(CONDITIONS).axes[0]
+    assert [text.get_text() for text in axes.texts] == [f"{v:.1%}" for v in CONDITIONS.to_numpy().ravel()]
+    colours = axes.collections[0].get_array().reshape(CONDITIONS.shape)
+    assert (colours[:, 0] == 0).all()
+    assert np.allclose(colours, CONDITIONS.sub(CONDITIONS.iloc[:, 0], axis=0))
+
+
+def test_differences_are_filled_where_they_are_clear():
+    panels = plots_study.plot_differences(DIFFERENCES, findings.SHARES).axes
+    filled = [
+        [line.get_markerfacecolor() != "white" for line in axes.lines if line.get_marker() == "o"]
+        for axes in panels
+    ]
+    # Gain, loss, an interval around 0, and no difference at all.
+    assert filled == [[True, True], [True, True], [False, False], [False, False]]

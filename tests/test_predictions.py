@@ -19,8 +19,11 @@ def make_data(data_hash: str = "a" * 64):
 def test_predictions_keep_rows_labels_and_logits(tmp_path):
     rows = {"val": np.array([3]), "test": np.array([1, 0])}
     logits = {"val": np.float32([[1, 2]]), "test": np.float32([[3, 4], [5, 6]])}
-    write_predictions(tmp_path / "p.parquet", make_data(), rows, logits)
-    table = pd.read_parquet(tmp_path / "p.parquet")
+    others = {split: values + 10 for split, values in logits.items()}
+    write_predictions(tmp_path / "p.parquet", make_data(), rows, {"one": logits, "other": others})
+    both = pd.read_parquet(tmp_path / "p.parquet")
+    assert both.query("model == 'other'")["logit_happy"].tolist() == [11, 13, 15]
+    table = both.query("model == 'one'")
     assert table["row"].tolist() == [3, 1, 0]
     assert table["split"].tolist() == ["val", "test", "test"]
     assert table["label"].tolist() == [0, 1, 0]
