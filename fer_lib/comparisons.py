@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fer_lib.evaluation import compare_mcnemar
+from fer_lib.evaluation import bootstrap_difference, compare_mcnemar
 from fer_lib.resampling import draw_weights
 
 
@@ -76,6 +77,26 @@ def compute_p_value(labels: np.ndarray, predictions_a: np.ndarray, predictions_b
     """
     wins = (predictions_a == labels).sum(axis=0) - (predictions_b == labels).sum(axis=0)
     return compare_mcnemar(wins > 0, wins < 0).p_value
+
+
+def summarise_gain(
+    prefix: str,
+    labels: np.ndarray,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    emotions: Sequence[str],
+    **bootstrap: Any,
+) -> dict[str, float]:
+    """Return what A adds to B as it stands in the metrics JSON: `<prefix>.gain` in accuracy with its bounds
+    `gain_lo` and `gain_hi`, and `<prefix>.p_value` of McNemar's exact test.
+
+    probabilities: float (N, C) of the same faces.   bootstrap: as `evaluation.bootstrap_difference` takes it.
+    """
+    gains = bootstrap_difference(labels, probabilities_a, probabilities_b, emotions, **bootstrap)
+    right = (p.argmax(axis=1) == labels for p in (probabilities_a, probabilities_b))
+    keys = (f"{prefix}.gain{end}" for end in ("", "_lo", "_hi"))
+    p_value = compare_mcnemar(*right).p_value
+    return dict(zip(keys, gains["accuracy"], strict=True)) | {f"{prefix}.p_value": p_value}
 
 
 def measure_disagreement(predictions_a: np.ndarray, predictions_b: np.ndarray) -> float:

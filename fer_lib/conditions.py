@@ -1,11 +1,14 @@
 """Faces as another camera, detector or lamp would have given them: fixed alterations to score networks on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from fer_lib.inference import predict_logits
+from fer_lib.models import Checkpoint
 from fer_lib.packed import PackedDataset
 
 
@@ -55,3 +58,17 @@ def alter(data: PackedDataset, rows: np.ndarray, condition: str) -> PackedDatase
     return PackedDataset(
         np.stack([CONDITIONS[condition](face) for face in taken.faces]), taken.index, data.meta
     )
+
+
+def score_conditions(
+    checkpoints: Mapping[str, Checkpoint], data: PackedDataset, rows: np.ndarray, batch_size: int
+) -> pd.DataFrame:
+    """Return accuracies (0 to 1) on `rows`: one row per checkpoint, one column per condition."""
+    accuracies = pd.DataFrame(index=list(checkpoints), columns=list(CONDITIONS), dtype=float)
+    for condition in CONDITIONS:
+        altered = alter(data, rows, condition)
+        every = np.arange(len(rows))
+        for name, checkpoint in checkpoints.items():
+            logits = predict_logits(checkpoint.model, altered, every, checkpoint.preprocessing, batch_size)
+            accuracies.loc[name, condition] = np.mean(logits.argmax(axis=1) == altered.labels)
+    return accuracies

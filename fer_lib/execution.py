@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 UNCOLOURED = re.compile(r'<span class="(?:b?p|nn?|nb|nf|ne|o|w)">([^<]*)</span>')
 """What the highlighter marks but `style.css` leaves black: names and operators, half the bytes of a page."""
+STRINGS = re.compile(r'(?:<span class="s[12aei]">[^<]*</span>){2,}')
+"""Pieces of a formatted string, each in a span of its own and all of one colour."""
+SPAN = re.compile(r"<[^>]*>")
 DROPPED_TYPES = re.compile(r"application/vnd\.jupyter\.widget|application/javascript")
 MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 """As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded pictures."""
@@ -88,7 +91,11 @@ def export_html(notebook: "NotebookNode", name: str, dataset: str, dirs: Any, sm
         "provenance": _read_provenance(dirs, name),
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return UNCOLOURED.sub(r"\1", body)
+    return STRINGS.sub(_join_spans, UNCOLOURED.sub(r"\1", body))
+
+
+def _join_spans(spans: re.Match[str]) -> str:
+    return f'<span class="s2">{SPAN.sub("", spans[0])}</span>'
 
 
 def get_title(notebook: "NotebookNode") -> str:

@@ -1,11 +1,13 @@
 """Figures that compare networks: accuracies, refusal, people's agreement, time, ablations."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -38,15 +40,11 @@ def plot_scores(scores: pd.DataFrame, xlabel: str) -> Figure:
 @mpl.rc_context(STYLE)
 def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot accuracy against the share of faces answered; curves by name, as `refusal` computes them."""
-    figure, axes = build_figure(8, 4.2)
-    for (name, curve), colour in zip(curves.items(), LINES, strict=False):
-        shown = curve[curve["coverage"] >= 0.05]  # below, a handful of faces decides
-        axes.plot(shown["coverage"], shown["accuracy"], color=colour, label=name)
+    # Below 5 % a handful of faces decides.
+    lines = {name: curve[curve["coverage"] >= 0.05] for name, curve in curves.items()}
+    figure, axes = _plot_lines(lines, "coverage", "accuracy")
     axes.set(xlabel="faces answered, the surest first", ylabel="of these named rightly", xlim=(0, 1))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid()
-    axes.legend(loc="lower left")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure
 
 
@@ -73,14 +71,21 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
 @mpl.rc_context(STYLE)
 def plot_time(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot validation accuracy against minutes of training; frames by network: seconds, val_accuracy."""
-    figure, axes = build_figure(8, 4.2)
-    for (name, curve), colour in zip(curves.items(), LINES, strict=False):
-        axes.plot(curve["seconds"] / 60, curve["val_accuracy"], marker="o", ms=4, color=colour, label=name)
+    lines = {name: curve.assign(minutes=curve["seconds"] / 60) for name, curve in curves.items()}
+    figure, axes = _plot_lines(lines, "minutes", "val_accuracy", marker="o", ms=4)
     axes.set(xlabel="minutes of training", ylabel="validation accuracy", xlim=(0, None))
+    return figure
+
+
+def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any) -> tuple[Figure, Axes]:
+    """Draw column y, a share, against column x: one line per name, each in a colour of its own."""
+    figure, axes = build_figure(8, 4.2)
+    for (name, line), colour in zip(lines.items(), LINES, strict=False):
+        axes.plot(line[x], line[y], color=colour, label=name, **style)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid()
     axes.legend(loc="best")
-    return figure
+    return figure, axes
 
 
 @mpl.rc_context(STYLE)

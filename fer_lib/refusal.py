@@ -77,6 +77,27 @@ def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np
     return grouped.mean().assign(n_images=grouped.size())
 
 
+def summarise_votes(
+    agreement: pd.DataFrame, votes: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float]:
+    """Return the table of `measure_agreement`, and the NLL of the votes, as they stand in the metrics JSON.
+
+    `votes.soft_nll` is the network's against the distribution of the votes, `votes.entropy` the votes' own.
+
+    votes: (N, C) counts of the classes; faces without any are left out.   probabilities: float (N, C).
+    """
+    metrics: dict[str, float] = {}
+    for column in ("model", "crowd", "voter"):
+        metrics |= {f"votes.{column}_at_{n}": value for n, value in agreement[column].items()}
+        metrics[f"votes.{column}"] = np.average(agreement[column], weights=agreement["n_images"])
+    voted = votes.any(axis=1)
+    shares = votes[voted] / votes[voted].sum(axis=1, keepdims=True)
+    return metrics | {
+        "votes.soft_nll": compute_soft_nll(shares, probabilities[voted]),
+        "votes.entropy": compute_soft_nll(shares, shares),
+    }
+
+
 def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean cross-entropy of probabilities (N, C) to distributions (N, C), in nats.
 

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,18 @@ def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str |
     """
     params = load_params(dataset, smoke=smoke)
     return Stage(notebook, dataset, params, get_output_dirs(dataset, out_dir), smoke)
+
+
+def tabulate_metrics(
+    metrics: Mapping[str, Any], rows: Mapping[str, str], columns: Mapping[str, str], row_title: str
+) -> pd.DataFrame:
+    """Return metrics as a table: `rows` and `columns` map what names them to their part of the key.
+
+    A column's part holds `{}` where the row's stands, as in `{"precision": "test.precision.{}"}`. A metric
+    that is not there, of a class without images say, leaves its cell empty.
+    """
+    table = {title: [metrics.get(key.format(row)) for row in rows.values()] for title, key in columns.items()}
+    return pd.DataFrame(table, index=pd.Index(rows, name=row_title))
 
 
 def get_stage_name(notebook: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fer_lib import plots_claims
+from fer_lib.accuracies import collect_accuracies, describe_accuracies
 from fer_lib.claims import (
     BELOW,
     CLAIMS_FILE,
@@ -400,7 +401,7 @@ class TestAccuracies:
         return [
             row
             for dataset in ("fer2013", "ferplus")
-            for row in plots_claims.collect_accuracies(
+            for row in collect_accuracies(
                 load_records(get_output_dirs(dataset, tmp_path), load_params(dataset)), 0.89
             )
         ]
@@ -431,18 +432,18 @@ class TestAccuracies:
 
     def test_reads_an_evaluation_of_one_network(self):
         values = build_interval("test.accuracy", 0.68, 0.66, 0.70) | {"test.precision.happy": 0.5}
-        rows = plots_claims.collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
+        rows = collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
         assert [(row["model"], row["classes"]) for row in rows] == [("the network", 1)]
 
     def test_the_crowd_s_majority_is_a_label_set_of_its_own(self):
         values = {"selected": "b0", "test.precision.happy": 0.5} | build_interval(
             "crowd.test.accuracy", 0.8, 0.7, 0.9
         )
-        [row] = plots_claims.collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
+        [row] = collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
         assert (row["labels"], row["model"], row["reached"]) == ("crowd", "b0", CONTAINED)
 
     def test_sentence_names_where_it_is_reached(self, accuracies):
-        sentence = plots_claims.describe_accuracies(accuracies, 0.89)
+        sentence = describe_accuracies(accuracies, 0.89)
         assert sentence == (
             "89% is reached by 1 of 10 test accuracies on 2 data sets: "
             "95.0% [93.0%, 97.0%] (ferplus, 3 groups, b0 (selected))."
@@ -450,17 +451,17 @@ class TestAccuracies:
 
     def test_sentence_where_an_interval_contains_it(self, accuracies):
         rows = [row for row in accuracies if row["labels"] == "emotions"]
-        sentence = plots_claims.describe_accuracies(rows, 0.89)
+        sentence = describe_accuracies(rows, 0.89)
         assert "reached by none of 8" in sentence
         assert "within the interval of 87.0%" in sentence
 
     def test_sentence_where_all_lie_below(self, accuracies):
         rows = [row for row in accuracies if row["dataset"] == "fer2013"]
-        sentence = plots_claims.describe_accuracies(rows, 0.89)
+        sentence = describe_accuracies(rows, 0.89)
         assert "reached by none of 5 test accuracies on 1 data set; the highest is 80.0%" in sentence
 
     def test_sentence_without_any(self):
-        assert "No accuracy" in plots_claims.describe_accuracies([], 0.89)
+        assert "No accuracy" in describe_accuracies([], 0.89)
 
 
 def test_ledger_file_is_the_same_on_every_run(tmp_path):
@@ -471,7 +472,7 @@ def test_ledger_file_is_the_same_on_every_run(tmp_path):
     for _ in range(2):
         records = load_records(dirs, load_params("demo"))
         rows = [judge_claim(claim, records) for claim in load_claims()]
-        write_ledger(dirs, rows, plots_claims.collect_accuracies(records, 0.89))
+        write_ledger(dirs, rows, collect_accuracies(records, 0.89))
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
     written = json.loads(contents[0])
@@ -515,7 +516,7 @@ class TestFigures:
 
     def test_accuracies_show_a_row_each_and_the_paper_s_line(self):
         records = Records("demo", {"demo": {"evaluation": build_evaluation(0.8)}})
-        rows = plots_claims.collect_accuracies(records, 0.89)
+        rows = collect_accuracies(records, 0.89)
         axes = plots_claims.plot_accuracies(rows, 0.89).axes[0]
         labels = [label.get_text() for label in axes.get_yticklabels()]
         assert len(labels) == len(rows)

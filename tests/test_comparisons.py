@@ -10,6 +10,7 @@ from fer_lib.comparisons import (
     compute_p_value,
     compute_shares,
     measure_disagreement,
+    summarise_gain,
 )
 from fer_lib.evaluation import compare_mcnemar
 from fer_lib.labels import EMOTIONS_7
@@ -197,3 +198,16 @@ def test_disagreement_by_hand():
     # Two of five named differently; it does not matter which of them is right.
     assert measure_disagreement(np.array([0, 1, 2, 3, 4]), np.array([0, 2, 2, 0, 4])) == 0.4
     assert measure_disagreement(np.array([5, 5]), np.array([5, 5])) == 0.0
+
+
+def test_gain_stands_under_the_prefix_and_is_paired():
+    labels = np.zeros(200, dtype=int)
+    b = np.eye(2)[(np.arange(200) >= 100).astype(int)]  # right on the first half
+    a = np.eye(2)[(np.arange(200) >= 120).astype(int)]  # and on 20 faces more
+    gain = summarise_gain("tta", labels, a, b, AB, n_resamples=500, seed=0)
+    assert set(gain) == {"tta.gain", "tta.gain_lo", "tta.gain_hi", "tta.p_value"}
+    assert gain["tta.gain"] == pytest.approx(0.1)
+    # Faces that both name alike take no part: the standard error is sqrt(0.1 * 0.9 / 200) = 0.021.
+    assert gain["tta.gain_lo"] == pytest.approx(0.1 - 1.96 * 0.021, abs=0.01)
+    assert gain["tta.gain_hi"] == pytest.approx(0.1 + 1.96 * 0.021, abs=0.01)
+    assert gain["tta.p_value"] == pytest.approx(2 / 2**20)  # 20 against none

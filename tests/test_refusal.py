@@ -14,6 +14,7 @@ from fer_lib.refusal import (
     has_votes,
     label_by_majority,
     measure_agreement,
+    summarise_votes,
 )
 
 HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
@@ -96,3 +97,18 @@ def test_soft_nll_is_least_for_the_votes_themselves():
 def test_votes_are_there_or_not():
     assert has_votes(build_votes({"fear": 10}))
     assert not has_votes(pd.DataFrame({"row": [0], "votes_fear": [1]}))
+
+
+def test_summary_of_votes_weighs_by_images_and_leaves_out_faces_without_a_vote():
+    agreement = pd.DataFrame(
+        {"n_images": [1, 3], "model": [0.0, 1.0], "crowd": [0.5, 1.0], "voter": [0.4, 1.0]},
+        index=pd.Index([5, 10], name="n_agreeing"),
+    )
+    votes = np.array([[2, 2], [0, 0]])
+    probabilities = np.array([[0.25, 0.75], [1.0, 0.0]])
+    found = summarise_votes(agreement, votes, probabilities)
+    assert found["votes.model_at_10"] == 1
+    assert found["votes.model"] == 0.75
+    assert found["votes.voter"] == pytest.approx((0.4 + 3) / 4)
+    assert found["votes.entropy"] == pytest.approx(np.log(2))
+    assert found["votes.soft_nll"] == pytest.approx(-(np.log(0.25) + np.log(0.75)) / 2)

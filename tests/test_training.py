@@ -79,14 +79,9 @@ def test_same_seed_same_weights_other_seed_others(data, tmp_path):
     assert not are_equal(first, other)
 
 
-@pytest.mark.parametrize("killed_at", [1, 5, 8, 13])
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_killed_at_any_step_it_resumes_to_the_same_result(data, tmp_path, monkeypatch, killed_at, ema_decay):
-    # Eight steps an epoch: in the first epoch, at its last step, in the second.
-    params = make_params(ema_decay=ema_decay)
-    unbroken = fit(data, params, tmp_path / "unbroken")
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
-    train_on_batch, steps = training.train_on_batch, []
+def fit_broken_off(data, params, folder, killed_at, monkeypatch):
+    """Train until `killed_at` steps are done, then again in a process with another random state."""
+    steps, train_on_batch = [], training.train_on_batch
 
     def train_until_killed(*arguments):
         if len(steps) == killed_at:
@@ -94,12 +89,22 @@ def test_killed_at_any_step_it_resumes_to_the_same_result(data, tmp_path, monkey
         steps.append(1)
         return train_on_batch(*arguments)
 
-    monkeypatch.setattr(training, "train_on_batch", train_until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(data, params, tmp_path / "broken")
-    monkeypatch.setattr(training, "train_on_batch", train_on_batch)
-    torch.manual_seed(99)  # a new process has another random state
-    resumed = fit(data, params, tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
+        patch.setattr(training, "train_on_batch", train_until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, params, folder)
+    torch.manual_seed(99)
+    return fit(data, params, folder)
+
+
+@pytest.mark.parametrize("killed_at", [1, 5, 8, 13])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_killed_at_any_step_it_resumes_to_the_same_result(data, tmp_path, monkeypatch, killed_at, ema_decay):
+    # Eight steps an epoch: in the first epoch, at its last step, in the second.
+    params = make_params(ema_decay=ema_decay)
+    unbroken = fit(data, params, tmp_path / "unbroken")
+    resumed = fit_broken_off(data, params, tmp_path / "broken", killed_at, monkeypatch)
     assert are_equal(resumed, unbroken)
     assert resumed.history.drop(columns="seconds").equals(unbroken.history.drop(columns="seconds"))
 
@@ -194,20 +199,7 @@ def test_all_that_a_recipe_may_ask_for_resumes_to_the_same_result(data, tmp_path
     recipe = {"mixup": 0.2, "layer_decay": 0.7, "head_epochs": 1, "first_image_size": 32, "image_size": 48}
     params = make_params(epochs=3, head="hierarchical", **recipe)
     unbroken = fit(data, params, tmp_path / "unbroken")
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0.0)
-    train_on_batch, steps = training.train_on_batch, []
-
-    def train_until_killed(*arguments):
-        if len(steps) == 11:
-            raise KeyboardInterrupt
-        steps.append(1)
-        return train_on_batch(*arguments)
-
-    monkeypatch.setattr(training, "train_on_batch", train_until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(data, params, tmp_path / "broken")
-    monkeypatch.setattr(training, "train_on_batch", train_on_batch)
-    assert are_equal(fit(data, params, tmp_path / "broken"), unbroken)
+    assert are_equal(fit_broken_off(data, params, tmp_path / "broken", 11, monkeypatch), unbroken)
 
 
 def test_copies_of_faces_can_be_left_out():
