@@ -68,21 +68,30 @@ def list_metrics(table: pd.DataFrame) -> dict[str, float]:
     return metrics
 
 
-def build_study_table(table: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Return one row per arm: the accuracy and its gain, with interval in points, h and p; then the recalls.
+def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
+    """Return the rows of these studies, with `arm` as a reader sees it; of several, `<study>: <arm>`."""
+    rows = table[table["study"].isin(studies)]
+    names = rows["study"] + ": " + rows["arm"] if len(studies) > 1 else rows["arm"]
+    return rows.assign(arm=names.str.replace("_", " "))
 
-    A study that has not run, or of which this data set can have no arm, has no rows.
+
+def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per arm: accuracy, its gain in points with interval, h, p; then the recalls with theirs.
+
+    rows: of `compare_studies`.
     """
-    rows: dict[str, dict[str, object]] = {}
-    for row in table[table["study"] == study].itertuples():
-        share, cells = row.share.replace("_", " "), rows.setdefault(row.arm.replace("_", " "), {})
-        cells[share] = f"{row.value:.3f}"
-        cells[f"{share}, points"] = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-        if share == "accuracy":
-            cells |= {"h": row.effect, "p": row.p_value}
-    if not rows:
-        return pd.DataFrame(columns=["accuracy", "h", "p"])
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+    cells: dict[str, dict[str, object]] = {}
+    for row in rows.itertuples():
+        arm = cells.setdefault(row.arm, {})
+        gain = f"{100 * row.gain:+.1f}"
+        if row.share == "accuracy":
+            interval = f"{gain} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            arm |= {"accuracy": f"{row.value:.3f}", "points": interval, "h": row.effect, "p": row.p_value}
+        else:
+            arm[row.share.replace("_", " ")] = f"{row.value:.3f} ({gain})"
+    recalls = [share.replace("_", " ") for share in SHARES[1:] if share in set(rows["share"])]
+    columns = ["accuracy", "points", "h", "p", *recalls]
+    return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 
 def measure_propagation(
@@ -104,17 +113,16 @@ def measure_propagation(
 
 
 def describe_clear(rows: pd.DataFrame, share: str) -> str:
-    """Return a sentence that lists the arms whose gain's interval leaves out 0, the largest first.
+    """Return a sentence that lists the arms whose gain in `share` is clear: its interval leaves out 0.
 
-    rows: of `compare_studies`, one share, with a column `name`.
+    The largest come first. rows: of `select_studies`.
     """
-    parts = []
+    rows = rows[rows["share"] == share].sort_values("gain", key=abs, ascending=False)
+    subject, parts = share.replace("_", " "), []
     for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
-        ranked = clear.sort_values("gain", key=abs, ascending=False)
-        arms = [
-            f"{name.replace('_', ' ')} ({100 * gain:+.1f} points)"
-            for name, gain in zip(ranked["name"], ranked["gain"], strict=True)
-        ]
+        arms = [f"{row.arm} ({100 * row.gain:+.1f} points)" for row in clear.itertuples()]
         if arms:
             parts.append(f"clearly {verb} by {', '.join(arms)}")
-    return f"{share.capitalize()} is {', and '.join(parts)}." if parts else f"No arm changes {share} clearly."
+    if not parts:
+        return f"No arm changes {subject} clearly."
+    return f"{subject.capitalize()} is {', and '.join(parts)}."

@@ -137,22 +137,23 @@ def plot_conditions(accuracies: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_differences(differences: pd.DataFrame, shares: Sequence[str]) -> Figure:
-    """Plot what each arm changes, a panel per share; columns arm, share, value, low, high (points of 100).
+    """Plot the gain of each arm, a panel per share; columns arm, share, gain, low, high (-1 to 1).
 
     Clear ones, whose interval leaves out 0, are filled.
     """
     arms = list(dict.fromkeys(differences["arm"]))
     figure, panels = build_figure(9, 1.1 + 0.34 * len(arms), columns=len(shares), sharey=True)
     for axes, share in zip(np.atleast_1d(panels), shares, strict=True):
-        rows = differences[differences["share"] == share].set_index("arm").reindex(arms)
+        rows = differences[differences["share"] == share].set_index("arm")[["gain", "low", "high"]]
+        rows = 100 * rows.reindex(arms)
         for y, row in enumerate(rows.itertuples()):
             clear = row.low > 0 or row.high < 0
-            colour = (MAIN if row.value > 0 else SECOND) if clear else FAINT
+            colour = (MAIN if row.gain > 0 else SECOND) if clear else FAINT
             axes.plot([row.low, row.high], [y, y], color=colour)
-            axes.plot(row.value, y, "o", ms=6, color=colour, mfc=colour if clear else "white")
+            axes.plot(row.gain, y, "o", ms=6, color=colour, mfc=colour if clear else "white")
         axes.axvline(0, color=INK, lw=0.9)
         axes.set(title=share.replace("_", " "), ylim=(len(arms) - 0.4, -0.6))
-        axes.set_yticks(range(len(arms)), [arm.replace("_", " ") for arm in arms])
+        axes.set_yticks(range(len(arms)), arms)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
     figure.supxlabel("points more or less than the reference", fontsize=10.5)

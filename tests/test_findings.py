@@ -61,20 +61,24 @@ def test_metrics_have_flat_keys_with_intervals(dirs):
 
 def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
     table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
-    shown = findings.build_study_table(table, "loss")
+    rows = findings.select_studies(table, "loss")
+    shown = findings.build_study_table(rows)
     assert shown.index.tolist() == ["better", "same"]
     assert shown.loc["better", "accuracy"] == "0.700"
-    assert shown.loc["better", "accuracy, points"].startswith("+20.0 [")
-    nothing = findings.build_study_table(table, "not_run")
+    assert shown.loc["better", "points"].startswith("+20.0 [")
+    assert shown.loc["same", "macro recall"].endswith("(+0.0)")
+    sentence = "Macro recall is clearly raised by better (+20.0 points)."
+    assert findings.describe_clear(rows, "macro_recall") == sentence
+    none = rows[rows["arm"] == "same"]
+    assert findings.describe_clear(none, "macro_recall") == "No arm changes macro recall clearly."
+
+
+def test_arms_of_several_studies_carry_the_study_s_name(dirs):
+    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    assert set(findings.select_studies(table, "loss", "image_size")["arm"]) == {"loss: better", "loss: same"}
+    nothing = findings.build_study_table(findings.select_studies(table, "not_run"))
     assert nothing.empty
-    assert set(nothing.columns) <= set(shown.columns)
-    accuracy = table[table["share"] == "accuracy"].assign(name=lambda rows: rows["study"] + " " + rows["arm"])
-    assert (
-        findings.describe_clear(accuracy, "accuracy")
-        == "Accuracy is clearly raised by loss better (+20.0 points)."
-    )
-    none = accuracy[accuracy["arm"] == "same"]
-    assert findings.describe_clear(none, "accuracy") == "No arm changes accuracy clearly."
+    assert nothing.columns.tolist() == ["accuracy", "points", "h", "p"]
 
 
 def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):

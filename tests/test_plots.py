@@ -43,11 +43,11 @@ DISAGREEMENT = pd.DataFrame(RNG.random((3, 3)) / 4, index=NAMES, columns=NAMES)
 CONDITIONS = pd.DataFrame(RNG.random((2, 9)), index=["b0", "student"], columns=list(conditions.CONDITIONS))
 DIFFERENCES = pd.DataFrame(
     {
-        "arm": ["schedule: cosine_lower"] * 4 + ["dropout: none"] * 4,
+        "arm": ["schedule: cosine lower"] * 4 + ["dropout: none"] * 4,
         "share": list(findings.SHARES) * 2,
-        "value": [2.0, -3.0, 0.5, 0.0] * 2,
-        "low": [1.0, -4.0, -0.5, 0.0] * 2,
-        "high": [3.0, -2.0, 1.5, 0.0] * 2,
+        "gain": [0.02, -0.03, 0.005, 0.0] * 2,
+        "low": [0.01, -0.04, -0.005, 0.0] * 2,
+        "high": [0.03, -0.02, 0.015, 0.0] * 2,
     }
 )
 
