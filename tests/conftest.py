@@ -11,6 +11,9 @@ import yaml
 
 REPO = Path(__file__).resolve().parent.parent
 
+LONGEST = ("test_pipeline", "test_notebooks", "test_cli", "test_training")
+"""Files that start first, or one worker would still be busy with them when the others are done."""
+
 TINY_RECIPE = {"image_size": 32, "first_image_size": None, "epochs": 1, "warmup_steps": 2, "batch_size": 16}
 
 TINY = {
@@ -46,6 +49,10 @@ TINY = {
         },
     },
 }
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def merge(values, changes):

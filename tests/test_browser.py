@@ -190,6 +190,8 @@ def test_live_connects_plays_and_counts_frames(page):
 def test_live_offers_snapshots(page):
     open_page(page, "live")
     page.locator("label", has_text="Use snapshots instead").click()
+    # A person takes the picture when they see themselves; before the first frame the button does nothing.
+    page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=PATIENCE)
     page.get_by_role("button", name="Take Photo").click()
     expect(page.get_by_text("1 face found")).to_be_visible(timeout=PATIENCE)
 
