@@ -2,7 +2,7 @@
 
 A study is one question (the loss, the augmentation, ...), its arms are the answers tried. Every arm runs once
 per seed; a seed also draws the share of the training faces, so an arm and the reference of one seed saw the
-same ones.
+same ones. A study that no small share of the faces can answer has an arm `reference` of its own.
 """
 
 import os
@@ -21,13 +21,14 @@ from tqdm import tqdm
 from fer_lib.ensemble import fit_weights, vote
 from fer_lib.errors import FerError, ParamsError
 from fer_lib.evaluation import compute_metrics, group_probabilities
-from fer_lib.files import write_atomically
+from fer_lib.files import hold_lock, write_atomically
 from fer_lib.inference import compute_softmax, predict_logits
 from fer_lib.metrics_file import write_metrics
 from fer_lib.packed import PackedDataset, load_packed
-from fer_lib.params import Changes, Params, apply_recipe, load_params
+from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
 from fer_lib.preprocessing import Preprocessing
+from fer_lib.targets import has_votes
 from fer_lib.training import fit
 
 REFERENCE = "reference"
@@ -49,7 +50,7 @@ class ArmRun:
 
     arm: str
     seed: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | str]
     probabilities: dict[str, np.ndarray]
 
 
@@ -61,12 +62,16 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
-    arms, seeds = find_arms(params, study), params.ablations.seeds
     data = load_packed(dataset)
+    arms, seeds = find_arms(params, study, data), params.ablations.seeds
+    plain = apply_recipe(params, params.ablations.reference)
+    states = dirs.training_state / "ablations"
     with _start_pool() as pool:
-        jobs: list[Future[ArmRun]] = [
-            pool.submit(train_arm, dataset, study, arm, seed, dirs) for arm in arms for seed in seeds
-        ]
+        jobs: list[Future[ArmRun]] = []
+        for arm, resolved in arms.items():
+            # An arm that changes nothing is the reference, which is trained once for all studies.
+            state_dir = states / REFERENCE / REFERENCE if resolved == plain else states / study / arm
+            jobs += [pool.submit(train_arm, dataset, arm, resolved, seed, state_dir) for seed in seeds]
         try:
             with tqdm(as_completed(jobs), study, len(jobs), unit="run", dynamic_ncols=True) as done:
                 runs = [job.result() for job in done]
@@ -91,23 +96,27 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     return path
 
 
-def train_arm(dataset: str, study: str, arm: str, seed: int, dirs: OutputDirs) -> ArmRun:
-    """Train one arm with one seed and score it on validation and test."""
-    params = load_params(dataset)
-    changed = apply_recipe(
-        apply_recipe(params, params.ablations.reference), find_arms(params, study)[arm], f"{study}.{arm}"
-    )
-    training = changed.training.model_copy(update={"seed": seed})
+def train_arm(dataset: str, arm: str, params: Params, seed: int, state_dir: Path) -> ArmRun:
+    """Train one arm, whose parameters `params` are, with one seed; score it on validation and test.
+
+    The training's state stands in `<state_dir>-<seed>`. Raises FerError when another run is at work there.
+    """
+    training = params.training.model_copy(update={"seed": seed})
     data = load_packed(dataset)
-    state = dirs.training_state / "ablations" / study / f"{arm}-{seed}"
-    result = fit(data, changed.model_copy(update={"training": training}), state)
+    state = state_dir.with_name(f"{state_dir.name}-{seed}")
+    with hold_lock(state / "lock"):
+        result = fit(data, params.model_copy(update={"training": training}), state)
     preprocessing = Preprocessing.from_dict(result.config["preprocessing"])
     probabilities = {}
     for split in ("val", "test"):
         rows = data.get_rows(split)
         logits = predict_logits(result.model, data, rows, preprocessing, training.batch_size * 2)
         probabilities[split] = compute_softmax(logits)
-    metrics = {"seconds": round(result.history["seconds"].iloc[-1], 1), "best_epoch": result.best_epoch}
+    metrics = {
+        "seconds": round(result.history["seconds"].iloc[-1], 1),
+        "best_epoch": result.best_epoch,
+        "trained_at_commit": result.config["git_commit"],
+    }
     return ArmRun(arm, seed, metrics | _score(probabilities, data), probabilities)
 
 
@@ -130,22 +139,27 @@ def _score(probabilities: dict[str, np.ndarray], data: PackedDataset) -> dict[st
     }
 
 
-def find_arms(params: Params, study: str) -> dict[str, Changes]:
-    """Return the arms of `study` that this data set can have. Raises ParamsError for an unknown study."""
+def find_arms(params: Params, study: str, data: PackedDataset) -> dict[str, Params]:
+    """Return the arms of `study` with their parameters; without votes in `data`, those that need none.
+
+    Raises ParamsError for an unknown study.
+    """
     studies = params.ablations.studies
     if study not in studies:
         raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no {study!r}; known: {', '.join(studies)}")
-    return {arm: recipe for arm, recipe in studies[study].items() if recipe is not None}
+    reference = apply_recipe(params, params.ablations.reference)
+    arms = {
+        arm: apply_recipe(reference, changes, f"{study}.{arm}")
+        for arm, changes in studies[study].items()
+        if changes is not None
+    }
+    voted = has_votes(data.index)
+    return {arm: resolved for arm, resolved in arms.items() if voted or resolved.training.targets == "label"}
 
 
 def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
     """Return where `run_study` writes the predictions."""
     return dirs.reports / "ablations" / f"{study}.parquet"
-
-
-def read_labels(dirs: OutputDirs) -> np.ndarray:
-    """Return the labels of the test faces that the studies scored, int (N,). Raises FerError as below."""
-    return _read_table(dirs, REFERENCE)["label"].to_numpy(np.int64)
 
 
 def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -172,14 +186,19 @@ def _read_table(dirs: OutputDirs, study: str) -> pd.DataFrame:
 
 
 def _start_pool() -> ProcessPoolExecutor:
-    workers = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    return ProcessPoolExecutor(workers, get_context("spawn"), _use_one_thread)
+    if torch.cuda.is_available():
+        return ProcessPoolExecutor(1, get_context("spawn"), _hide_bars)
+    return ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn"), _use_one_thread)
+
+
+def _hide_bars() -> None:
+    # The study's bar counts runs; one per run would write over it. tqdm has read its environment by now.
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 def _use_one_thread() -> None:
     import cv2
 
-    # The bar counts runs; one per run would write over it. tqdm read its environment when it was imported.
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    _hide_bars()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from fer_lib.labels import GROUP_OF
+from fer_lib.labels import GROUP_OF, GROUPS
 from fer_lib.metrics_file import format_interval
 
 
@@ -17,15 +17,18 @@ def build_card(name: str, config: Mapping[str, Any]) -> str:
         f"| {_show(metrics, f'test.precision.{emotion}')} |"
         for emotion in emotions
     ]
+    recall_of_groups = ", ".join(f"{g} {_show(metrics, f'test.group.recall.{g}')}" for g in GROUPS)
+    seconds = config["training_seconds"]
+    listed = ", ".join(f"`{recipe}` {value / 60:.0f}" for recipe, value in seconds.items())
     framing = config["framing"]
     size, channels = framing["size"], "grey" if framing["channels"] == 1 else "RGB"
     image_size, onnx = config["preprocessing"]["image_size"], config["onnx"]
     answered, first_guess = metrics.get("val.accuracy_answered", 0), metrics.get("val.accuracy_abstained", 0)
     return _wrap(f"""# {name}
 
-{config["architecture"]} trained on {config["dataset"]} (notebook `03_training`), {len(emotions)} emotions.
-`config.json` holds the label order, the preprocessing, every parameter, the data hash
-(`{config["data_hash"][:12]}`) and the commit that trained it (`{config["git_commit"][:12]}`).
+{config["architecture"]} trained on {config["dataset"]} by the recipe `{config["recipe"]}`,
+{len(emotions)} emotions. `config.json` holds the label order, the preprocessing, every parameter, the data
+hash (`{config["data_hash"][:12]}`) and the commit that trained it (`{config["git_commit"][:12]}`).
 
 ```python
 from fer_lib.recognizer import Recognizer
@@ -40,13 +43,15 @@ for face in recognizer("photo.jpg"):
 On the {metrics["test.n_images"]:,.0f} test images of {config["dataset"]}, scored as the app runs it
 (ONNX Runtime, one view), with 95 % bootstrap intervals: accuracy {_show(metrics, "test.accuracy")},
 without copies of training images {_show(metrics, "test_dedup.accuracy")},
-macro recall {_show(metrics, "test.macro.recall")}.
+macro recall {_show(metrics, "test.macro.recall")}. In three groups: accuracy
+{_show(metrics, "test.group.accuracy")}; recall of {recall_of_groups}.
 
 | emotion | group | recall | precision |
 |---|---|--:|--:|
 {chr(10).join(rows)}
 
-This card does not say how error rates differ between groups of people.
+How error rates differ between people of other ages, sexes or skin tones was not measured for this card:
+most sets of faces do not say.
 
 ## How sure it is
 
@@ -76,6 +81,7 @@ covered or turned away are recognised less well.
 logits of the two differ by {onnx["max_logit_difference"]:.0e} at most. ONNX opset {onnx["opset"]}, written
 with onnx {onnx["onnx"]}, tested with ONNX Runtime {onnx["onnxruntime"]}. Trained for {config["best_epoch"]}
 epochs of {training["epochs"]} at {training["image_size"]} pixels on `{config["device"]}`.
+With all that it was trained from, that took {sum(seconds.values()) / 60:.0f} minutes by the clock ({listed}).
 """)
 
 

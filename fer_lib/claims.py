@@ -12,11 +12,11 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
-from fer_lib.params import Params, Section
+from fer_lib.params import Params, Section, validate
 from fer_lib.paths import OutputDirs
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -206,16 +206,7 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice:
         raise FerError(f"{path}: {twice}: expected once, found {ids.count(twice)} times")
-    return [_validate(entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
-
-
-def _validate(entry: dict[str, Any], where: str) -> Claim:
-    try:
-        return Claim.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60)
-        raise FerError(f"{where}: {key}: {first['msg']} (found {found})") from None
+    return [validate(Claim, entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
 
 
 def load_records(dirs: OutputDirs, params: Params) -> Records:
@@ -238,16 +229,16 @@ def load_records(dirs: OutputDirs, params: Params) -> Records:
 def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
     """Return a row of plain values: the claim, the verdict, the reason, and what was found.
 
-    `ours`, `low`, `high`, `file` and `key` are of the first check. A figure is named once its stage has run.
+    `ours`, `low`, `high`, `seeds`, `file` and `key` are of the first check. A figure is named once its stage
+    has run.
     """
     checks = claim.rule._check(records)
     first, stage = checks[0], (claim.figure or "").split(".")[0].split("_", 1)[-1]
-    seeds = next((check.seeds for check in checks if isinstance(check.seeds, str)), first.seeds)
     return claim.model_dump(include={"id", "claim", "paper", "note"}) | {
         "ours": first.value,
         "low": first.low,
         "high": first.high,
-        "seeds": None if seeds is None else str(seeds),
+        "seeds": None if first.seeds is None else str(first.seeds),
         "dataset": records.dataset,
         "verdict": conclude(checks),
         "reason": explain(checks),

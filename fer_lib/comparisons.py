@@ -44,13 +44,15 @@ def compare_arms(
     emotions: Sequence[str],
     n_resamples: int,
     seed: int,
+    clusters: np.ndarray | None = None,
 ) -> dict[str, Difference]:
     """Return A - B of the shares of `compute_shares`.
 
-    Images and seeds are drawn with replacement together, so the interval is about both which faces are in the
-    test split and how a training happens to go (Owen 2007). A few seeds say little of the latter: where
-    trainings scatter more than faces do, three of them give an interval that covers 83 % instead of 95 %; one
-    seed, an interval about faces alone. Seed s of A is paired with seed s of B.
+    Images, or whole clusters of them, (N,) any values, and seeds are drawn with replacement together, so the
+    interval is about both which faces are in the test split and how a training happens to go (Owen 2007). A
+    few seeds say little of the latter: where trainings scatter more than faces do, three of them give an
+    interval that covers 83 % instead of 95 %; one seed, an interval about faces alone. Seed s of A is paired
+    with seed s of B.
     Raises ValueError when the two do not have the same seeds and faces.
     """
     right_a, right_b = predictions_a == labels, predictions_b == labels
@@ -58,7 +60,7 @@ def compare_arms(
         raise ValueError(f"expected the same seeds and faces, found {right_a.shape} and {right_b.shape}")
     n_seeds, n_images = right_a.shape
     chosen = np.random.default_rng([seed, 1]).integers(n_seeds, size=(n_resamples, n_seeds))
-    weights = np.concatenate(list(draw_weights(n_images, n_resamples, seed)))
+    weights = np.concatenate(list(draw_weights(n_images, n_resamples, seed, clusters)))
     a, b = (compute_shares(labels, predictions, emotions) for predictions in (predictions_a, predictions_b))
     drawn_a, drawn_b = (_score(right, weights, labels, emotions) for right in (right_a, right_b))
     differences = {}

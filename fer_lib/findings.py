@@ -5,51 +5,63 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fer_lib.ablations import REFERENCE, get_predictions_path, read_predictions
+from fer_lib.ablations import ENSEMBLE, REFERENCE, VOTE, get_predictions_path, read_predictions
 from fer_lib.comparisons import compare_arms, compute_p_value, compute_shares
 from fer_lib.labels import RARE_EMOTIONS, get_group_indices
+from fer_lib.packed import PackedDataset
 from fer_lib.params import AblationsParams
 from fer_lib.paths import OutputDirs
 
 SHARES = ("accuracy", "macro_recall", *(f"recall_{name}" for name in RARE_EMOTIONS))
 """What arms are compared by; the rare emotions have columns of their own."""
 
+DUPLICATES, DUPLICATES_UNSEEN, VOTE_OVER = "duplicates", "duplicates_unseen", "vote_over"
+"""A study, and two that `compare_studies` makes."""
 
-def compare_studies(
-    dirs: OutputDirs, settings: AblationsParams, labels: np.ndarray, emotions: Sequence[str]
-) -> pd.DataFrame:
+
+def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDataset) -> pd.DataFrame:
     """Return one row per study, arm and share, for the studies that have run.
 
     Columns: study, arm, share, value (mean over seeds), gain (arm minus reference) with its interval low to
-    high, effect (Cohen's h) and p_value (of the arm's accuracy). All but the last two are 0 to 1.
-    labels: int (N,) of the test faces in row order. Raises FerError when the reference has not run.
+    high, effect (Cohen's h) and p_value (of the arm's accuracy). All but the last two are 0 to 1; p takes
+    each face for another person's. A study that has a reference of its own is compared with that. Two studies
+    are made from others: `vote_over`, the soft vote minus each other arm of `ensemble`; `duplicates_unseen`,
+    the arms of `duplicates` on the test faces without a copy in training. Raises FerError when the
+    reference has not run.
     """
-    ((_, reference, _),) = read_predictions(dirs, REFERENCE)
-    rows = []
+    rows = data.get_rows("test")
+    every_face = np.full(len(rows), fill_value=True)
+    reference = _read_arms(dirs, REFERENCE)[REFERENCE]
+    pairs = []  # study, arm, its predictions, those that it is compared with, the faces that count
     for study in settings.studies:
         if study == REFERENCE or not get_predictions_path(dirs, study).is_file():
             continue
-        for arm, predictions, _ in read_predictions(dirs, study):
-            values = compute_shares(labels, predictions, emotions)
-            gains = compare_arms(labels, predictions, reference, emotions, settings.n_resamples, 0)
-            p_value = compute_p_value(labels, predictions, reference)
-            rows += [
-                {
-                    "study": study,
-                    "arm": arm,
-                    "share": share,
-                    "value": values[share],
-                    "gain": gains[share].value,
-                    "low": gains[share].low,
-                    "high": gains[share].high,
-                    "effect": gains[share].effect,
-                    "p_value": p_value,
-                }
-                for share in SHARES
-                if share in values
-            ]
+        arms = _read_arms(dirs, study)
+        own = arms.pop(REFERENCE, reference)
+        pairs += [(study, arm, said, own, every_face) for arm, said in arms.items()]
+        if study == DUPLICATES:
+            unseen = np.isin(rows, data.get_rows("test", drop_duplicates_of="train"))
+            pairs += [(DUPLICATES_UNSEEN, arm, said, own, unseen) for arm, said in arms.items()]
+        if study == ENSEMBLE:
+            vote = arms.pop(VOTE)
+            pairs += [(VOTE_OVER, arm, vote, said, every_face) for arm, said in arms.items()]
+    found = []
+    for study, arm, a, b, faces in pairs:
+        labels, a, b = data.labels[rows[faces]], a[:, faces], b[:, faces]
+        values = compute_shares(labels, a, data.emotions)
+        persons = data.persons[rows[faces]]
+        gains = compare_arms(labels, a, b, data.emotions, settings.n_resamples, 0, persons)
+        p_value = compute_p_value(labels, a, b)
+        for share in [share for share in SHARES if share in values]:
+            gain = gains[share]
+            bounds = gain.value, gain.low, gain.high
+            found.append((study, arm, share, values[share], *bounds, gain.effect, p_value))
     columns = ["study", "arm", "share", "value", "gain", "low", "high", "effect", "p_value"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(found, columns=columns)
+
+
+def _read_arms(dirs: OutputDirs, study: str) -> dict[str, np.ndarray]:
+    return {arm: emotions for arm, emotions, _ in read_predictions(dirs, study)}
 
 
 def list_metrics(table: pd.DataFrame) -> dict[str, float]:
@@ -66,6 +78,17 @@ def list_metrics(table: pd.DataFrame) -> dict[str, float]:
             f"{row.study}.{row.arm}.p_value": row.p_value,
         }
     return metrics
+
+
+def score_reference(labels: np.ndarray, predictions: np.ndarray, emotions: Sequence[str]) -> pd.DataFrame:
+    """Return the shares of one arm, as a reader sees them: `mean` over seeds, then one column per seed.
+
+    labels: int (N,).   predictions: int (S, N).
+    """
+    scored = {"mean": predictions} | dict(enumerate(predictions[:, None]))
+    shares = pd.DataFrame({name: compute_shares(labels, said, emotions) for name, said in scored.items()})
+    shares = shares.loc[[share for share in SHARES if share in shares.index]]
+    return shares.rename(index=lambda share: share.replace("_", " ")).rename_axis("reference")
 
 
 def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
@@ -108,7 +131,7 @@ def measure_propagation(
     return {
         "coarse_accuracy": float(right_group.mean()),
         "fine_given_coarse": float(right[right_group].mean()),
-        "inherited": float((~right_group[~right]).mean()),
+        "inherited": float((~right_group & ~right).sum() / max(1, (~right).sum())),
     }
 
 

@@ -60,6 +60,11 @@ class PackedDataset:
             return None
         return np.stack(self.index["soft_label"].to_list()).astype(np.float32)
 
+    @property
+    def persons(self) -> np.ndarray:
+        """Who each face shows, (N,): its identity, or its number where the data set names nobody."""
+        return self.index["identity"].to_numpy() if "identity" in self.index else np.arange(len(self))
+
     def regions(self, rows: np.ndarray) -> np.ndarray | None:
         """Return the active facial regions of `rows` as bool (len(rows), size, size), or None."""
         if self.packed_regions is None:

@@ -1,6 +1,7 @@
 """Typed parameters. An unknown or out-of-range key fails with its name and file."""
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -95,7 +96,7 @@ class TrainingParams(Section):
 
 
 class EnsembleParams(Section):
-    """Which recipes vote together, and teach the student."""
+    """Which recipes' soft vote teaches the student."""
 
     members: tuple[str, ...] = Field(min_length=1)
 
@@ -178,7 +179,7 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     _merge(sections, overrides[dataset], f"datasets.{dataset}", path)
     if smoke:
         _merge(sections, smoke_overrides, "smoke", path)
-    params = _validate(Params, sections, str(path))
+    params = validate(Params, sections, str(path))
     for name in params.ensemble.members:
         find_recipe(params, name)
     for name, recipe in params.recipes.items():
@@ -200,7 +201,7 @@ def apply_recipe(params: Params, recipe: Changes, where: str = "recipe") -> Para
     changes = {"training": recipe.training, "augmentation": recipe.augmentation}
     return params.model_copy(
         update={
-            name: _validate(type(section), {**section.model_dump(), **changes[name]}, f"{where}.{name}")
+            name: validate(type(section), {**section.model_dump(), **changes[name]}, f"{where}.{name}")
             for name, section in {"training": params.training, "augmentation": params.augmentation}.items()
         }
     )
@@ -214,13 +215,14 @@ def find_recipe(params: Params, name: str) -> Recipe:
     return params.recipes[name]
 
 
-def _validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
+def validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Return `values` as a `kind`. Raises ParamsError, in one line, that names `where` and the key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ParamsError(f"{where}: {key}: {first['msg']} (found {first['input']!r})") from None
+        key, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60)
+        raise ParamsError(f"{where}: {key}: {first['msg']} (found {found})") from None
 
 
 def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str, path: Path) -> None:

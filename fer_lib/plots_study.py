@@ -1,6 +1,7 @@
 """Figures that compare networks: accuracies, refusal, people's agreement, time, ablations."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -78,9 +79,9 @@ def plot_time(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any) -> tuple[Figure, Axes]:
-    """Draw column y, a share, against column x: one line per name, each in a colour of its own."""
+    """Draw column y, a share, against column x: one line per name, in turn in the colours of `LINES`."""
     figure, axes = build_figure(8, 4.2)
-    for (name, line), colour in zip(lines.items(), LINES, strict=False):
+    for (name, line), colour in zip(lines.items(), cycle(LINES)):
         axes.plot(line[x], line[y], color=colour, label=name, **style)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid()

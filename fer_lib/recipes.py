@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_lib.files import write_atomically
+from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics, write_metrics
 from fer_lib.models import save_checkpoint
 from fer_lib.packed import load_packed
-from fer_lib.params import Params, apply_recipe, find_recipe, load_params
+from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training import FitResult, fit
 
@@ -23,12 +23,14 @@ def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> 
 
     Writes `models/<dataset>/<name>`, `metrics/recipes/<name>.json` and `recipes/<name>.csv`, one row an
     epoch. Killed and started again, the training goes on. Raises ParamsError for a recipe that is not there,
-    and whatever `fit` raises.
+    FerError when another run trains it, and whatever `fit` raises.
     """
     dirs = get_output_dirs(dataset, out_dir)
     params = build_recipe(name, load_params(dataset), dirs)
     data = load_packed(dataset)
-    result = fit(data, params, dirs.training_state / name)
+    state = dirs.training_state / name
+    with hold_lock(state / "lock"):
+        result = fit(data, params, state)
     folder = dirs.models / name
     save_checkpoint(folder, result.model, result.config)
     table = result.history.drop(columns="seconds").to_csv(index=False, float_format="%.6g")
@@ -70,6 +72,20 @@ def describe_training(result: FitResult) -> dict[str, object]:
         metrics[f"epoch_{row.epoch}.val_accuracy"] = row.val_accuracy
         metrics[f"epoch_{row.epoch}.seconds"] = round(row.seconds, 1)
     return metrics
+
+
+def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[str, float]:
+    """Return the seconds of every training behind network `name`: its own, its start's, its teachers'.
+
+    By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
+    """
+    recipe = params.recipes.get(name, Recipe())
+    seconds = {
+        name: read_metrics(dirs, "training" if name == BASELINE else f"recipes/{name}")["wall_seconds"]
+    }
+    for other in (*filter(None, [recipe.start]), *(params.ensemble.members if recipe.teacher else ())):
+        seconds = list_training_seconds(other, params, dirs) | seconds
+    return seconds
 
 
 def list_trained(params: Params, dirs: OutputDirs) -> list[str]:

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.datasets.ferplus import count_majority
-from fer_lib.labels import VOTE_OF_LABEL, VOTES
+from fer_lib.labels import VOTE_OF_LABEL
+from fer_lib.targets import VOTE_COLUMNS
 
 COVERAGES = (90, 80, 70, 50)
 """Shares of faces answered, in percent, at which the metrics state the accuracy."""
-
-VOTE_COLUMNS = [f"votes_{name}" for name in VOTES]
 
 
 def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -34,11 +33,6 @@ def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.D
 def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
     """Return the accuracy on the surest faces of `compute_risk_coverage` that make up this share."""
     return float(curve["accuracy"].iloc[max(0, round(percent / 100 * len(curve)) - 1)])
-
-
-def has_votes(index: pd.DataFrame) -> bool:
-    """Return whether the index of a packed data set holds FER+'s votes."""
-    return set(VOTE_COLUMNS) <= set(index)
 
 
 def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:

@@ -15,14 +15,17 @@ import torch
 from fer_lib.card import build_card
 from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR
 from fer_lib.errors import ModelError
-from fer_lib.evaluation import fit_temperature, summarise
+from fer_lib.evaluation import fit_temperature, group_labels, group_probabilities, summarise
 from fer_lib.files import write_atomically
 from fer_lib.framing import FER2013_FRAMING
+from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
+from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.predictions import check_match
+from fer_lib.recipes import list_training_seconds
 from fer_lib.recognizer import Recognizer
 
 OPSET = 18
@@ -57,6 +60,8 @@ def release_model(dataset: str, name: str) -> Path:
     config = {
         **checkpoint.config,
         "abstain_below": ABSTAIN_BELOW,
+        "recipe": selected,
+        "training_seconds": list_training_seconds(selected, load_params(dataset), dirs),
         "framing": data.meta.get("framing") or FER2013_FRAMING.to_dict(),
         "onnx": {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         "temperature": temperature,
@@ -75,7 +80,8 @@ def release_model(dataset: str, name: str) -> Path:
 def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, float]:
     """Return the metrics of a released model as its users run it, on the packed faces, with 95 % intervals.
 
-    Keys: `test.*` and `test_dedup.*` as in `evaluation.summarise`, and, on validation, `val.accuracy`,
+    Keys: `test.*` and `test_dedup.*` as in `evaluation.summarise`, of the emotions and, under `.group.`, of
+    their groups; on validation, `val.accuracy`,
     `val.coverage` (share not abstained), `val.accuracy_answered` and `val.accuracy_abstained`.
     """
     metrics: dict[str, float] = {}
@@ -95,10 +101,10 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
                 if chosen.any():
                     metrics[f"val.accuracy_{key}"] = float(right[chosen].mean())
             continue
-        persons = data.index["identity"].to_numpy()[rows] if "identity" in data.index else None
-        metrics |= summarise(
-            split, labels, probabilities, data.emotions, n_resamples=1000, seed=0, clusters=persons
-        )
+        bootstrap = {"n_resamples": 1000, "seed": 0, "clusters": data.persons[rows]}
+        metrics |= summarise(split, labels, probabilities, data.emotions, **bootstrap)
+        groups = group_labels(labels, data.emotions), group_probabilities(probabilities, data.emotions)
+        metrics |= summarise(f"{split}.group", *groups, GROUPS, **bootstrap)
     return {key: round(value, 6) for key, value in metrics.items()}
 
 

@@ -14,6 +14,13 @@ from fer_lib.params import TrainingParams
 LABEL_SHARE = 0.5
 """What `blend` leaves to the data set's own label; the rest goes to the votes."""
 
+VOTE_COLUMNS = [f"votes_{name}" for name in VOTES]
+
+
+def has_votes(index: pd.DataFrame) -> bool:
+    """Return whether the index of a packed data set holds FER+'s votes."""
+    return set(VOTE_COLUMNS) <= set(index)
+
 
 def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
     """Return float32 (N, C): for every face of the store a distribution over the classes.
@@ -46,13 +53,12 @@ def count_votes(data: PackedDataset) -> np.ndarray:
 
     See `fer_lib.datasets.ferplus.count_majority` for the source. Raises DataError when there are none.
     """
-    columns = [f"votes_{name}" for name in VOTES]
-    if not set(columns) <= set(data.index):
+    if not has_votes(data.index):
         raise DataError(
             f"training.targets: expected FER+ votes in the data set {data.meta['dataset']!r}, found none; "
             "use `label`"
         )
-    votes = data.index[columns].to_numpy()[:, list(VOTE_OF_LABEL[: len(data.emotions)])]
+    votes = data.index[VOTE_COLUMNS].to_numpy()[:, list(VOTE_OF_LABEL[: len(data.emotions)])]
     return np.where(votes > 1, votes, 0)
 
 

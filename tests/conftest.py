@@ -70,6 +70,7 @@ def write_tiny_params(path, **changes):
     # Two arms of a study do all that the others do; the ensemble needs its members.
     left_out = {s: dict.fromkeys(list(arms)[1:-1]) for s, arms in studies.items() if s != "ensemble"}
     tiny = merge(TINY, {"ablations": {"studies": left_out}})
+    params["datasets"]["demo"]["ablations"].pop("studies")  # demo leaves out others
     params["datasets"]["demo"] = merge(merge(params["datasets"]["demo"], tiny), changes)
     for section in TINY:
         params["smoke"].pop(section, None)

@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,9 +23,10 @@ from fer_lib.ablations import (
 from fer_lib.ensemble import vote
 from fer_lib.errors import FerError, ModelError, ParamsError
 from fer_lib.evaluation import compute_metrics, group_probabilities
-from fer_lib.labels import EMOTIONS_7
+from fer_lib.files import hold_lock
+from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.packed import load_packed
-from fer_lib.params import Changes, load_params
+from fer_lib.params import Changes, apply_recipe, load_params
 from fer_lib.paths import get_output_dirs
 
 ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
@@ -55,8 +57,10 @@ def read_results(dirs):
     return metrics, pd.read_parquet(get_predictions_path(dirs, ENSEMBLE))
 
 
-def drop_times(metrics):
-    return {k: v for k, v in metrics.items() if not k.endswith(("wall_seconds", ".seconds"))}
+def drop_circumstances(metrics):
+    """Return what does not depend on when the study ran, and in which repository."""
+    ends = ("wall_seconds", ".seconds", "git_commit", "trained_at_commit")
+    return {key: value for key, value in metrics.items() if not key.endswith(ends)}
 
 
 def load_tiny(root):
@@ -89,12 +93,13 @@ def test_metrics_have_the_keys_of_each_run_and_the_score_of_its_predictions(fini
     kept = ["accuracy", "macro.recall", "nll", "ece", *recalls]
     keys = {f"{split}.{name}" for split in SPLITS for name in kept}
     voters = {f"weight.{arm}" for arm in ("b0", "resnet18", "lite0")}
+    trained = {"seconds", "best_epoch", "trained_at_commit"}
     found = {key for key in metrics if ".seed_" in key}
     assert found == {
         f"{arm}.seed_{seed}.{key}"
         for arm in ARMS
         for seed in SEEDS
-        for key in keys | (voters if arm == "soft_vote" else {"seconds", "best_epoch"})
+        for key in keys | (voters if arm == "soft_vote" else trained)
     }
     assert metrics["seed"] == SEEDS[0]
     seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
@@ -144,14 +149,19 @@ def test_study_from_the_start_in_another_process_gives_the_same_numbers(finished
     paths = [get_predictions_path(folders, ENSEMBLE) for folders in (dirs, finished[0])]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     (again, _), (first, _) = read_results(dirs), read_results(finished[0])
-    assert drop_times(again) == drop_times(first)
+    assert drop_circumstances(again) == drop_circumstances(first)
 
 
 def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
     dirs, _ = finished
     metrics, table = read_results(dirs)
     data = load_tiny(here)
-    runs = [train_arm("demo", ENSEMBLE, arm, 0, dirs) for arm in ARMS[:4]]  # from their finished states
+    arms = find_arms(load_params("demo", path=here / "params.yaml"), ENSEMBLE, data)
+    states = dirs.training_state / "ablations"
+    folders = {"b0": states / "reference" / "reference"}  # the reference under another name
+    runs = [  # from their finished states
+        train_arm("demo", arm, arms[arm], 0, folders.get(arm, states / ENSEMBLE / arm)) for arm in ARMS[:4]
+    ]
     weights = [metrics[f"soft_vote.seed_0.weight.{arm}"] for arm in ("b0", "resnet18", "lite0")]
     voted = {
         split: vote(np.stack([run.probabilities[split] for run in runs[:3]]), weights) for split in SPLITS
@@ -173,33 +183,35 @@ def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
         assert table[f"{run.arm}.0.group"].tolist() == groups.tolist()
 
 
-class StoppedError(Exception):
-    """Raised in place of a training."""
-
-
 def test_arm_is_the_reference_with_its_own_change_and_seed(here, tmp_path, monkeypatch):
-    asked = []
+    asked = {}
 
-    def stop(_, params, state_dir):
-        asked.append((params, state_dir))
-        raise StoppedError
+    def note(_, params, state_dir):
+        asked[state_dir.parent.name, state_dir.name] = params
+        raise FerError("stopped")
 
-    monkeypatch.setattr(ablations, "fit", stop)
-    dirs = get_output_dirs("demo", tmp_path)
-    for study, arm in (("reference", "reference"), ("loss", "focal_5_sampler"), ("augmentation", "wide")):
-        with pytest.raises(StoppedError):
-            train_arm("demo", study, arm, 7, dirs)
-    (plain, _), (loss, state_dir), (augmented, _) = asked
+    monkeypatch.setattr(ablations, "fit", note)
+    for study in ("reference", "loss", "augmentation", "duplicates"):
+        with pytest.raises(FerError, match="stopped"):
+            run_study(study, "demo", tmp_path)
     own = load_params("demo", path=here / "params.yaml")
-    reference = own.training.model_dump() | own.ablations.reference.training | {"seed": 7}
-    assert plain.training.model_dump() == reference
-    changed = {"loss": "focal", "focal_gamma": 5.0, "sampler": "weighted"}
-    assert loss.training.model_dump() == reference | changed
-    assert loss.augmentation == plain.augmentation == own.augmentation
-    assert augmented.training == plain.training
-    assert augmented.augmentation.downscale > own.augmentation.downscale
-    # Two arms, and two seeds of one, never share a state.
-    assert state_dir == dirs.training_state / "ablations" / "loss" / "focal_5_sampler-7"
+    plain = own.training.model_dump() | own.ablations.reference.training
+    first = SEEDS[0]  # of each study, at least the first run was asked for
+    reference = asked["reference", f"reference-{first}"]
+    assert reference.training.model_dump() == plain | {"seed": first}
+    changed = asked["loss", f"cross_entropy_sampler-{first}"]
+    assert changed.training.model_dump() == plain | {"sampler": "weighted", "seed": first}
+    assert changed.augmentation == reference.augmentation == own.augmentation
+    assert asked["augmentation", f"none-{first}"].training == reference.training
+    assert asked["augmentation", f"none-{first}"].augmentation.rotation_degrees == 0
+    assert ("duplicates", f"reference-{first}") not in asked  # demo's reference has all faces: trained once
+
+
+def test_two_runs_do_not_train_the_same_arm_at_once(here, tmp_path):
+    dirs = get_output_dirs("demo", tmp_path)
+    state = dirs.training_state / "ablations" / "dropout" / f"none-{SEEDS[0]}"
+    with hold_lock(state / "lock"), pytest.raises(FerError, match="another run is at work here"):
+        run_study("dropout", "demo", tmp_path)
 
 
 def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
@@ -219,13 +231,14 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
     assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
 
 
-def test_arm_that_the_data_set_cannot_have_is_left_out():
-    params = load_params("demo")
-    assert list(find_arms(params, "targets")) == ["smoothing"]
-    assert "votes" in find_arms(load_params("ferplus"), "targets")
-    arms = {"plain": Changes(), "impossible": None}
-    studies = params.ablations.model_copy(update={"studies": {"only": arms}})
-    assert find_arms(params.model_copy(update={"ablations": studies}), "only") == {"plain": Changes()}
+def test_arm_that_the_data_set_cannot_have_is_left_out(tiny_project):
+    params, drawn = load_params("demo"), load_tiny(tiny_project)
+    assert list(find_arms(params, "targets", drawn)) == ["smoothing"]  # nobody voted on drawn faces
+    voted = replace(drawn, index=drawn.index.assign(**{f"votes_{name}": 1 for name in VOTES}))
+    assert list(find_arms(params, "targets", voted)) == ["majority", "votes", "blend", "smoothing"]
+    studies = {"only": {"plain": Changes(), "gone": None}}
+    params = params.model_copy(update={"ablations": params.ablations.model_copy(update={"studies": studies})})
+    assert find_arms(params, "only", drawn) == {"plain": apply_recipe(params, params.ablations.reference)}
 
 
 def test_unknown_study_is_one_line_with_the_known_ones(capsys):
@@ -235,11 +248,11 @@ def test_unknown_study_is_one_line_with_the_known_ones(capsys):
     assert message.count("\n") == 1
     assert "ablations.studies: no 'nope'; known: reference, loss, " in message
     with pytest.raises(ParamsError):
-        find_arms(load_params("demo"), "nope")
+        find_arms(load_params("demo"), "nope", None)
 
 
 def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeypatch, capsys):
-    def fail(dataset, study, arm, seed, dirs):
+    def fail(dataset, arm, *_):
         raise ModelError(f"{arm} cannot be")
 
     monkeypatch.setattr(ablations, "train_arm", fail)

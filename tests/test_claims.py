@@ -259,7 +259,7 @@ class TestRow:
         values = {**build_interval("test.accuracy", 0.6, 0.5, 0.7), "seed": 7}
         assert judge(rule, {"evaluation": values})["seeds"] == "7"
 
-    def test_ablations_name_the_seeds_where_a_rule_reads_both(self):
+    def test_seeds_are_those_of_the_number_shown(self):
         both = {
             "kind": "gains",
             "gains": {"04_evaluation/b.gain": "positive", "05_ablations/a.gain": "positive"},
@@ -268,7 +268,9 @@ class TestRow:
             "evaluation": {**build_interval("b.gain", 0.02, 0.01, 0.03), "seed": 7},
             "ablations": {**build_interval("a.gain", 0.02, 0.01, 0.03), "seed": 0, "seeds": "0, 1"},
         }
-        assert judge(both, metrics)["seeds"] == "0, 1"
+        row = judge(both, metrics)
+        assert row["seeds"] == "7"
+        assert [check["seeds"] for check in row["checks"]] == [7, "0, 1"]
 
     def test_figure_is_named_once_its_stage_has_run(self):
         rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}

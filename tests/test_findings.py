@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,19 @@ from fer_lib.paths import get_output_dirs
 
 N_FACES, SEEDS = 700, (0, 1, 2)
 LABELS = np.arange(N_FACES) % 7
-STUDIES = {"reference": {"reference": {}}, "loss": {"better": {}, "same": {}}, "not_run": {"any": {}}}
+COPIES = 70
+"""The first test faces have a copy in training."""
+
+
+def get_rows(split, drop_duplicates_of=None):
+    assert split == "test"
+    return np.arange(COPIES if drop_duplicates_of == "train" else 0, N_FACES)
+
+
+DATA = SimpleNamespace(labels=LABELS, persons=np.arange(N_FACES), emotions=EMOTIONS_7, get_rows=get_rows)
+STUDIES = {
+    name: {} for name in ("reference", "loss", "duplicates", "ensemble", "not_run")
+}  # what arms they have stands in the tables
 SETTINGS = AblationsParams(seeds=SEEDS, n_resamples=200, reference={}, members=(), studies=STUDIES)
 
 
@@ -37,7 +51,7 @@ def dirs(tmp_path):
 
 
 def test_arms_are_compared_with_the_reference(dirs):
-    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    table = findings.compare_studies(dirs, SETTINGS, DATA)
     assert set(table["study"]) == {"loss"}  # what has not run is left out
     by_arm = table.set_index(["arm", "share"])
     for share in findings.SHARES:
@@ -50,8 +64,42 @@ def test_arms_are_compared_with_the_reference(dirs):
     assert by_arm.loc[("same", "accuracy"), "p_value"] == 1
 
 
+def test_a_study_s_own_reference_is_what_its_arms_are_compared_with(dirs):
+    write_study(dirs, "duplicates", reference=0.9, dropped=0.8)
+    table = findings.compare_studies(dirs, SETTINGS, DATA).set_index(["study", "arm", "share"])
+    assert table.loc[("duplicates", "dropped", "accuracy"), "gain"] == pytest.approx(-0.1)
+    assert ("duplicates", "reference", "accuracy") not in table.index
+    unseen = table.loc["duplicates_unseen", "dropped", "accuracy"]
+    assert unseen["value"] == pytest.approx((0.8 * N_FACES - COPIES) / (N_FACES - COPIES))
+
+
+def test_the_vote_is_compared_with_each_of_the_others(dirs):
+    write_study(dirs, "ensemble", b0=0.5, three_times=0.65, soft_vote=0.6)
+    table = findings.compare_studies(dirs, SETTINGS, DATA).set_index(["study", "arm", "share"])
+    gains = table.xs("accuracy", level="share").loc["vote_over", "gain"]
+    assert gains.to_dict() == {"b0": pytest.approx(0.1), "three_times": pytest.approx(-0.05)}
+    assert table.loc[("ensemble", "soft_vote", "accuracy"), "gain"] == pytest.approx(0.1)
+
+
+def test_persons_with_several_faces_widen_the_intervals(dirs):
+    few = SimpleNamespace(**vars(DATA) | {"persons": np.arange(N_FACES) // 100})
+    alone, together = (
+        findings.compare_studies(dirs, SETTINGS, data).set_index(["arm", "share"]).loc["better", "accuracy"]
+        for data in (DATA, few)
+    )
+    assert together["gain"] == alone["gain"]
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_the_reference_is_scored_seed_by_seed():
+    said = np.stack([LABELS, np.where(LABELS == 0, 1, LABELS)])
+    shares = findings.score_reference(LABELS, said, EMOTIONS_7)
+    assert shares.index.tolist() == [share.replace("_", " ") for share in findings.SHARES]
+    assert shares.loc["accuracy"].tolist() == pytest.approx([13 / 14, 1, 6 / 7])
+
+
 def test_metrics_have_flat_keys_with_intervals(dirs):
-    metrics = findings.list_metrics(findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7))
+    metrics = findings.list_metrics(findings.compare_studies(dirs, SETTINGS, DATA))
     assert metrics["loss.better.recall_disgust.gain"] == pytest.approx(0.2)
     assert {f"loss.same.accuracy{end}" for end in ("", ".gain", ".gain_lo", ".gain_hi", ".effect")} <= set(
         metrics
@@ -60,7 +108,7 @@ def test_metrics_have_flat_keys_with_intervals(dirs):
 
 
 def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
-    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    table = findings.compare_studies(dirs, SETTINGS, DATA)
     rows = findings.select_studies(table, "loss")
     shown = findings.build_study_table(rows)
     assert shown.index.tolist() == ["better", "same"]
@@ -74,7 +122,7 @@ def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
 
 
 def test_arms_of_several_studies_carry_the_study_s_name(dirs):
-    table = findings.compare_studies(dirs, SETTINGS, LABELS, EMOTIONS_7)
+    table = findings.compare_studies(dirs, SETTINGS, DATA)
     assert set(findings.select_studies(table, "loss", "image_size")["arm"]) == {"loss: better", "loss: same"}
     nothing = findings.build_study_table(findings.select_studies(table, "not_run"))
     assert nothing.empty
@@ -85,7 +133,7 @@ def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):
     with pytest.raises(
         FerError, match=r"reference\.parquet: not found; run `python -m fer_lib ablate reference"
     ):
-        findings.compare_studies(get_output_dirs("demo", tmp_path), SETTINGS, LABELS, EMOTIONS_7)
+        findings.compare_studies(get_output_dirs("demo", tmp_path), SETTINGS, DATA)
 
 
 def test_propagation_by_hand():
@@ -100,3 +148,5 @@ def test_propagation_by_hand():
         "fine_given_coarse": 0.5,
         "inherited": 0.5,
     }
+    flawless = findings.measure_propagation(labels, labels[None], np.array([[1, 0, 2]]), EMOTIONS_7)
+    assert flawless["inherited"] == 0

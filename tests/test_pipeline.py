@@ -16,7 +16,7 @@ from conftest import REPO, build_command_environment, write_tiny_params
 
 from fer_lib.pipeline import list_targets
 
-STUDIES = ["reference", "loss", "head"]
+STUDIES = ["reference", "head"]
 """Ablation studies of the copy; the others are stages of the same kind."""
 
 STAGES = [
@@ -113,7 +113,7 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert (project / "models" / "demo" / "baseline" / "model.safetensors").is_file()
     assert (project / "models" / "demo" / "predictions.parquet").is_file()
     assert (project / "models" / "demo" / "student" / "model.safetensors").is_file()
-    assert (project / "reports" / "demo" / "ablations" / "loss.parquet").is_file()
+    assert (project / "reports" / "demo" / "ablations" / "head.parquet").is_file()
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True
     ).stdout

@@ -15,7 +15,13 @@ from fer_lib.models import load_checkpoint, save_checkpoint
 from fer_lib.packed import load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.recipes import build_recipe, list_trained, read_time_curve, train_recipe
+from fer_lib.recipes import (
+    build_recipe,
+    list_trained,
+    list_training_seconds,
+    read_time_curve,
+    train_recipe,
+)
 
 SURPRISE = EMOTIONS_7.index("surprise")
 
@@ -131,6 +137,18 @@ def test_start_and_teacher_are_files_of_the_run():
     student = build_recipe("student", load_params("demo"), dirs).training
     assert (student.weights, student.weights_file) == ("file", dirs.models / "b0")
     assert student.teacher == dirs.models / "teacher.parquet"
+
+
+def test_seconds_behind_a_network_are_those_of_all_it_was_trained_from(tmp_path):
+    dirs, params = get_output_dirs("demo", tmp_path), load_params("demo")
+    (dirs.metrics / "recipes").mkdir(parents=True)
+    for name, seconds in {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0}.items():
+        (dirs.metrics / "recipes" / f"{name}.json").write_text(json.dumps({"wall_seconds": seconds}))
+    (dirs.metrics / "training.json").write_text('{"wall_seconds": 5.0}')
+    behind = list_training_seconds("student", params, dirs)
+    assert behind == {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0}
+    assert list_training_seconds("lite0", params, dirs) == {"lite0": 3.0}
+    assert list_training_seconds("baseline", params, dirs) == {"baseline": 5.0}
 
 
 def test_unknown_recipe_is_one_line_with_the_known_ones(capsys):

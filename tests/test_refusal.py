@@ -11,7 +11,6 @@ from fer_lib.refusal import (
     compute_risk_coverage,
     compute_soft_nll,
     get_accuracy_at,
-    has_votes,
     label_by_majority,
     measure_agreement,
     summarise_votes,
@@ -92,11 +91,6 @@ def test_soft_nll_is_least_for_the_votes_themselves():
     votes, guesses = (rng.dirichlet(np.ones(7), size=50) for _ in range(2))
     assert compute_soft_nll(votes, votes) == pytest.approx(entropy(votes, axis=1).mean())
     assert compute_soft_nll(votes, guesses) > compute_soft_nll(votes, votes)
-
-
-def test_votes_are_there_or_not():
-    assert has_votes(build_votes({"fear": 10}))
-    assert not has_votes(pd.DataFrame({"row": [0], "votes_fear": [1]}))
 
 
 def test_summary_of_votes_weighs_by_images_and_leaves_out_faces_without_a_vote():

@@ -19,6 +19,7 @@ from fer_lib.inference import compute_softmax, predict_logits
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import create_model, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset
+from fer_lib.params import load_params
 from fer_lib.predictions import write_predictions
 from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.recognizer import Recognizer
@@ -80,6 +81,7 @@ def point_at(patch, root, data):
     patch.setattr(release, "ROOT", root)
     patch.setattr(release, "RELEASE_DIR", root / "models" / "release")
     patch.setattr(release, "load_packed", lambda dataset: data)
+    patch.setattr(release, "load_params", lambda dataset: load_params("demo"))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,8 @@ def project(tmp_path_factory):
     metrics = root / "reports" / "tiny" / "metrics" / "evaluation.json"
     metrics.parent.mkdir(parents=True)
     metrics.write_text('{"selected": "b0"}')
+    (metrics.parent / "recipes").mkdir()
+    (metrics.parent / "recipes" / "b0.json").write_text('{"wall_seconds": 90.0}')
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
     others = {split: -values for split, values in by_split.items()}
@@ -122,6 +126,7 @@ def test_config_says_where_the_weights_come_from(released):
     config = read_config(released)
     assert {key: config[key] for key in CONFIG} == CONFIG
     assert config["abstain_below"] == release.ABSTAIN_BELOW
+    assert (config["recipe"], config["training_seconds"]) == ("b0", {"b0": 90.0})
     assert config["framing"] == FER2013_FRAMING.to_dict()  # these data say none of their own
     assert config["onnx"]["onnxruntime"] == release.onnxruntime.__version__
     assert 0 <= config["onnx"]["max_logit_difference"] <= release.PARITY

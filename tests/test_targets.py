@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.params import load_params
-from fer_lib.targets import build_targets, count_votes, mix_batch
+from fer_lib.targets import build_targets, count_votes, has_votes, mix_batch
 
 TRAINING = load_params("demo").training
 ANGRY, HAPPY, NEUTRAL = (EMOTIONS_7.index(name) for name in ("angry", "happy", "neutral"))
@@ -95,3 +95,8 @@ def test_mixup_mixes_pictures_and_targets_by_the_same_share(seed, alpha):
     mixed, soft = mix_batch(images, targets, alpha, np.random.default_rng(seed))
     assert soft.sum(dim=1).tolist() == pytest.approx([1.0] * 6)
     assert mixed[:, 0, 0, 0].tolist() == pytest.approx((soft @ torch.arange(6.0)).tolist(), abs=1e-5)
+
+
+def test_votes_are_there_or_not():
+    assert has_votes(pd.DataFrame({f"votes_{name}": [1] for name in VOTES}))
+    assert not has_votes(pd.DataFrame({"row": [0], "votes_fear": [1]}))

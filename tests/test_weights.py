@@ -11,6 +11,8 @@ from safetensors.torch import save, save_file
 from sklearn.datasets import load_sample_image
 
 from fer_lib.errors import ModelError
+from fer_lib.heads import attach_hierarchical_head
+from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import create_model, save_checkpoint
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.transforms import build_eval_transform
@@ -39,6 +41,16 @@ def test_package_weights_fill_every_convolution_and_norm(architecture, package_w
     assert all(v.equal(w) for v, w in zip(body.values(), package_weights, strict=False))
     assert initial.source == "package"
     assert initial.mean == (0.5, 0.5, 0.5)
+
+
+def test_package_weights_fill_the_body_under_any_head():
+    model = create_model("tf_efficientnet_lite0", 7)
+    attach_hierarchical_head(model, EMOTIONS_7)
+    load_initial_weights(model, "tf_efficientnet_lite0", "package")
+    flat = create_model("tf_efficientnet_lite0", 7)
+    load_initial_weights(flat, "tf_efficientnet_lite0", "package")
+    body = {name: value for name, value in flat.state_dict().items() if not name.startswith("classifier.")}
+    assert all(model.state_dict()[name].equal(value) for name, value in body.items())
 
 
 def test_package_weights_see_a_flower(package_weights):
@@ -102,6 +114,8 @@ def test_bad_weights_file_gives_one_line(tmp_path, content, message):
 
 LOAD_FROM_HUB = f"""
 from fer_lib.errors import ModelError
+from fer_lib.heads import attach_hierarchical_head
+from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import create_model
 from fer_lib.weights import load_initial_weights
 model = create_model("{SMALL}", 7)
