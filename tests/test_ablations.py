@@ -232,7 +232,7 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
 
 
 def test_arm_that_the_data_set_cannot_have_is_left_out(tiny_project):
-    params, drawn = load_params("demo"), load_tiny(tiny_project)
+    params, drawn = load_params("fer2013"), load_tiny(tiny_project)
     assert list(find_arms(params, "targets", drawn)) == ["smoothing"]  # nobody voted on drawn faces
     voted = replace(drawn, index=drawn.index.assign(**{f"votes_{name}": 1 for name in VOTES}))
     assert list(find_arms(params, "targets", voted)) == ["majority", "votes", "blend", "smoothing"]

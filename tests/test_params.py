@@ -75,22 +75,22 @@ def get_arm(content, study, arm):
             "ablations.reference.training: epoch",
         ),
         (
-            lambda c: get_arm(c, "loss", "focal_1").update(trainning={}),
-            "ablations.studies.loss.focal_1.trainning",
+            lambda c: get_arm(c, "loss", "focal_2").update(trainning={}),
+            "ablations.studies.loss.focal_2.trainning",
         ),
         (
-            lambda c: get_arm(c, "loss", "focal_1")["training"].update(gamma=1),
-            "ablations.studies.loss.focal_1.training: gamma",
+            lambda c: get_arm(c, "loss", "focal_2")["training"].update(gamma=1),
+            "ablations.studies.loss.focal_2.training: gamma",
         ),
         (
-            lambda c: get_arm(c, "augmentation", "flip")["augmentation"].update(flip_probability=2),
-            "ablations.studies.augmentation.flip.augmentation: flip_probability",
+            lambda c: get_arm(c, "augmentation", "none")["augmentation"].update(flip_probability=2),
+            "ablations.studies.augmentation.none.augmentation: flip_probability",
         ),
         (
             lambda c: c["datasets"]["demo"]["ablations"].update(
-                studies={"loss": {"weighted": {"training": {"lr": "x"}}}}
+                studies={"loss": {"focal_2": {"training": {"lr": "x"}}}}
             ),
-            "ablations.studies.loss.weighted.training: lr",
+            "ablations.studies.loss.focal_2.training: lr",
         ),
     ],
 )
