@@ -11,6 +11,8 @@ from fer_lib.labels import RARE_EMOTIONS, get_group_indices
 from fer_lib.packed import PackedDataset
 from fer_lib.params import AblationsParams
 from fer_lib.paths import OutputDirs
+from fer_lib.plots_study import plot_differences
+from fer_lib.reporting import Stage
 
 SHARES = ("accuracy", "macro_recall", *(f"recall_{name}" for name in RARE_EMOTIONS))
 """What arms are compared by; the rare emotions have columns of their own."""
@@ -96,6 +98,24 @@ def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
     rows = table[table["study"].isin(studies)]
     names = rows["study"] + ": " + rows["arm"] if len(studies) > 1 else rows["arm"]
     return rows.assign(arm=names.str.replace("_", " "))
+
+
+def show_studies(
+    stage: Stage, table: pd.DataFrame, *studies: str, name: str, caption: str, against: str = "the reference"
+) -> None:
+    """Show the arms of these studies as figure `name` and as a table, or say that there are none.
+
+    table: of `compare_studies`.
+    """
+    rows = select_studies(table, *studies)
+    if rows.empty:
+        stage.show_text("None of these arms was trained on this data set.")
+        return
+    title = f"{caption}, against {against}"
+    figure = plot_differences(rows, SHARES)
+    stage.show_figure(figure, name, f"{title}: gains in points with 95 % intervals, clear ones filled.")
+    formats = {"h": "+.2f", "p": ".2g"}
+    stage.show_table(build_study_table(rows), f"{title}; in parentheses the gain in points.", formats)
 
 
 def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -157,5 +157,5 @@ def plot_differences(differences: pd.DataFrame, shares: Sequence[str]) -> Figure
         axes.set_yticks(range(len(arms)), arms)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-    figure.supxlabel("points more or less than the reference", fontsize=10.5)
+    figure.supxlabel("points gained or lost", fontsize=10.5)
     return figure
