@@ -1,8 +1,8 @@
-"""Ablations: trainings that each change one thing of a reference, at a small budget that all share.
+"""Ablations: trainings at a small budget, each a reference with the change that answers one question.
 
 A study is one question (the loss, the augmentation, ...), its arms are the answers tried. Every arm runs once
 per seed; a seed also draws the share of the training faces, so an arm and the reference of one seed saw the
-same ones. A study that no small share of the faces can answer has an arm `reference` of its own.
+same ones. A study that the reference of all cannot answer has an arm `reference` of its own.
 """
 
 import os
@@ -162,27 +162,28 @@ def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
     return dirs.reports / "ablations" / f"{study}.parquet"
 
 
-def read_predictions(dirs: OutputDirs, study: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def read_predictions(
+    dirs: OutputDirs, study: str, data: PackedDataset
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield for every arm its name, and its predicted emotions and groups, int (S, N): seeds, test faces.
 
-    Raises FerError when the study has not run.
+    Raises FerError when the study has not run, or has run on other test faces than those of `data`.
     """
-    columns = _read_table(dirs, study).drop(columns=["row", "label"])
+    path, rows = get_predictions_path(dirs, study), data.get_rows("test")
+    dataset, out_dir = dirs.reports.name, dirs.reports.parents[1]
+    command = f"python -m fer_lib ablate {study} --dataset {dataset} --out-dir {out_dir}"
+    if not path.is_file():
+        raise FerError(f"{path}: not found; run `{command}` first")
+    table = pd.read_parquet(path)
+    if not (np.array_equal(table["row"], rows) and np.array_equal(table["label"], data.labels[rows])):
+        raise FerError(f"{path}: made from other test faces; run `{command}` again")
+    columns = table.drop(columns=["row", "label"])
     if columns.empty:  # this data set can have none of the study's arms
         return
     keys = columns.columns.str.rsplit(".", n=2, expand=True)
     for arm in keys.get_level_values(0).unique():
         chosen = columns.loc[:, keys.get_level_values(0) == arm].to_numpy(np.int64).T
         yield arm, chosen[0::2], chosen[1::2]
-
-
-def _read_table(dirs: OutputDirs, study: str) -> pd.DataFrame:
-    path = get_predictions_path(dirs, study)
-    if not path.is_file():
-        dataset = dirs.reports.name
-        command = f"python -m fer_lib ablate {study} --dataset {dataset}"
-        raise FerError(f"{path}: not found; run `{command}` first")
-    return pd.read_parquet(path)
 
 
 def _start_pool() -> ProcessPoolExecutor:

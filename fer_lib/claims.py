@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
-from fer_lib.params import Params, Section, validate
+from fer_lib.params import Section, validate
 from fer_lib.paths import OutputDirs
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -32,8 +32,8 @@ REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
 """Where an interval lies beside a value."""
 
 STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness"
-Number = Annotated[str, Field(pattern=rf"^(params|({STAGES})(@\w+)?)/\S+$")]
-"""`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's; `params/<section>.<key>`."""
+Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
+"""`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to judge `dataset` by. metrics: data set -> stage's name, or `params` -> flat values."""
+    """What there is to judge `dataset` by. metrics: data set -> stage's name -> flat values."""
 
     dataset: str
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -68,7 +68,7 @@ class Records:
         place, key = number.split("/", 1)
         stage, _, other = place.partition("@")
         dataset, name = other or self.dataset, stage.split("_", 1)[-1]
-        file = "params.yaml" if name == "params" else f"reports/{dataset}/metrics/{name}.json"
+        file = f"reports/{dataset}/metrics/{name}.json"
         found = self.metrics.get(dataset, {}).get(name)
         if found is None:
             why = f"needs stage {stage}, which has not run on {other or 'this data set'}"
@@ -108,7 +108,7 @@ class AtLeast(Section):
 
 
 class Gains(Section):
-    """A difference counts when its interval lies wholly on the expected side of 0."""
+    """A difference counts when its interval lies wholly on the expected side of 0: else it is not shown."""
 
     kind: Literal["gains"]
     gains: dict[Number, Literal["positive", "negative"]] = Field(min_length=1)
@@ -152,7 +152,7 @@ class Equals(Section):
 
 
 class Present(Section):
-    """A number counts when it is reported; when none of them is, the claim is not testable here."""
+    """A number counts when it is reported and else does not; when none is, the claim is not testable here."""
 
     kind: Literal["present"]
     numbers: tuple[Number, ...] = Field(min_length=1)
@@ -180,7 +180,8 @@ Rule = AtLeast | Gains | Greater | Equals | Present | Built
 
 RULES = {
     "every rule": "Reproduced when all that the rule names counts, not reproduced when nothing does, else "
-    "partly. Not testable here while a number that it needs is missing. Intervals are 95 % intervals."
+    "partly. Not testable here while a number that it needs is missing (see `present`). Intervals are 95 % "
+    "intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 
@@ -209,7 +210,7 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
     return [validate(Claim, entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
 
 
-def load_records(dirs: OutputDirs, params: Params) -> Records:
+def load_records(dirs: OutputDirs) -> Records:
     """Return all that has been measured so far, on the data set of `dirs` and on those beside it."""
     metrics: dict[str, dict[str, dict[str, Any]]] = {dirs.reports.name: {}}
     stages = {stage.split("_", 1)[1] for stage in STAGES.split("|")}
@@ -219,10 +220,6 @@ def load_records(dirs: OutputDirs, params: Params) -> Records:
                 metrics.setdefault(path.parents[1].name, {})[path.stem] = json.loads(path.read_bytes())
         except ValueError:
             raise FerError(f"{path}: damaged; expected metrics; run the stage that wrote it again") from None
-    sections = params.model_dump()
-    metrics[dirs.reports.name]["params"] = {
-        f"{section}.{key}": value for section in sections for key, value in sections[section].items()
-    }
     return Records(dirs.reports.name, metrics)
 
 

@@ -25,20 +25,20 @@ def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDat
     """Return one row per study, arm and share, for the studies that have run.
 
     Columns: study, arm, share, value (mean over seeds), gain (arm minus reference) with its interval low to
-    high, effect (Cohen's h) and p_value (of the arm's accuracy). All but the last two are 0 to 1; p takes
-    each face for another person's. A study that has a reference of its own is compared with that. Two studies
-    are made from others: `vote_over`, the soft vote minus each other arm of `ensemble`; `duplicates_unseen`,
-    the arms of `duplicates` on the test faces without a copy in training. Raises FerError when the
-    reference has not run.
+    high and its p_value, effect (Cohen's h), and mcnemar, the p-value of McNemar's test of the accuracy, for
+    which each face is another person's. A study that has a reference of its own is compared with that. Two
+    studies are made from others: `vote_over`, the soft vote minus each other arm of `ensemble`, with that
+    arm's value; `duplicates_unseen`, the arms of `duplicates` on the test faces without a copy in training.
+    Raises FerError when the reference has not run, or a study was run on other faces.
     """
     rows = data.get_rows("test")
     every_face = np.full(len(rows), fill_value=True)
-    reference = _read_arms(dirs, REFERENCE)[REFERENCE]
+    reference = _read_arms(dirs, REFERENCE, data)[REFERENCE]
     pairs = []  # study, arm, its predictions, those that it is compared with, the faces that count
     for study in settings.studies:
         if study == REFERENCE or not get_predictions_path(dirs, study).is_file():
             continue
-        arms = _read_arms(dirs, study)
+        arms = _read_arms(dirs, study, data)
         own = arms.pop(REFERENCE, reference)
         pairs += [(study, arm, said, own, every_face) for arm, said in arms.items()]
         if study == DUPLICATES:
@@ -50,20 +50,20 @@ def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDat
     found = []
     for study, arm, a, b, faces in pairs:
         labels, a, b = data.labels[rows[faces]], a[:, faces], b[:, faces]
-        values = compute_shares(labels, a, data.emotions)
+        values = compute_shares(labels, b if study == VOTE_OVER else a, data.emotions)
         persons = data.persons[rows[faces]]
         gains = compare_arms(labels, a, b, data.emotions, settings.n_resamples, 0, persons)
-        p_value = compute_p_value(labels, a, b)
+        mcnemar = compute_p_value(labels, a, b)
         for share in [share for share in SHARES if share in values]:
             gain = gains[share]
             bounds = gain.value, gain.low, gain.high
-            found.append((study, arm, share, values[share], *bounds, gain.effect, p_value))
-    columns = ["study", "arm", "share", "value", "gain", "low", "high", "effect", "p_value"]
+            found.append((study, arm, share, values[share], *bounds, gain.p_value, gain.effect, mcnemar))
+    columns = ["study", "arm", "share", "value", "gain", "low", "high", "p_value", "effect", "mcnemar"]
     return pd.DataFrame(found, columns=columns)
 
 
-def _read_arms(dirs: OutputDirs, study: str) -> dict[str, np.ndarray]:
-    return {arm: emotions for arm, emotions, _ in read_predictions(dirs, study)}
+def _read_arms(dirs: OutputDirs, study: str, data: PackedDataset) -> dict[str, np.ndarray]:
+    return {arm: emotions for arm, emotions, _ in read_predictions(dirs, study, data)}
 
 
 def list_metrics(table: pd.DataFrame) -> dict[str, float]:
@@ -76,8 +76,9 @@ def list_metrics(table: pd.DataFrame) -> dict[str, float]:
             f"{key}.gain": row.gain,
             f"{key}.gain_lo": row.low,
             f"{key}.gain_hi": row.high,
+            f"{key}.p_value": row.p_value,
             f"{key}.effect": row.effect,
-            f"{row.study}.{row.arm}.p_value": row.p_value,
+            f"{row.study}.{row.arm}.mcnemar": row.mcnemar,
         }
     return metrics
 
@@ -114,12 +115,12 @@ def show_studies(
     title = f"{caption}, against {against}"
     figure = plot_differences(rows, SHARES)
     stage.show_figure(figure, name, f"{title}: gains in points with 95 % intervals, clear ones filled.")
-    formats = {"h": "+.2f", "p": ".2g"}
+    formats = {"h": "+.2f", "p": ".2g", "McNemar": ".2g"}
     stage.show_table(build_study_table(rows), f"{title}; in parentheses the gain in points.", formats)
 
 
 def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per arm: accuracy, its gain in points with interval, h, p; then the recalls with theirs.
+    """Return one row per arm: accuracy, its gain in points with interval, p and h, McNemar's p; recalls.
 
     rows: of `compare_studies`.
     """
@@ -129,11 +130,17 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
         gain = f"{100 * row.gain:+.1f}"
         if row.share == "accuracy":
             interval = f"{gain} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-            arm |= {"accuracy": f"{row.value:.3f}", "points": interval, "h": row.effect, "p": row.p_value}
+            arm |= {
+                "accuracy": f"{row.value:.3f}",
+                "points": interval,
+                "p": row.p_value,
+                "h": row.effect,
+                "McNemar": row.mcnemar,
+            }
         else:
             arm[row.share.replace("_", " ")] = f"{row.value:.3f} ({gain})"
     recalls = [share.replace("_", " ") for share in SHARES[1:] if share in set(rows["share"])]
-    columns = ["accuracy", "points", "h", "p", *recalls]
+    columns = ["accuracy", "points", "p", "h", "McNemar", *recalls]
     return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 

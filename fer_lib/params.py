@@ -190,8 +190,8 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
             apply_recipe(reference, changes or Changes(), f"{path}: ablations.studies.{study}.{arm}")
     voters = params.ablations.studies.get("ensemble", {})
     for name in params.ablations.members:
-        if name not in voters:
-            known = ", ".join(voters) or "none"
+        if voters.get(name) is None:
+            known = ", ".join(arm for arm, changes in voters.items() if changes is not None) or "none"
             raise ParamsError(f"{path}: ablations.members: no arm {name!r} in `ensemble`; known: {known}")
     return params
 

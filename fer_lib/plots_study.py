@@ -51,10 +51,12 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_agreement(agreement: pd.DataFrame) -> Figure:
-    """Plot accuracy by the number of agreeing voters: the network, the crowd, one voter."""
+    """Plot accuracy by the number of agreeing voters: the network and, where given, the crowd, one voter."""
     figure, axes = build_figure(8, 4.2)
     names = {"crowd": "the crowd's answer", "model": "the network", "voter": "one voter"}
     for (column, name), colour in zip(names.items(), (SOFT, MAIN, SECOND), strict=True):
+        if column not in agreement:
+            continue
         style = "-" if column == "model" else "--"
         axes.plot(agreement.index, agreement[column], style, marker="o", color=colour, label=name)
     ticks = [f"{'up to ' if n == agreement.index.min() else ''}{n}" for n in agreement.index]

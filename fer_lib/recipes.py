@@ -1,12 +1,14 @@
 """Trainings besides the paper's: each a named set of changes to `training` and `augmentation`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from fer_lib.errors import FerError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics, write_metrics
-from fer_lib.models import save_checkpoint
+from fer_lib.models import Checkpoint, save_checkpoint
 from fer_lib.packed import load_packed
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
@@ -16,6 +18,19 @@ BASELINE = "baseline"
 """The checkpoint of the paper's own recipe, which stage `training` writes."""
 
 TEACHER_NAME = "teacher.parquet"
+
+SETTINGS = (
+    "architecture",
+    "targets",
+    "image_size",
+    "epochs",
+    "lr",
+    "schedule",
+    "loss",
+    "label_smoothing",
+    "sampler",
+)
+"""What a table of trainings shows."""
 
 
 def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> Path:
@@ -54,7 +69,7 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
 
 
 def describe_training(result: FitResult) -> dict[str, object]:
-    """Return the metrics of a finished training: the selected epoch's, and accuracy and time by epoch."""
+    """Return the metrics of a finished training: the selected epoch's, the recipe, and every epoch's."""
     best = result.history.set_index("epoch").loc[result.best_epoch]
     metrics = {
         "val.accuracy": best["val_accuracy"],
@@ -68,10 +83,18 @@ def describe_training(result: FitResult) -> dict[str, object]:
         "initial_weights": result.config["initial_weights"]["source"],
         "trained_at_commit": result.config["git_commit"],
     }
+    settings = result.config["params"]["training"]
+    metrics |= {f"recipe.{key}": settings[key] for key in ("lr", "schedule", "epochs", "dropout", "patience")}
     for row in result.history.itertuples():
-        metrics[f"epoch_{row.epoch}.val_accuracy"] = row.val_accuracy
+        for key in ("train_loss", "val_loss", "val_accuracy"):
+            metrics[f"epoch_{row.epoch}.{key}"] = getattr(row, key)
         metrics[f"epoch_{row.epoch}.seconds"] = round(row.seconds, 1)
     return metrics
+
+
+def get_metrics_name(name: str) -> str:
+    """Return the name of the metrics that the training of network `name` wrote."""
+    return "training" if name == BASELINE else f"recipes/{name}"
 
 
 def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[str, float]:
@@ -80,22 +103,34 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
     """
     recipe = params.recipes.get(name, Recipe())
-    seconds = {
-        name: read_metrics(dirs, "training" if name == BASELINE else f"recipes/{name}")["wall_seconds"]
-    }
+    seconds = {name: read_metrics(dirs, get_metrics_name(name))["wall_seconds"]}
     for other in (*filter(None, [recipe.start]), *(params.ensemble.members if recipe.teacher else ())):
         seconds = list_training_seconds(other, params, dirs) | seconds
     return seconds
 
 
 def list_trained(params: Params, dirs: OutputDirs) -> list[str]:
-    """Return the names of the checkpoints there are: the baseline, then the recipes in their order."""
-    return [name for name in (BASELINE, *params.recipes) if (dirs.models / name).is_dir()]
+    """Return the names of the checkpoints there are: the baseline, then the recipes in their order.
+
+    Raises FerError when the baseline has not been trained.
+    """
+    if not (dirs.models / BASELINE).is_dir():
+        raise FerError(f"{dirs.models / BASELINE}: not found; run 03_training first")
+    return [BASELINE, *(name for name in params.recipes if (dirs.models / name).is_dir())]
+
+
+def tabulate_settings(checkpoints: Mapping[str, Checkpoint]) -> pd.DataFrame:
+    """Return what trainings differ in, as a reader sees it: one row per setting, one column per network."""
+    settings = {name: checkpoint.config["params"]["training"] for name, checkpoint in checkpoints.items()}
+    table = pd.DataFrame(
+        {name: {key: str(found[key]) for key in SETTINGS} for name, found in settings.items()}
+    )
+    return table.rename(index=lambda key: key.replace("_", " ")).rename_axis("setting")
 
 
 def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
-    """Return seconds of training and validation accuracy after each epoch, as `train_recipe` wrote them."""
-    metrics = read_metrics(dirs, f"recipes/{name}")
+    """Return seconds of training and validation accuracy after each epoch of network `name`."""
+    metrics = read_metrics(dirs, get_metrics_name(name))
     epochs = range(1, metrics["epochs"] + 1)
     columns = ("seconds", "val_accuracy")
     return pd.DataFrame({key: [metrics[f"epoch_{n}.{key}"] for n in epochs] for key in columns})

@@ -25,7 +25,7 @@ from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.predictions import check_match
-from fer_lib.recipes import list_training_seconds
+from fer_lib.recipes import get_metrics_name, list_training_seconds
 from fer_lib.recognizer import Recognizer
 
 OPSET = 18
@@ -54,6 +54,11 @@ def release_model(dataset: str, name: str) -> Path:
     check_match(checkpoint, data)
     if not isinstance(checkpoint.model.get_classifier(), torch.nn.Linear):
         raise ModelError(f"{dirs.models / selected}: expected a flat head, which alone can be calibrated")
+    trained_at = read_metrics(dirs, get_metrics_name(selected))["trained_at_commit"]
+    if trained_at != checkpoint.config["git_commit"]:
+        raise ModelError(
+            f"{dirs.models / selected}: its metrics are of a training at {trained_at}; run the stage again"
+        )
     logits, labels = _read_logits(dirs.models / "predictions.parquet", selected, checkpoint.emotions)
     temperature = fit_temperature(logits, labels)
     round_weights(checkpoint.model, temperature)

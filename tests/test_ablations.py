@@ -122,7 +122,7 @@ def test_weights_of_the_soft_vote_sum_to_1(finished):
 def test_reader_gets_what_was_predicted_seed_by_seed(finished, tiny_project):
     _, table = read_results(finished[0])
     n = len(load_tiny(tiny_project).get_rows("test"))
-    read = list(read_predictions(finished[0], ENSEMBLE))
+    read = list(read_predictions(finished[0], ENSEMBLE, load_tiny(tiny_project)))
     assert [arm for arm, _, _ in read] == ARMS
     for arm, emotions, groups in read:
         assert emotions.shape == groups.shape == (len(SEEDS), n)
@@ -261,11 +261,19 @@ def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeyp
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_study_that_has_not_run_says_what_to_run(tmp_path):
+def test_predictions_of_other_faces_are_refused(finished, tiny_project):
+    data = load_tiny(tiny_project)
+    data.index.loc[data.get_rows("test")[0], "label"] += 1
+    with pytest.raises(FerError, match="made from other test faces; run"):
+        list(read_predictions(finished[0], ENSEMBLE, data))
+
+
+def test_study_that_has_not_run_says_what_to_run(tiny_project, tmp_path):
     with pytest.raises(
-        FerError, match=r"loss\.parquet: not found; run `python -m fer_lib ablate loss --dataset demo` first"
+        FerError,
+        match=r"loss\.parquet: not found; run `python -m fer_lib ablate loss --dataset demo --out-dir /",
     ):
-        list(read_predictions(get_output_dirs("demo", tmp_path), "loss"))
+        list(read_predictions(get_output_dirs("demo", tmp_path), "loss", load_tiny(tiny_project)))
 
 
 def test_no_data_is_one_line(here, tmp_path, monkeypatch, capsys):

@@ -60,8 +60,9 @@ def test_arms_are_compared_with_the_reference(dirs):
         assert row["gain"] == pytest.approx(0.2)
         assert 0 < row["low"] < 0.2 < row["high"]
         assert by_arm.loc["same", share][["gain", "low", "high"]].tolist() == [0, 0, 0]
-    assert by_arm.loc[("better", "accuracy"), "p_value"] < 1e-6
-    assert by_arm.loc[("same", "accuracy"), "p_value"] == 1
+    assert by_arm.loc[("better", "accuracy"), "p_value"] == 2 / 200  # no resample on the other side of 0
+    assert by_arm.loc[("better", "accuracy"), "mcnemar"] < 1e-6
+    assert by_arm.loc[("same", "accuracy"), ["p_value", "mcnemar"]].tolist() == [1, 1]
 
 
 def test_a_study_s_own_reference_is_what_its_arms_are_compared_with(dirs):
@@ -78,6 +79,7 @@ def test_the_vote_is_compared_with_each_of_the_others(dirs):
     table = findings.compare_studies(dirs, SETTINGS, DATA).set_index(["study", "arm", "share"])
     gains = table.xs("accuracy", level="share").loc["vote_over", "gain"]
     assert gains.to_dict() == {"b0": pytest.approx(0.1), "three_times": pytest.approx(-0.05)}
+    assert table.loc[("vote_over", "three_times", "accuracy"), "value"] == pytest.approx(0.65)
     assert table.loc[("ensemble", "soft_vote", "accuracy"), "gain"] == pytest.approx(0.1)
 
 
@@ -104,7 +106,7 @@ def test_metrics_have_flat_keys_with_intervals(dirs):
     assert {f"loss.same.accuracy{end}" for end in ("", ".gain", ".gain_lo", ".gain_hi", ".effect")} <= set(
         metrics
     )
-    assert "loss.same.p_value" in metrics
+    assert {"loss.same.accuracy.p_value", "loss.same.mcnemar"} <= set(metrics)
 
 
 def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
@@ -126,7 +128,7 @@ def test_arms_of_several_studies_carry_the_study_s_name(dirs):
     assert set(findings.select_studies(table, "loss", "image_size")["arm"]) == {"loss: better", "loss: same"}
     nothing = findings.build_study_table(findings.select_studies(table, "not_run"))
     assert nothing.empty
-    assert nothing.columns.tolist() == ["accuracy", "points", "h", "p"]
+    assert nothing.columns.tolist() == ["accuracy", "points", "p", "h", "McNemar"]
 
 
 def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):

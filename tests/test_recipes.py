@@ -8,7 +8,7 @@ import torch
 from conftest import write_tiny_params
 
 from fer_lib import cli, recipes, training
-from fer_lib.errors import ModelError, ParamsError
+from fer_lib.errors import FerError, ModelError, ParamsError
 from fer_lib.inference import compute_softmax, predict_logits
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import load_checkpoint, save_checkpoint
@@ -20,6 +20,7 @@ from fer_lib.recipes import (
     list_trained,
     list_training_seconds,
     read_time_curve,
+    tabulate_settings,
     train_recipe,
 )
 
@@ -82,6 +83,8 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
         "val.loss": last.val_loss,
         "train.loss": last.train_loss,
         "epoch_1.val_accuracy": last.val_accuracy,
+        "epoch_1.train_loss": last.train_loss,
+        "recipe.schedule": "cosine",
         "architecture": "test_efficientnet",
         "best_epoch": 1,
         "epochs": 1,
@@ -101,7 +104,13 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
         "seconds": [metrics["wall_seconds"]],
         "val_accuracy": [last.val_accuracy],
     }
-    assert list_trained(load_params("demo"), dirs) == ["b0"]
+    with pytest.raises(FerError, match="baseline: not found; run 03_training first"):
+        list_trained(load_params("demo"), dirs)
+    (dirs.models / "baseline").mkdir()
+    assert list_trained(load_params("demo"), dirs) == ["baseline", "b0"]
+    shown = tabulate_settings({"b0": checkpoint})["b0"]
+    assert (shown["label smoothing"], shown["sampler"]) == ("0.1", "shuffle")
+    (dirs.models / "baseline").rmdir()
     # What the recipe names is in the checkpoint, and what it leaves open is the data set's.
     assert checkpoint.config["params"]["training"]["label_smoothing"] == 0.1
     own = load_params("demo").training

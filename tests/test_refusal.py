@@ -10,6 +10,7 @@ from fer_lib.refusal import (
     VOTE_COLUMNS,
     compute_risk_coverage,
     compute_soft_nll,
+    describe_votes,
     get_accuracy_at,
     label_by_majority,
     measure_agreement,
@@ -25,19 +26,17 @@ def test_curve_by_hand():
     # By confidence: 0.9 right, 0.8 right, 0.6 wrong, 0.55 wrong.
     assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1.0]
     assert curve["accuracy"].tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
-    assert curve["threshold"].tolist() == [0.9, 0.8, 0.6, 0.55]
     assert get_accuracy_at(curve, 50) == 1
     assert get_accuracy_at(curve, 100) == 0.5
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 60))
-def test_answering_everything_is_the_accuracy_and_thresholds_only_fall(seed, n):
+def test_answering_everything_is_the_accuracy(seed, n):
     rng = np.random.default_rng(seed)
     probabilities, labels = rng.dirichlet(np.ones(7), size=n), rng.integers(7, size=n)
     curve = compute_risk_coverage(labels, probabilities)
     assert curve["accuracy"].iloc[-1] == pytest.approx(np.mean(probabilities.argmax(1) == labels))
-    assert (np.diff(curve["threshold"]) <= 0).all()
 
 
 def build_votes(*faces: dict[str, int]) -> pd.DataFrame:
@@ -49,16 +48,30 @@ def build_votes(*faces: dict[str, int]) -> pd.DataFrame:
 
 
 def test_agreement_by_hand():
-    votes = build_votes({"happiness": 10}, {"sadness": 5, "neutral": 5}, {"anger": 5, "unknown": 5})
-    labels = np.array([HAPPY, SAD, SAD])
-    probabilities = np.eye(7)[[HAPPY, SAD, HAPPY]]
+    crowd_says_happy = {"happiness": 10}
+    votes = build_votes(
+        crowd_says_happy, {"sadness": 5, "neutral": 5}, {"anger": 5, "unknown": 5}, crowd_says_happy
+    )
+    labels = np.array([HAPPY, SAD, SAD, SAD])
+    probabilities = np.eye(7)[[HAPPY, SAD, HAPPY, SAD]]
     table = measure_agreement(votes, labels, probabilities)
     assert table.index.tolist() == [5, 10]
-    assert table["n_images"].tolist() == [2, 1]
+    assert table["n_images"].tolist() == [2, 2]
     assert table["model"].tolist() == [0.5, 1]
     # Two answers lead the second face: half a credit; none of those that lead the third is its label.
-    assert table["crowd"].tolist() == [0.25, 1]
-    assert table["voter"].tolist() == [0.25, 1]
+    assert table["crowd"].tolist() == [0.25, 0.5]
+    assert table["voter"].tolist() == [0.25, 0.5]
+
+
+def test_people_are_not_judged_by_their_own_labels():
+    votes = build_votes({"happiness": 8, "fear": 2}, {"happiness": 9, "fear": 1}, {"anger": 5, "unknown": 5})
+    table = measure_agreement(votes, np.array([HAPPY, HAPPY, SAD]), np.eye(7)[[HAPPY, SAD, SAD]])
+    assert table.columns.tolist() == ["model", "n_images"]
+    found = summarise_votes(table, np.array([[8, 2], [9, 1], [0, 0]]), np.full((3, 2), 0.5))
+    assert found.keys() == {
+        f"votes.{key}" for key in ("model", "model_at_5", "model_at_8", "model_at_9", "soft_nll", "entropy")
+    }
+    assert "crowd" not in describe_votes(found)
 
 
 def test_few_agreeing_voters_are_counted_together():

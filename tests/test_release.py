@@ -94,7 +94,9 @@ def project(tmp_path_factory):
     metrics.parent.mkdir(parents=True)
     metrics.write_text('{"selected": "b0"}')
     (metrics.parent / "recipes").mkdir()
-    (metrics.parent / "recipes" / "b0.json").write_text('{"wall_seconds": 90.0}')
+    (metrics.parent / "recipes" / "b0.json").write_text(
+        json.dumps({"wall_seconds": 90.0, "trained_at_commit": CONFIG["git_commit"]})
+    )
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
     others = {split: -values for split, values in by_split.items()}
@@ -130,6 +132,19 @@ def test_config_says_where_the_weights_come_from(released):
     assert config["framing"] == FER2013_FRAMING.to_dict()  # these data say none of their own
     assert config["onnx"]["onnxruntime"] == release.onnxruntime.__version__
     assert 0 <= config["onnx"]["max_logit_difference"] <= release.PARITY
+
+
+def test_metrics_of_another_training_are_refused(project, monkeypatch):
+    root, data, _ = project
+    point_at(monkeypatch, root, data)
+    path = root / "reports" / "tiny" / "metrics" / "recipes" / "b0.json"
+    content = path.read_text()
+    path.write_text(content.replace("c" * 40, "e" * 40))
+    with pytest.raises(
+        ModelError, match=f"b0: its metrics are of a training at {'e' * 40}; run the stage again"
+    ):
+        release.release_model("tiny", "other")
+    path.write_text(content)
 
 
 def test_temperature_is_in_the_weights(project, released):
