@@ -62,8 +62,10 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
+    arms, seeds = find_arms(params, study), params.ablations.seeds
     data = load_packed(dataset)
-    arms, seeds = find_arms(params, study, data), params.ablations.seeds
+    if not has_votes(data.index):  # then no arm can learn from them
+        arms = {arm: resolved for arm, resolved in arms.items() if resolved.training.targets == "label"}
     plain = apply_recipe(params, params.ablations.reference)
     states = dirs.training_state / "ablations"
     with _start_pool() as pool:
@@ -139,22 +141,17 @@ def _score(probabilities: dict[str, np.ndarray], data: PackedDataset) -> dict[st
     }
 
 
-def find_arms(params: Params, study: str, data: PackedDataset) -> dict[str, Params]:
-    """Return the arms of `study` with their parameters; without votes in `data`, those that need none.
-
-    Raises ParamsError for an unknown study.
-    """
+def find_arms(params: Params, study: str) -> dict[str, Params]:
+    """Return the arms of `study` with their parameters. Raises ParamsError for an unknown study."""
     studies = params.ablations.studies
     if study not in studies:
         raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no {study!r}; known: {', '.join(studies)}")
     reference = apply_recipe(params, params.ablations.reference)
-    arms = {
+    return {
         arm: apply_recipe(reference, changes, f"{study}.{arm}")
         for arm, changes in studies[study].items()
         if changes is not None
     }
-    voted = has_votes(data.index)
-    return {arm: resolved for arm, resolved in arms.items() if voted or resolved.training.targets == "label"}
 
 
 def get_predictions_path(dirs: OutputDirs, study: str) -> Path:

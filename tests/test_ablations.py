@@ -156,7 +156,7 @@ def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
     dirs, _ = finished
     metrics, table = read_results(dirs)
     data = load_tiny(here)
-    arms = find_arms(load_params("demo", path=here / "params.yaml"), ENSEMBLE, data)
+    arms = find_arms(load_params("demo", path=here / "params.yaml"), ENSEMBLE)
     states = dirs.training_state / "ablations"
     folders = {"b0": states / "reference" / "reference"}  # the reference under another name
     runs = [  # from their finished states
@@ -231,14 +231,31 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
     assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
 
 
-def test_arm_that_the_data_set_cannot_have_is_left_out(tiny_project):
-    params, drawn = load_params("fer2013"), load_tiny(tiny_project)
-    assert list(find_arms(params, "targets", drawn)) == ["smoothing"]  # nobody voted on drawn faces
-    voted = replace(drawn, index=drawn.index.assign(**{f"votes_{name}": 1 for name in VOTES}))
-    assert list(find_arms(params, "targets", voted)) == ["majority", "votes", "blend", "smoothing"]
+def test_arm_that_is_null_is_left_out():
+    params = load_params("fer2013")
     studies = {"only": {"plain": Changes(), "gone": None}}
     params = params.model_copy(update={"ablations": params.ablations.model_copy(update={"studies": studies})})
-    assert find_arms(params, "only", drawn) == {"plain": apply_recipe(params, params.ablations.reference)}
+    assert find_arms(params, "only") == {"plain": apply_recipe(params, params.ablations.reference)}
+
+
+def test_arms_that_need_votes_are_trained_where_there_are_votes(here, tmp_path, monkeypatch):
+    trained = []
+
+    def note(dataset, arm, *_):
+        trained.append(arm)
+        raise FerError("stopped")
+
+    monkeypatch.setattr(ablations, "train_arm", note)
+    params = load_params("fer2013")  # the tiny parameters leave such arms out
+    monkeypatch.setattr(ablations, "load_params", lambda _: params)
+    drawn = load_tiny(here)  # nobody voted on drawn faces
+    voted = replace(drawn, index=drawn.index.assign(**{f"votes_{name}": 1 for name in VOTES}))
+    for data, first in ((drawn, "smoothing"), (voted, "majority")):
+        monkeypatch.setattr(ablations, "load_packed", lambda _, data=data: data)
+        with pytest.raises(FerError, match="stopped"):
+            run_study("targets", "demo", tmp_path)
+        assert trained.pop(0) == first
+        trained.clear()
 
 
 def test_unknown_study_is_one_line_with_the_known_ones(capsys):
@@ -248,7 +265,7 @@ def test_unknown_study_is_one_line_with_the_known_ones(capsys):
     assert message.count("\n") == 1
     assert "ablations.studies: no 'nope'; known: reference, loss, " in message
     with pytest.raises(ParamsError):
-        find_arms(load_params("demo"), "nope", None)
+        find_arms(load_params("demo"), "nope")
 
 
 def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeypatch, capsys):
