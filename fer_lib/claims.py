@@ -180,8 +180,8 @@ Rule = AtLeast | Gains | Greater | Equals | Present | Built
 
 RULES = {
     "every rule": "Reproduced when all that the rule names counts, not reproduced when nothing does, else "
-    "partly. Not testable here while a number that it needs is missing (but see the rule present). Intervals are 95 % "
-    "intervals."
+    "partly. Not testable here while a number that it needs is missing (but see the rule present). Intervals "
+    "are 95 % intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 

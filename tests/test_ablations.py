@@ -26,7 +26,7 @@ from fer_lib.evaluation import compute_metrics, group_probabilities
 from fer_lib.files import hold_lock
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.packed import load_packed
-from fer_lib.params import Changes, apply_recipe, load_params
+from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
 from fer_lib.paths import get_output_dirs
 
 ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
@@ -229,6 +229,13 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
     assert voted.metrics["val.accuracy"] == 1.0
     assert voted.metrics["test.accuracy"] == 0.0  # the weights are validation's, also where they do not fit
     assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
+
+
+@pytest.mark.parametrize("dataset", read_params_file()["datasets"])
+def test_longest_arm_sees_as_many_faces_as_the_members_together(dataset):
+    params = load_params(dataset)
+    epochs = {arm: resolved.training.epochs for arm, resolved in find_arms(params, ENSEMBLE).items()}
+    assert epochs["three_times"] == sum(epochs[member] for member in params.ablations.members)
 
 
 def test_arm_that_is_null_is_left_out():
