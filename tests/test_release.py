@@ -3,6 +3,7 @@ import math
 import shutil
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -172,6 +173,17 @@ def test_matrices_are_half_precision_and_close(project, released):
         old = old / temperature if name.startswith("classifier.") else old
         # float16 keeps 11 bits, and 2^-24 at the least.
         assert ((new - old).abs() <= old.abs() * 2**-11 + 2**-24).all(), name
+
+
+def test_onnx_keeps_the_same_matrices_at_half_precision(released):
+    exported = {
+        tensor.name.removesuffix(".half"): onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(released / "model.onnx").graph.initializer
+    }
+    for name, values in load_file(released / "model.safetensors").items():
+        if values.ndim > 1:
+            assert exported[name].dtype == np.float16, name
+            assert np.array_equal(exported[name], values.numpy()), name
 
 
 def test_onnx_takes_any_number_of_faces_and_agrees_with_pytorch(released):
