@@ -46,6 +46,7 @@ TINY = {
                 "resnet18": {"training": {"architecture": "test_resnet"}},
                 "three_times": {"training": {"epochs": 3}},
             },
+            "duplicates": {"reference": {"training": {"epochs": 1}}},  # that of all, which is trained once
         },
     },
 }
