@@ -10,13 +10,12 @@ import argparse
 
 import numpy as np
 
+from fer_lib.checkpoints import CONFIG_NAME
 from fer_lib.inference import predict_logits
 from fer_lib.models import load_checkpoint
 from fer_lib.packed import load_packed
-from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.preprocessing import Preprocessing
-from fer_lib.recipes import list_trained
 
 SIZES = range(48, 145, 8)
 STRIDE = 32
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="score every n-th validation face")
     arguments = parser.parse_args()
     data, dirs = load_packed(arguments.dataset), get_output_dirs(arguments.dataset, ROOT)
-    names = arguments.networks or list_trained(load_params(arguments.dataset), dirs)
+    names = arguments.networks or sorted(path.parent.name for path in dirs.models.glob(f"*/{CONFIG_NAME}"))
     checkpoints = {name: load_checkpoint(dirs.models / name) for name in names}
     rows = data.get_rows("val")[:: arguments.every]
     own = {name: checkpoint.preprocessing.image_size for name, checkpoint in checkpoints.items()}

@@ -1,4 +1,4 @@
-"""The commands of the study's trainings: `train`, `teach` and `ablate`."""
+"""The commands of the study's networks: `train`, `predict-splits`, `teach` and `ablate`."""
 
 import argparse
 
@@ -9,6 +9,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train.add_argument("name", metavar="RECIPE", help="such as b0")
     train.set_defaults(run=_run_train)
 
+    predict = commands.add_parser("predict-splits", help="let a trained network name validation and test")
+    predict.add_argument("name", metavar="NETWORK", help="baseline or a recipe, such as b0")
+    predict.set_defaults(run=_run_predict_splits)
+
     ablate = commands.add_parser("ablate", help="train and score every arm of one ablation study")
     ablate.add_argument("name", metavar="STUDY", help="such as loss")
     ablate.set_defaults(run=_run_ablate)
@@ -16,7 +20,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     teach = commands.add_parser("teach", help="write what the ensemble says of the training faces")
     teach.set_defaults(run=_run_teach)
 
-    for command in (train, ablate, teach):
+    for command in (train, predict, ablate, teach):
         command.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
         command.add_argument(
             "--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)"
@@ -27,6 +31,12 @@ def _run_train(options: argparse.Namespace) -> None:
     from fer_lib.recipes import train_recipe
 
     print(f"checkpoint: {train_recipe(options.name, options.dataset, options.out_dir)}")
+
+
+def _run_predict_splits(options: argparse.Namespace) -> None:
+    from fer_lib.predictions import predict_splits
+
+    print(f"predictions: {predict_splits(options.name, options.dataset, options.out_dir)}")
 
 
 def _run_teach(options: argparse.Namespace) -> None:

@@ -6,10 +6,11 @@ from functools import partial
 import cv2
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from fer_lib.inference import predict_logits
-from fer_lib.models import Checkpoint
 from fer_lib.packed import PackedDataset
+from fer_lib.preprocessing import Preprocessing
 
 
 def frame(face: np.ndarray, zoom_x: float, zoom_y: float, shift: float = 0.0) -> np.ndarray:
@@ -60,15 +61,23 @@ def alter(data: PackedDataset, rows: np.ndarray, condition: str) -> PackedDatase
     )
 
 
-def score_conditions(
-    checkpoints: Mapping[str, Checkpoint], data: PackedDataset, rows: np.ndarray, batch_size: int
-) -> pd.DataFrame:
-    """Return accuracies (0 to 1) on `rows`: one row per checkpoint, one column per condition."""
-    accuracies = pd.DataFrame(index=list(checkpoints), columns=list(CONDITIONS), dtype=float)
-    for condition in CONDITIONS:
-        altered = alter(data, rows, condition)
-        every = np.arange(len(rows))
-        for name, checkpoint in checkpoints.items():
-            logits = predict_logits(checkpoint.model, altered, every, checkpoint.preprocessing, batch_size)
-            accuracies.loc[name, condition] = np.mean(logits.argmax(axis=1) == altered.labels)
-    return accuracies
+def predict_conditions(
+    model: nn.Module, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Return for every condition the emotions (as index) that `model` names on `rows`, int (N,)."""
+    every = np.arange(len(rows))
+    return {
+        condition: predict_logits(
+            model, alter(data, rows, condition), every, preprocessing, batch_size
+        ).argmax(axis=1)
+        for condition in CONDITIONS
+    }
+
+
+def score_conditions(named: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> pd.DataFrame:
+    """Return accuracies (0 to 1): one row per network, one column per condition.
+
+    named: network to what `predict_conditions` returned.   labels: int (N,) of the same faces.
+    """
+    shares = {name: {c: np.mean(found == labels) for c, found in by.items()} for name, by in named.items()}
+    return pd.DataFrame.from_dict(shares, orient="index")

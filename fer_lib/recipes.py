@@ -1,15 +1,15 @@
 """Trainings besides the paper's: each a named set of changes to `training` and `augmentation`."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from fer_lib.errors import FerError
+from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics, write_metrics
 from fer_lib.models import Checkpoint, save_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training import FitResult, fit
@@ -68,6 +68,19 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
     return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
 
 
+def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
+    """Raise ModelError unless `data` are the ones the checkpoint was trained on: the same faces and splits.
+
+    Packed anew, a face may have moved from training to test; a score on such a test split is worth nothing.
+    """
+    trained_on, found = checkpoint.config["data_hash"], data.data_hash
+    if trained_on != found:
+        raise ModelError(
+            f"checkpoint and data differ: trained on data hash {trained_on[:12]}, found {found[:12]}; "
+            "train again on these data"
+        )
+
+
 def describe_training(result: FitResult) -> dict[str, object]:
     """Return the metrics of a finished training: the selected epoch's, the recipe, and every epoch's."""
     best = result.history.set_index("epoch").loc[result.best_epoch]
@@ -109,21 +122,13 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     return seconds
 
 
-def list_trained(params: Params, dirs: OutputDirs) -> list[str]:
-    """Return the names of the checkpoints there are: the baseline, then the recipes in their order.
-
-    Raises FerError when the baseline has not been trained.
-    """
-    if not (dirs.models / BASELINE).is_dir():
-        raise FerError(f"{dirs.models / BASELINE}: not found; run 03_training first")
-    return [BASELINE, *(name for name in params.recipes if (dirs.models / name).is_dir())]
-
-
-def tabulate_settings(checkpoints: Mapping[str, Checkpoint]) -> pd.DataFrame:
+def tabulate_settings(names: Sequence[str], params: Params, dirs: OutputDirs) -> pd.DataFrame:
     """Return what trainings differ in, as a reader sees it: one row per setting, one column per network."""
-    settings = {name: checkpoint.config["params"]["training"] for name, checkpoint in checkpoints.items()}
+    of_network = {
+        name: (params if name == BASELINE else build_recipe(name, params, dirs)).training for name in names
+    }
     table = pd.DataFrame(
-        {name: {key: str(found[key]) for key in SETTINGS} for name, found in settings.items()}
+        {name: {key: str(getattr(found, key)) for key in SETTINGS} for name, found in of_network.items()}
     )
     return table.rename(index=lambda key: key.replace("_", " ")).rename_axis("setting")
 

@@ -4,12 +4,10 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import pandas as pd
 import torch
 from onnxscript import optimizer
 
@@ -25,8 +23,8 @@ from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.predictions import check_match
-from fer_lib.recipes import get_metrics_name, list_training_seconds
+from fer_lib.predictions import get_predictions_path, read_predictions
+from fer_lib.recipes import check_match, get_metrics_name, list_training_seconds
 from fer_lib.recognizer import Recognizer
 
 OPSET = 18
@@ -60,8 +58,8 @@ def release_model(dataset: str, name: str) -> Path:
         raise ModelError(
             f"{dirs.models / selected}: its metrics are of a training at {trained_at}; run the stage again"
         )
-    logits, labels = _read_logits(dirs.models / "predictions.parquet", selected, checkpoint.emotions)
-    temperature = fit_temperature(logits, labels)
+    predictions = read_predictions(get_predictions_path(dirs, selected), data)
+    temperature = fit_temperature(predictions.logits["val"], data.labels[data.get_rows("val")])
     round_weights(checkpoint.model, temperature)
     config = {
         **checkpoint.config,
@@ -179,11 +177,3 @@ def _store_half(model: onnx.ModelProto) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
             widen = onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, widen)
-
-
-def _read_logits(path: Path, model: str, emotions: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise ModelError(f"{path}: expected the predictions of 04_evaluation, found none; run `make repro`")
-    table: Any = pd.read_parquet(path).query("model == @model and split == 'val'")
-    columns = [f"logit_{name}" for name in emotions]
-    return table[columns].to_numpy(np.float64), table["label"].to_numpy()

@@ -11,8 +11,7 @@ from fer_lib.models import load_checkpoint
 from fer_lib.packed import load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.predictions import check_match
-from fer_lib.recipes import TEACHER_NAME
+from fer_lib.recipes import TEACHER_NAME, check_match
 from fer_lib.views import FLIP, PLAIN, predict_views
 
 

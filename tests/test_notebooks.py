@@ -64,9 +64,12 @@ class TestForm:
 
 TRAININGS_BEFORE = {
     "04_evaluation": """
+from fer_lib.predictions import predict_splits
 from fer_lib.recipes import train_recipe
-train_recipe("b0", "demo")
-train_recipe("lite0", "demo")
+for name in ("b0", "lite0"):
+    train_recipe(name, "demo")
+for name in ("baseline", "b0", "lite0"):
+    predict_splits(name, "demo")
 """,
     "05_ablations": """
 from concurrent.futures import ThreadPoolExecutor

@@ -111,7 +111,7 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert (project / "reports" / "demo" / "index.html").is_file()
     assert (project / "reports" / "demo" / "history.csv").is_file()
     assert (project / "models" / "demo" / "baseline" / "model.safetensors").is_file()
-    assert (project / "models" / "demo" / "predictions.parquet").is_file()
+    assert (project / "reports" / "demo" / "predictions" / "baseline.parquet").is_file()
     assert (project / "models" / "demo" / "student" / "model.safetensors").is_file()
     assert (project / "reports" / "demo" / "ablations" / "head.parquet").is_file()
     tracked = subprocess.run(

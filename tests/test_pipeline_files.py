@@ -68,7 +68,13 @@ def read_stage(name):
 
 
 NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
-COMMANDS = {"recipe": "recipes", "teacher": "teacher", "student": "recipes", "ablation": "ablations"}
+COMMANDS = {
+    "recipe": "recipes",
+    "teacher": "teacher",
+    "student": "recipes",
+    "predict-splits": "predictions",
+    "ablation": "ablations",
+}
 """Stages that run a command, and the module behind it."""
 
 
@@ -87,7 +93,7 @@ def test_stage_lists_exactly_the_files_it_uses(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_training_lists_exactly_the_files_it_uses(name):
+def test_command_lists_exactly_the_files_it_uses(name):
     module = f"fer_lib/{COMMANDS[name]}.py"
     used = find_used_files((ROOT / module).read_text()) | {module}
     assert {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")} == used - NOT_LISTED
@@ -102,6 +108,8 @@ def test_studies_and_recipes_are_those_of_the_parameters():
     assert STAGES["ablation"]["matrix"]["study"] == list(params["ablations"]["studies"])
     # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own.
     assert [*params["ensemble"]["members"], "student"] == list(params["recipes"])
+    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *params["recipes"]]
+    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *params["recipes"]]
 
 
 def test_prepare_lists_the_files_it_uses():

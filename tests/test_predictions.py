@@ -1,41 +1,98 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 from torch import nn
 
-from fer_lib.errors import ModelError
-from fer_lib.models import Checkpoint
+from fer_lib import cli, predictions
+from fer_lib.conditions import CONDITIONS, alter
+from fer_lib.errors import FerError, ModelError
+from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.models import Checkpoint, create_model, load_checkpoint, save_checkpoint
+from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.paper import EPOCHS, compare_recipe
 from fer_lib.params import load_params
-from fer_lib.predictions import check_match, write_predictions
+from fer_lib.paths import get_output_dirs
+from fer_lib.predictions import get_predictions_path, list_predicted, read_predictions
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.recipes import check_match
+from fer_lib.views import predict_views
+
+PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 
 
-def make_data(data_hash: str = "a" * 64):
-    return SimpleNamespace(emotions=("happy", "sad"), labels=np.array([0, 1, 1, 0]), data_hash=data_hash)
+@pytest.fixture
+def written(enter_project, tiny_project, tmp_path):
+    """Return the data, the network and the output folders after it has named both splits."""
+    enter_project(predictions, tiny_project)
+    data, dirs = (
+        load_packed("demo", tiny_project / "data" / "packed" / "demo"),
+        get_output_dirs("demo", tmp_path),
+    )
+    config = {
+        "architecture": "test_efficientnet",
+        "emotions": data.emotions,
+        "preprocessing": PREPROCESSING.to_dict(),
+        "data_hash": data.data_hash,
+    }
+    model = create_model("test_efficientnet", len(data.emotions))
+    nn.init.normal_(model.get_classifier().weight)  # or it would say next to the same of every face
+    save_checkpoint(dirs.models / "b0", model, config)
+    command = ["predict-splits", "b0", "--dataset", "demo", "--out-dir", str(tmp_path)]
+    assert cli.main(command) == 0
+    return data, load_checkpoint(dirs.models / "b0").model, dirs
 
 
-def test_predictions_keep_rows_labels_and_logits(tmp_path):
-    rows = {"val": np.array([3]), "test": np.array([1, 0])}
-    logits = {"val": np.float32([[1, 2]]), "test": np.float32([[3, 4], [5, 6]])}
-    others = {split: values + 10 for split, values in logits.items()}
-    write_predictions(tmp_path / "p.parquet", make_data(), rows, {"one": logits, "other": others})
-    both = pd.read_parquet(tmp_path / "p.parquet")
-    assert both.query("model == 'other'")["logit_happy"].tolist() == [11, 13, 15]
-    table = both.query("model == 'one'")
-    assert table["row"].tolist() == [3, 1, 0]
-    assert table["split"].tolist() == ["val", "test", "test"]
-    assert table["label"].tolist() == [0, 1, 0]
-    assert table["logit_sad"].tolist() == [2, 4, 6]
-    assert table["logit_happy"].dtype == np.float32
+def test_predictions_are_what_the_network_says(written):
+    data, model, dirs = written
+    found = read_predictions(get_predictions_path(dirs, "b0"), data)
+    rows = {split: data.get_rows(split) for split in ("val", "test")}
+    for split, logits in found.logits.items():
+        expected = predict_logits(model, data, rows[split], PREPROCESSING, 16)
+        assert np.allclose(logits, expected, atol=1e-4)
+    assert np.allclose(found.views, predict_views(model, data, rows["test"], PREPROCESSING, 16), atol=1e-5)
+    assert not np.allclose(found.views, compute_softmax(found.logits["test"]), atol=1e-3)
+    assert list(found.conditions) == list(CONDITIONS)
+    assert found.conditions["unchanged"].tolist() == found.logits["val"].argmax(axis=1).tolist()
+    darker, every = alter(data, rows["val"], "darker"), np.arange(len(rows["val"]))
+    expected = predict_logits(model, darker, every, PREPROCESSING, 16).argmax(axis=1)
+    assert found.conditions["darker"].tolist() == expected.tolist()
 
 
-def test_a_checkpoint_of_other_data_is_refused():
-    checkpoint = Checkpoint(nn.Identity(), {"data_hash": "a" * 64})
-    check_match(checkpoint, make_data())
-    with pytest.raises(ModelError, match="trained on data hash aaaaaaaaaaaa, found bbbbbbbbbbbb"):
-        check_match(checkpoint, make_data("b" * 64))
+def test_the_file_tells_a_reader_which_face_and_which_label(written):
+    data, _, dirs = written
+    table = pd.read_parquet(get_predictions_path(dirs, "b0"))
+    assert table["split"].unique().tolist() == ["val", "test"]
+    assert table["row"].tolist() == [*data.get_rows("val"), *data.get_rows("test")]
+    assert table["label"].tolist() == data.labels[table["row"]].tolist()
+    is_test = table["split"] == "test"
+    assert table["views_happy"].notna().equals(is_test)
+    assert table["as_darker"].notna().equals(~is_test)
+
+
+def test_predictions_of_other_faces_are_refused(written):
+    data, _, dirs = written
+    path = get_predictions_path(dirs, "b0")
+    relabelled = PackedDataset(data.faces, data.index.assign(label=0), data.meta)
+    with pytest.raises(ModelError, match=r"b0\.parquet: made from other val faces; run `make repro` again"):
+        read_predictions(path, relabelled)
+    with pytest.raises(ModelError, match=r"lite0\.parquet: expected a network's predictions, found none"):
+        read_predictions(get_predictions_path(dirs, "lite0"), data)
+
+
+def test_networks_are_listed_in_the_order_of_the_parameters(written):
+    *_, dirs = written
+    with pytest.raises(FerError, match=r"baseline\.parquet: not found; run `.* predict-splits"):
+        list_predicted(load_params("demo"), dirs)
+    for name in ("student", "baseline", "unknown"):
+        get_predictions_path(dirs, name).touch()
+    assert list_predicted(load_params("demo"), dirs) == ["baseline", "b0", "student"]
+
+
+def test_a_checkpoint_of_other_data_is_refused(written):
+    data, *_ = written
+    check_match(Checkpoint(nn.Identity(), {"data_hash": data.data_hash}), data)
+    with pytest.raises(ModelError, match=f"trained on data hash bbbbbbbbbbbb, found {data.data_hash[:12]}"):
+        check_match(Checkpoint(nn.Identity(), {"data_hash": "b" * 64}), data)
 
 
 def test_recipe_table_shows_what_the_run_did():

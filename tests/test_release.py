@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from fer_lib import release
 from fer_lib.card import build_card
 from fer_lib.checkpoints import DEFAULT_MODEL, read_config
+from fer_lib.conditions import CONDITIONS
 from fer_lib.errors import FerError, ModelError
 from fer_lib.evaluation import fit_temperature
 from fer_lib.framing import FER2013_FRAMING
@@ -21,7 +22,8 @@ from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import create_model, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset
 from fer_lib.params import load_params
-from fer_lib.predictions import write_predictions
+from fer_lib.paths import get_output_dirs
+from fer_lib.predictions import Predictions, get_predictions_path, write_predictions
 from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.recognizer import Recognizer
 
@@ -100,9 +102,11 @@ def project(tmp_path_factory):
     )
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
-    others = {split: -values for split, values in by_split.items()}
-    path = root / "models" / "tiny" / "predictions.parquet"
-    write_predictions(path, data, rows, {"baseline": others, "b0": by_split})
+    said = Predictions(
+        by_split, compute_softmax(by_split["test"]), dict.fromkeys(CONDITIONS, rows["val"] % 7)
+    )
+    dirs = get_output_dirs("tiny", root)
+    write_predictions(get_predictions_path(dirs, "b0"), data, said)
     return root, data, logits
 
 
@@ -283,7 +287,8 @@ def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
         release.release_model("tiny", "other")
     model = load_checkpoint(root / "models" / "tiny" / "b0").model
     save_checkpoint(tmp_path / "models" / "tiny" / "b0", model, CONFIG)
-    with pytest.raises(ModelError, match=r"predictions\.parquet: .*run `make repro`"):
+    (tmp_path / "reports" / "tiny" / "predictions" / "b0.parquet").unlink()
+    with pytest.raises(ModelError, match=r"b0\.parquet: .*run `make repro`"):
         release.release_model("tiny", "other")
 
 
