@@ -6,11 +6,12 @@ same ones. A study that the reference of all cannot answer has an arm `reference
 """
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partialmethod
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -184,19 +185,23 @@ def read_predictions(
 
 
 def _start_pool() -> ProcessPoolExecutor:
-    if torch.cuda.is_available():
-        return ProcessPoolExecutor(1, get_context("spawn"), _hide_bars)
-    return ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn"), _use_one_thread)
+    on_gpu = torch.cuda.is_available()
+    n_workers = 1 if on_gpu else os.cpu_count() or 1
+    return ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (on_gpu,))
 
 
-def _hide_bars() -> None:
+def _start_worker(on_gpu: bool) -> None:
     # The study's bar counts runs; one per run would write over it. tqdm has read its environment by now.
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    # Killed, a study takes its workers along, or they would hold their trainings when it is started again.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not on_gpu:
+        import cv2
+
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
 
 
-def _use_one_thread() -> None:
-    import cv2
-
-    _hide_bars()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)

@@ -1,13 +1,17 @@
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
-from conftest import run_fer_lib
+from conftest import build_command_environment, run_fer_lib
 
 from fer_lib import ablations, cli, training
 from fer_lib.ablations import (
@@ -212,6 +216,21 @@ def test_two_runs_do_not_train_the_same_arm_at_once(here, tmp_path):
     state = dirs.training_state / "ablations" / "dropout" / f"none-{SEEDS[0]}"
     with hold_lock(state / "lock"), pytest.raises(FerError, match="another run is at work here"):
         run_study("dropout", "demo", tmp_path)
+
+
+def test_killed_study_leaves_no_worker_behind(tiny_project, tmp_path):
+    command = [sys.executable, "-m", "fer_lib", "ablate", "head", "--dataset", "demo", "--out-dir", tmp_path]
+    environment = build_command_environment(tiny_project)
+    study = subprocess.Popen(command, cwd=tiny_project, env=environment, stderr=subprocess.DEVNULL)
+    locks = tmp_path / "models" / ".state" / "demo" / "ablations" / "head"
+    while study.poll() is None and not list(locks.glob("*/lock")):  # until a worker trains
+        time.sleep(0.05)
+    workers = psutil.Process(study.pid).children(recursive=True)
+    assert workers
+    study.kill()
+    study.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
 
 
 def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
