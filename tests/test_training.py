@@ -225,3 +225,9 @@ def test_precision_is_float32_for_efficientnets_on_a_cpu():
     assert choose_precision("float32", "resnet18", CPU) is None
     assert choose_precision("bfloat16", "resnet18", CPU) is torch.bfloat16
     assert choose_precision("auto", "resnet18", torch.device("cuda")) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_precision_of_resnets_is_bfloat16_on_a_cpu_that_multiplies_it(supported, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported)
+    assert choose_precision("auto", "resnet18", CPU) is expected
