@@ -9,7 +9,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train.add_argument("name", metavar="RECIPE", help="such as b0")
     train.set_defaults(run=_run_train)
 
-    predict = commands.add_parser("predict-splits", help="let a trained network name validation and test")
+    predict = commands.add_parser(
+        "predict-splits", help="predict the validation and test faces with a trained network"
+    )
     predict.add_argument("name", metavar="NETWORK", help="baseline or a recipe, such as b0")
     predict.set_defaults(run=_run_predict_splits)
 

@@ -1,6 +1,6 @@
 """Trainings besides the paper's: each a named set of changes to `training` and `augmentation`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from fer_lib.models import Checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.targets import has_votes
 from fer_lib.training import FitResult, fit
 
 BASELINE = "baseline"
@@ -43,6 +44,7 @@ def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> 
     dirs = get_output_dirs(dataset, out_dir)
     params = build_recipe(name, load_params(dataset), dirs)
     data = load_packed(dataset)
+    params = use_known_targets(params, data)
     state = dirs.training_state / name
     with hold_lock(state / "lock"):
         result = fit(data, params, state)
@@ -66,6 +68,14 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
     if recipe.teacher:
         files["teacher"] = dirs.models / TEACHER_NAME
     return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
+
+
+def use_known_targets(params: Params, data: PackedDataset) -> Params:
+    """Return `params`; where it blends labels with votes and `data` have none, with labels alone."""
+    if params.training.targets != "blend" or has_votes(data.index):
+        return params
+    print(f"{data.meta['dataset']}: no FER+ votes beside the faces; training on the labels alone")
+    return params.model_copy(update={"training": params.training.model_copy(update={"targets": "label"})})
 
 
 def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
@@ -95,6 +105,7 @@ def describe_training(result: FitResult) -> dict[str, object]:
         "image_size": result.config["preprocessing"]["image_size"],
         "initial_weights": result.config["initial_weights"]["source"],
         "trained_at_commit": result.config["git_commit"],
+        "precision": result.config["precision"],
     }
     settings = result.config["params"]["training"]
     metrics |= {f"recipe.{key}": settings[key] for key in ("lr", "schedule", "epochs", "dropout", "patience")}
@@ -122,13 +133,13 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     return seconds
 
 
-def tabulate_settings(names: Sequence[str], params: Params, dirs: OutputDirs) -> pd.DataFrame:
-    """Return what trainings differ in, as a reader sees it: one row per setting, one column per network."""
-    of_network = {
-        name: (params if name == BASELINE else build_recipe(name, params, dirs)).training for name in names
-    }
+def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
+    """Return what trainings differ in, as a reader sees it: one row per setting, one column per network.
+
+    trainings: network to the section `training` that it was trained with.
+    """
     table = pd.DataFrame(
-        {name: {key: str(getattr(found, key)) for key in SETTINGS} for name, found in of_network.items()}
+        {name: {key: str(used[key]) for key in SETTINGS} for name, used in trainings.items()}
     )
     return table.rename(index=lambda key: key.replace("_", " ")).rename_axis("setting")
 

@@ -23,7 +23,7 @@ from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.predictions import get_predictions_path, read_predictions
+from fer_lib.predictions import get_predictions_path, hash_weights, read_predictions
 from fer_lib.recipes import check_match, get_metrics_name, list_training_seconds
 from fer_lib.recognizer import Recognizer
 
@@ -58,7 +58,12 @@ def release_model(dataset: str, name: str) -> Path:
         raise ModelError(
             f"{dirs.models / selected}: its metrics are of a training at {trained_at}; run the stage again"
         )
-    predictions = read_predictions(get_predictions_path(dirs, selected), data)
+    path = get_predictions_path(dirs, selected)
+    predictions = read_predictions(path, data)
+    if predictions.source["weights_sha256"] != hash_weights(dirs.models / selected):
+        raise ModelError(
+            f"{path}: made by other weights than those of {dirs.models / selected}; run `make repro`"
+        )
     temperature = fit_temperature(predictions.logits["val"], data.labels[data.get_rows("val")])
     round_weights(checkpoint.model, temperature)
     config = {

@@ -66,7 +66,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
-    fingerprint = compute_fingerprint(data.data_hash, run.targets, params, run.initial, device)
+    fingerprint = compute_fingerprint(data.data_hash, run.targets, params, run.initial, device, run.precision)
     state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
     total = params.training.epochs * len(run.batches)
@@ -104,6 +104,7 @@ class _Run:
         self.targets = build_targets(data, training)
         self.loss = build_loss(training, self.targets[self.rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
+        self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
         weighted = training.sampler == "weighted"
         weights = compute_sampling_weights(data.labels[self.rows]) if weighted else None
         self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
@@ -210,6 +211,7 @@ class _Run:
             "framing": self.data.meta.get("framing"),
             "git_commit": state.git_commit,
             "device": self.device.type,
+            "precision": self.precision,
             "best_epoch": state.best_epoch,
             "metrics": {"val.accuracy": float(best.val_accuracy), "val.loss": float(best.val_loss)},
         }

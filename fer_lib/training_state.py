@@ -34,11 +34,17 @@ CODE = (
 
 
 def compute_fingerprint(
-    data_hash: str, targets: np.ndarray, params: Params, initial: InitialWeights, device: torch.device
+    data_hash: str,
+    targets: np.ndarray,
+    params: Params,
+    initial: InitialWeights,
+    device: torch.device,
+    precision: str,
 ) -> str:
     """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
 
     targets: float (N, C), what the faces are trained towards; a teacher's file may change under its name.
+    precision: what it computes in; `auto` is another on another processor.
     """
     facts = {
         "data": data_hash,
@@ -48,6 +54,7 @@ def compute_fingerprint(
         "code": hash_code(Path(__file__).with_name(f"{name}.py") for name in CODE),
         "libraries": [str(library.__version__) for library in (albumentations, timm, torch)],
         "device": device.type,
+        "precision": precision,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

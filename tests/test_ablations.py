@@ -223,14 +223,21 @@ def test_killed_study_leaves_no_worker_behind(tiny_project, tmp_path):
     environment = build_command_environment(tiny_project)
     study = subprocess.Popen(command, cwd=tiny_project, env=environment, stderr=subprocess.DEVNULL)
     locks = tmp_path / "models" / ".state" / "demo" / "ablations" / "head"
-    while study.poll() is None and not list(locks.glob("*/lock")):  # until a worker trains
-        time.sleep(0.05)
-    workers = psutil.Process(study.pid).children(recursive=True)
-    assert workers
-    study.kill()
-    study.wait()
+    try:
+        until = time.monotonic() + 120
+        while study.poll() is None and not list(locks.glob("*/lock")):  # until a worker trains
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        workers = psutil.Process(study.pid).children(recursive=True)
+        assert workers
+    finally:
+        study.kill()
+        study.wait()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+    for lock in locks.glob("*/lock"):
+        with hold_lock(lock):  # what it trained can be trained on
+            pass
 
 
 def test_soft_vote_is_of_one_seed_and_of_the_members_alone():

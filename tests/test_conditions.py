@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lib.conditions import CONDITIONS, alter, coarsen, frame, relight
+from fer_lib.conditions import CONDITIONS, alter, coarsen, frame, relight, score_conditions
 from fer_lib.packed import PackedDataset
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
@@ -56,3 +56,15 @@ def test_altered_store_keeps_labels_in_the_order_of_rows():
     altered = alter(data, np.array([4, 1]), "darker")
     assert altered.labels.tolist() == [4, 1]
     assert (altered.faces[1] == relight(data.faces[1], 0.4)).all()
+
+
+def test_accuracies_are_per_network_and_condition():
+    labels = np.array([0, 1, 2, 3])
+    named = {
+        "b0": {"unchanged": labels, "darker": np.array([0, 1, 0, 0])},
+        "lite0": {"unchanged": np.array([0, 1, 2, 0]), "darker": np.zeros(4, int)},
+    }
+    assert score_conditions(named, labels).to_dict("index") == {
+        "b0": {"unchanged": 1.0, "darker": 0.5},
+        "lite0": {"unchanged": 0.75, "darker": 0.25},
+    }

@@ -109,7 +109,6 @@ def test_studies_and_recipes_are_those_of_the_parameters():
     # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own.
     assert [*params["ensemble"]["members"], "student"] == list(params["recipes"])
     assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *params["recipes"]]
-    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *params["recipes"]]
 
 
 def test_prepare_lists_the_files_it_uses():

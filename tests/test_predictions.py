@@ -1,3 +1,7 @@
+import hashlib
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +16,7 @@ from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.paper import EPOCHS, compare_recipe
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.predictions import get_predictions_path, list_predicted, read_predictions
+from fer_lib.predictions import get_predictions_path, read_all_predictions, read_predictions
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.recipes import check_match
 from fer_lib.views import predict_views
@@ -33,6 +37,8 @@ def written(enter_project, tiny_project, tmp_path):
         "emotions": data.emotions,
         "preprocessing": PREPROCESSING.to_dict(),
         "data_hash": data.data_hash,
+        "git_commit": "c" * 40,
+        "params": {"training": {"epochs": 4}},
     }
     model = create_model("test_efficientnet", len(data.emotions))
     nn.init.normal_(model.get_classifier().weight)  # or it would say next to the same of every face
@@ -66,26 +72,48 @@ def test_the_file_tells_a_reader_which_face_and_which_label(written):
     assert table["label"].tolist() == data.labels[table["row"]].tolist()
     is_test = table["split"] == "test"
     assert table["views_happy"].notna().equals(is_test)
-    assert table["as_darker"].notna().equals(~is_test)
+    assert table["under_darker"].notna().equals(~is_test)
 
 
-def test_predictions_of_other_faces_are_refused(written):
+def test_the_file_names_the_network(written):
+    data, _, dirs = written
+    source = read_predictions(get_predictions_path(dirs, "b0"), data).source
+    weights = (dirs.models / "b0" / "model.safetensors").read_bytes()
+    assert source == {
+        "data_hash": data.data_hash,
+        "trained_at_commit": "c" * 40,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "training": {"epochs": 4},
+    }
+
+
+def test_predictions_that_do_not_fit_are_refused(written):
     data, _, dirs = written
     path = get_predictions_path(dirs, "b0")
-    relabelled = PackedDataset(data.faces, data.index.assign(label=0), data.meta)
-    with pytest.raises(ModelError, match=r"b0\.parquet: made from other val faces; run `make repro` again"):
-        read_predictions(path, relabelled)
+    repacked = PackedDataset(data.faces, data.index, {**data.meta, "data_hash": "e" * 64})
+    with pytest.raises(ModelError, match=r"b0\.parquet: made of data hash .*, found eeeeeeeeeeee; run `make"):
+        read_predictions(path, repacked)
     with pytest.raises(ModelError, match=r"lite0\.parquet: expected a network's predictions, found none"):
         read_predictions(get_predictions_path(dirs, "lite0"), data)
+    pd.read_parquet(path).drop(columns="under_darker").to_parquet(path)
+    with pytest.raises(ModelError, match=r"b0\.parquet: expected predictions of this code: .*; run `make"):
+        read_predictions(path, data)
 
 
-def test_networks_are_listed_in_the_order_of_the_parameters(written):
-    *_, dirs = written
+def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(written):
+    data, _, dirs = written
+    params = load_params("demo")
     with pytest.raises(FerError, match=r"baseline\.parquet: not found; run `.* predict-splits"):
-        list_predicted(load_params("demo"), dirs)
-    for name in ("student", "baseline", "unknown"):
-        get_predictions_path(dirs, name).touch()
-    assert list_predicted(load_params("demo"), dirs) == ["baseline", "b0", "student"]
+        read_all_predictions(params, dirs, data)
+    for name, metrics in {"student": "recipes/student", "b0": "recipes/b0", "baseline": "training"}.items():
+        if name != "b0":
+            shutil.copy(get_predictions_path(dirs, "b0"), get_predictions_path(dirs, name))
+        (dirs.metrics / "recipes").mkdir(parents=True, exist_ok=True)
+        (dirs.metrics / f"{metrics}.json").write_text(json.dumps({"trained_at_commit": "c" * 40}))
+    assert list(read_all_predictions(params, dirs, data)) == ["baseline", "b0", "student"]
+    (dirs.metrics / "recipes" / "b0.json").write_text(json.dumps({"trained_at_commit": "d" * 40}))
+    with pytest.raises(ModelError, match=r"b0\.parquet: made by a training at c{40}, but the metrics are of"):
+        read_all_predictions(params, dirs, data)
 
 
 def test_a_checkpoint_of_other_data_is_refused(written):

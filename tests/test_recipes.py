@@ -21,7 +21,9 @@ from fer_lib.recipes import (
     read_time_curve,
     tabulate_settings,
     train_recipe,
+    use_known_targets,
 )
+from fer_lib.targets import VOTE_COLUMNS
 
 SURPRISE = EMOTIONS_7.index("surprise")
 
@@ -103,14 +105,22 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
         "seconds": [metrics["wall_seconds"]],
         "val_accuracy": [last.val_accuracy],
     }
-    shown = tabulate_settings(["baseline", "b0"], load_params("demo"), dirs)
-    assert shown.loc["label smoothing"].to_dict() == {"baseline": "0.0", "b0": "0.1"}
-    assert shown.loc["sampler"].to_dict() == {"baseline": "weighted", "b0": "shuffle"}
+    shown = tabulate_settings({"b0": checkpoint.config["params"]["training"]})["b0"]
+    assert (shown["label smoothing"], shown["sampler"]) == ("0.1", "shuffle")
     # What the recipe names is in the checkpoint, and what it leaves open is the data set's.
     assert checkpoint.config["params"]["training"]["label_smoothing"] == 0.1
     own = load_params("demo").training
     assert checkpoint.config["params"]["training"]["ema_decay"] == own.ema_decay
     assert checkpoint.config["params"]["augmentation"]["downscale"] == 0.4
+
+
+def test_blend_is_of_labels_alone_where_nobody_voted(here):
+    data = load_packed("demo", here / "data" / "packed" / "demo")
+    params = load_params("demo")
+    asked = params.model_copy(update={"training": params.training.model_copy(update={"targets": "blend"})})
+    assert use_known_targets(asked, data).training == params.training
+    voted = replace(data, index=data.index.assign(**dict.fromkeys(VOTE_COLUMNS, 1)))
+    assert use_known_targets(asked, voted) is asked
 
 
 def test_finished_recipe_is_not_trained_again_and_written_to_the_same_bytes(dirs, out_dir, monkeypatch):

@@ -23,7 +23,7 @@ from fer_lib.models import create_model, load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.predictions import Predictions, get_predictions_path, write_predictions
+from fer_lib.predictions import Predictions, get_predictions_path, hash_weights, write_predictions
 from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.recognizer import Recognizer
 
@@ -102,10 +102,15 @@ def project(tmp_path_factory):
     )
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
-    said = Predictions(
-        by_split, compute_softmax(by_split["test"]), dict.fromkeys(CONDITIONS, rows["val"] % 7)
-    )
     dirs = get_output_dirs("tiny", root)
+    source = {
+        "data_hash": data.data_hash,
+        "trained_at_commit": CONFIG["git_commit"],
+        "weights_sha256": hash_weights(dirs.models / "b0"),
+        "training": CONFIG["params"]["training"],
+    }
+    views, conditions = compute_softmax(by_split["test"]), dict.fromkeys(CONDITIONS, rows["val"] % 7)
+    said = Predictions(by_split, views, conditions, source)
     write_predictions(get_predictions_path(dirs, "b0"), data, said)
     return root, data, logits
 
@@ -289,6 +294,17 @@ def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
     save_checkpoint(tmp_path / "models" / "tiny" / "b0", model, CONFIG)
     (tmp_path / "reports" / "tiny" / "predictions" / "b0.parquet").unlink()
     with pytest.raises(ModelError, match=r"b0\.parquet: .*run `make repro`"):
+        release.release_model("tiny", "other")
+
+
+def test_predictions_of_other_weights_are_refused(project, monkeypatch, tmp_path):
+    root, data, _ = project
+    shutil.copytree(root, tmp_path / "copy")
+    point_at(monkeypatch, tmp_path / "copy", data)
+    save_checkpoint(
+        tmp_path / "copy" / "models" / "tiny" / "b0", create_model("test_efficientnet", 7), CONFIG
+    )
+    with pytest.raises(ModelError, match=r"b0\.parquet: made by other weights than those of"):
         release.release_model("tiny", "other")
 
 

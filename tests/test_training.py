@@ -124,12 +124,13 @@ def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages
     start = InitialWeights("file", "w.safetensors", "a" * 64, (0.5,) * 3, (0.5,) * 3)
     other_start = InitialWeights("file", "w.safetensors", "b" * 64, (0.5,) * 3, (0.5,) * 3)
     targets = np.eye(2)
-    print_of = compute_fingerprint("a", targets, params, start, CPU)
-    assert compute_fingerprint("a", targets, scoring, start, CPU) == print_of
-    assert compute_fingerprint("b", targets, params, start, CPU) != print_of
-    assert compute_fingerprint("a", targets[::-1], params, start, CPU) != print_of
-    assert compute_fingerprint("a", targets, make_params(seed=5), start, CPU) != print_of
-    assert compute_fingerprint("a", targets, params, other_start, CPU) != print_of
+    print_of = compute_fingerprint("a", targets, params, start, CPU, "float32")
+    assert compute_fingerprint("a", targets, scoring, start, CPU, "float32") == print_of
+    assert compute_fingerprint("b", targets, params, start, CPU, "float32") != print_of
+    assert compute_fingerprint("a", targets[::-1], params, start, CPU, "float32") != print_of
+    assert compute_fingerprint("a", targets, make_params(seed=5), start, CPU, "float32") != print_of
+    assert compute_fingerprint("a", targets, params, other_start, CPU, "float32") != print_of
+    assert compute_fingerprint("a", targets, params, start, CPU, "bfloat16") != print_of
 
 
 def test_stops_early_and_keeps_the_best_epoch(data, tmp_path, monkeypatch):
