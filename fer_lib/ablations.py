@@ -95,6 +95,7 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     write_atomically(path, table.to_parquet(index=False, compression="zstd"))
     metrics = {f"{run.arm}.seed_{run.seed}.{key}": v for run in runs for key, v in run.metrics.items()}
     seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
+    metrics["seeds"] = ", ".join(map(str, seeds))
     write_metrics(dirs, f"ablations/{study}", metrics, data.meta, params, seeds[0], seconds)
     return path
 

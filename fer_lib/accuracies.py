@@ -1,4 +1,4 @@
-"""Every test accuracy of a data set, and which of them reach the paper's."""
+"""Every accuracy of a data set on faces not trained on, and which of them reach the paper's."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from fer_lib.claims import CONTAINED, REACHED, Records, judge_threshold
 from fer_lib.labels import EMOTIONS_8, GROUPS
 
-ACCURACY = re.compile(r"(?:(?P<part>.+)\.)?test\.(?P<groups>group\.)?accuracy")
+ACCURACY = re.compile(r"(?:(?P<part>.+)\.)?(?P<split>test|val)\.(?P<groups>group\.)?accuracy")
 PARTS = {
     "tta": "{}, more views",
     "ensemble": "ensemble",
@@ -19,9 +19,9 @@ PARTS = {
 
 
 def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
-    """Return a row for every test accuracy that stage `evaluation` has an interval of.
+    """Return a row for every accuracy on test or validation that stage `evaluation` has an interval of.
 
-    dataset, labels (`emotions`; the `groups` positive, negative, neutral; or the `crowd`'s majority),
+    dataset, split, labels (`emotions`; the `groups` positive, negative, neutral; or the `crowd`'s majority),
     classes, model, accuracy, its interval low and high, reached (where that lies:
     `claims.judge_threshold`), data_hash, git_commit.
     """
@@ -34,6 +34,7 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
         rows.append(
             {
                 "dataset": records.dataset,
+                "split": "validation" if match["split"] == "val" else "test",
                 "labels": "groups" if groups else "crowd" if part.startswith("crowd") else "emotions",
                 "classes": len(GROUPS if groups else emotions),
                 "model": _name_model(part, found.get("selected")),
@@ -49,12 +50,12 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
 
 
 def _find_accuracies(found: Mapping[str, Any]) -> list[re.Match[str]]:
-    """Return the keys of test accuracies with an interval: single networks first, groups last."""
+    """Return the keys of accuracies with an interval: test first; single networks first, groups last."""
     keys = [match for match in map(ACCURACY.fullmatch, found) if match and f"{match[0]}_lo" in found]
     # The selected network's numbers stand in the file twice: under its name, and without one.
     keys = [m for m in keys if m["part"] or f"models.{found.get('selected')}.{m[0]}" not in found]
     order = ["", "models.baseline", *sorted({m["part"] or "" for m in keys} - PARTS.keys()), *PARTS]
-    return sorted(keys, key=lambda m: (bool(m["groups"]), order.index(m["part"] or "")))
+    return sorted(keys, key=lambda m: (m["split"], bool(m["groups"]), order.index(m["part"] or "")))
 
 
 def _name_model(part: str, selected: str | None) -> str:
@@ -75,7 +76,7 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
     reached = [row for row in accuracies if row["reached"] == REACHED]
     contained = [row for row in accuracies if row["reached"] == CONTAINED]
     n_sets = len({row["dataset"] for row in accuracies})
-    counted = f"{len(accuracies)} test accuracies on {n_sets} data set{'s' if n_sets > 1 else ''}"
+    counted = f"{len(accuracies)} accuracies on {n_sets} data set{'s' if n_sets > 1 else ''}"
     if reached:
         named = "; ".join(map(_describe, reached))
         return f"{value:.0%} is reached by {len(reached)} of {counted}: {named}."
@@ -87,4 +88,4 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
 
 def _describe(row: Mapping[str, Any]) -> str:
     interval = f"{row['accuracy']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-    return f"{interval} ({row['dataset']}, {row['classes']} {row['labels']}, {row['model']})"
+    return f"{interval} ({row['dataset']} {row['split']}, {row['classes']} {row['labels']}, {row['model']})"

@@ -27,7 +27,8 @@ def build_card(name: str, config: Mapping[str, Any]) -> str:
     return _wrap(f"""# {name}
 
 {config["architecture"]} trained on {config["dataset"]} by the recipe `{config["recipe"]}`,
-{len(emotions)} emotions. `config.json` holds the label order, the preprocessing, every parameter, the data
+{len(emotions)} emotions, towards {_describe_targets(training)}. `config.json`
+holds the label order, the preprocessing, every parameter, the data
 hash (`{config["data_hash"][:12]}`) and the commit that trained it (`{config["git_commit"][:12]}`).
 
 ```python
@@ -57,7 +58,7 @@ most sets of faces do not say.
 
 Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split,
 is divided into the last layer. Calibration error (ECE) on the test images:
-{_show(metrics, "test.ece", ".3f")}. Below a confidence of {config["abstain_below"]:.0%} the model abstains.
+{metrics["test.ece"]:.3f}. Below a confidence of {config["abstain_below"]:.0%} the model abstains.
 On the validation split it answers {metrics["val.coverage"]:.0%} of the faces, {answered:.0%} of them rightly;
 of those it abstains on, its first guess would be right for {first_guess:.0%}.
 
@@ -83,6 +84,17 @@ with onnx {onnx["onnx"]}, tested with ONNX Runtime {onnx["onnxruntime"]}. Traine
 epochs of {training["epochs"]} at {training["image_size"]} pixels on `{config["device"]}`.
 With all that it was trained from, that took {sum(seconds.values()) / 60:.0f} minutes by the clock ({listed}).
 """)
+
+
+def _describe_targets(training: Mapping[str, Any]) -> str:
+    """Return in words what the network was trained towards."""
+    targets = {
+        "label": "the labels",
+        "majority": "the majority of FER+'s ten votes",
+        "votes": "FER+'s ten votes",
+        "blend": "the label and FER+'s ten votes",
+    }[training.get("targets", "label")]
+    return f"{targets}, and as much towards what an ensemble says" if training.get("teacher") else targets
 
 
 def _wrap(text: str) -> str:

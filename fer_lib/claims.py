@@ -71,7 +71,9 @@ class Records:
         file = f"reports/{dataset}/metrics/{name}.json"
         found = self.metrics.get(dataset, {}).get(name)
         if found is None:
-            why = f"needs stage {stage}, which has not run on {other or 'this data set'}"
+            is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
+            lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
+            why = f"needs stage {stage}, which has {lack}"
             return Check(file, key, expected, MISSING, why=why)
         source = {"seeds": found.get("seeds", found.get("seed"))}
         source |= {field: found.get(field) for field in ("data_hash", "git_commit")}

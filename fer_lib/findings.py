@@ -1,6 +1,7 @@
 """What the ablation studies came to: every arm against the reference, as a table and as metrics."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,35 @@ from fer_lib.packed import PackedDataset
 from fer_lib.params import AblationsParams
 from fer_lib.paths import OutputDirs
 from fer_lib.plots_study import plot_differences
+from fer_lib.refusal import NO_LABEL, label_by_majority
 from fer_lib.reporting import Stage
+from fer_lib.targets import has_votes
 
 SHARES = ("accuracy", "macro_recall", *(f"recall_{name}" for name in RARE_EMOTIONS))
 """What arms are compared by; the rare emotions have columns of their own."""
 
-DUPLICATES, DUPLICATES_UNSEEN, VOTE_OVER = "duplicates", "duplicates_unseen", "vote_over"
-"""A study, and two that `compare_studies` makes."""
+DUPLICATES, TARGETS, LOSS = "duplicates", "targets", "loss"
+DUPLICATES_UNSEEN, TARGETS_CROWD, STACKED, VOTE_OVER = (
+    "duplicates_unseen",
+    "targets_crowd",
+    "stacked",
+    "vote_over",
+)
+"""Studies, and those that `compare_studies` makes of them."""
+
+SAMPLER, BOTH = "cross_entropy_sampler", "_sampler"
+"""The arm of study `loss` with the weighted sampler alone; how the arms of that and another loss end."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What is compared: predictions (S, N) of an arm, and those against it, by labels (N,) or `NO_LABEL`."""
+
+    study: str
+    arm: str
+    said: np.ndarray
+    against: np.ndarray
+    labels: np.ndarray
 
 
 def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDataset) -> pd.DataFrame:
@@ -26,40 +49,76 @@ def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDat
 
     Columns: study, arm, share, value (mean over seeds), gain (arm minus reference) with its interval low to
     high and its p_value, effect (Cohen's h), and mcnemar, the p-value of McNemar's test of the accuracy, for
-    which each face is another person's. A study that has a reference of its own is compared with that. Two
-    studies are made from others: `vote_over`, the soft vote minus each other arm of `ensemble`, with that
-    arm's value; `duplicates_unseen`, the arms of `duplicates` on the test faces without a copy in training.
+    which each face is another person's. A study that has a reference of its own is compared with that.
+    Studies are made from others: `vote_over`, the soft vote minus each other arm of `ensemble`, with that
+    arm's value; `duplicates_unseen`, the arms of `duplicates` on the test faces without a copy in training;
+    `targets_crowd`, those of `targets` judged by the majority of FER+'s votes; `stacked`, each loss with the
+    weighted sampler minus the same loss without it, and minus the sampler alone.
     Raises FerError when the reference has not run, or a study was run on other faces.
     """
     rows = data.get_rows("test")
-    every_face = np.full(len(rows), fill_value=True)
+    labels, persons = data.labels[rows], data.persons[rows]
     reference = _read_arms(dirs, REFERENCE, data)[REFERENCE]
-    pairs = []  # study, arm, its predictions, those that it is compared with, the faces that count
+    pairs: list[_Pair] = []
     for study in settings.studies:
         if study == REFERENCE or not get_predictions_path(dirs, study).is_file():
             continue
         arms = _read_arms(dirs, study, data)
         own = arms.pop(REFERENCE, reference)
-        pairs += [(study, arm, said, own, every_face) for arm, said in arms.items()]
+        pairs += [_Pair(study, arm, said, own, labels) for arm, said in arms.items()]
         if study == DUPLICATES:
             unseen = np.isin(rows, data.get_rows("test", drop_duplicates_of="train"))
-            pairs += [(DUPLICATES_UNSEEN, arm, said, own, unseen) for arm, said in arms.items()]
+            judged = np.where(unseen, labels, NO_LABEL)
+            pairs += [_Pair(DUPLICATES_UNSEEN, arm, said, own, judged) for arm, said in arms.items()]
+        if study == TARGETS and has_votes(data.index):
+            crowd = label_by_majority(data.take(rows).index, len(data.emotions))
+            pairs += [_Pair(TARGETS_CROWD, arm, said, own, crowd) for arm, said in arms.items()]
+        if study == LOSS:
+            pairs += _stack(arms, labels)
         if study == ENSEMBLE:
             vote = arms.pop(VOTE)
-            pairs += [(VOTE_OVER, arm, vote, said, every_face) for arm, said in arms.items()]
+            pairs += [_Pair(VOTE_OVER, arm, vote, said, labels) for arm, said in arms.items()]
     found = []
-    for study, arm, a, b, faces in pairs:
-        labels, a, b = data.labels[rows[faces]], a[:, faces], b[:, faces]
-        values = compute_shares(labels, b if study == VOTE_OVER else a, data.emotions)
-        persons = data.persons[rows[faces]]
-        gains = compare_arms(labels, a, b, data.emotions, settings.n_resamples, 0, persons)
-        mcnemar = compute_p_value(labels, a, b)
+    for pair in pairs:
+        faces = pair.labels != NO_LABEL
+        judged, a, b = pair.labels[faces], pair.said[:, faces], pair.against[:, faces]
+        values = compute_shares(judged, b if pair.study == VOTE_OVER else a, data.emotions)
+        gains = compare_arms(judged, a, b, data.emotions, settings.n_resamples, 0, persons[faces])
+        mcnemar = compute_p_value(judged, a, b)
         for share in [share for share in SHARES if share in values]:
             gain = gains[share]
-            bounds = gain.value, gain.low, gain.high
-            found.append((study, arm, share, values[share], *bounds, gain.p_value, gain.effect, mcnemar))
+            numbers = values[share], gain.value, gain.low, gain.high, gain.p_value, gain.effect, mcnemar
+            found.append((pair.study, pair.arm, share, *numbers))
     columns = ["study", "arm", "share", "value", "gain", "low", "high", "p_value", "effect", "mcnemar"]
     return pd.DataFrame(found, columns=columns)
+
+
+def _stack(arms: dict[str, np.ndarray], labels: np.ndarray) -> list[_Pair]:
+    """Return each loss with the weighted sampler against either of the two alone."""
+    stacked = [arm for arm in arms if arm.endswith(BOTH) and arm != SAMPLER]
+    return [
+        _Pair(STACKED, f"{arm}_over_{alone}", arms[arm], arms[alone], labels)
+        for arm in stacked
+        for alone in (arm.removesuffix(BOTH), SAMPLER)
+        if alone in arms
+    ]
+
+
+def measure_rare(labels: np.ndarray, predictions: np.ndarray, emotions: Sequence[str]) -> dict[str, float]:
+    """Return for each rare emotion that occurs how often it is named, per face of it, and its precision.
+
+    labels: int (N,).   predictions: int (S, N); both measures are over seeds and faces together. 1 face named
+    per face is as often as it occurs; a network that over-corrects names it more often and is right less.
+    """
+    measured = {}
+    for emotion in RARE_EMOTIONS:
+        index = emotions.index(emotion)
+        n_faces, named = np.sum(labels == index) * len(predictions), predictions == index
+        if n_faces:
+            right = (named & (labels == index)).sum()
+            measured[f"{emotion}_named"] = float(named.sum() / n_faces)
+            measured[f"{emotion}_precision"] = float(right / named.sum()) if named.any() else 0.0
+    return measured
 
 
 def _read_arms(dirs: OutputDirs, study: str, data: PackedDataset) -> dict[str, np.ndarray]:

@@ -77,12 +77,13 @@ def plot_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> Fi
             axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2)
             axes.plot(row["accuracy"], y, "o", ms=6, color=colour)
             axes.text(1.01, y, f"{row['accuracy']:.1%}", va="center", size=9.5, transform=beside)
-            ticks[y] = f"{row['model']}, {row['classes']} {row['labels']}"
+            split = "" if row["split"] == "test" else f", {row['split']}"
+            ticks[y] = f"{row['model']}, {row['classes']} {row['labels']}{split}"
             y += 1
     axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(value, -0.9, f"the paper's {value:.0%}", ha="center", va="bottom", color=SOFT)
     axes.set_yticks(list(ticks), ticks.values())
-    axes.set(xlabel="test accuracy", ylim=(y - 0.4, -0.8))
+    axes.set(xlabel="accuracy", ylim=(y - 0.4, -0.8))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

@@ -13,6 +13,10 @@ COVERAGES = (90, 80, 70, 50)
 """Shares of faces answered, in percent, at which the metrics state the accuracy."""
 
 
+NO_LABEL = -1
+"""Of a face that the crowd does not agree on."""
+
+
 def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Return one row per number of faces answered, the surest first: coverage and accuracy.
 
@@ -32,13 +36,13 @@ def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
 
 
 def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:
-    """Return int (N,), the class that most voters chose, -1 where FER+'s protocol leaves the face out.
+    """Return int (N,), the class that most voters chose, `NO_LABEL` where FER+'s protocol leaves it out.
 
     index: rows with FER+'s votes. A majority for a class beyond `n_classes` (contempt, of seven) is left out.
     """
     found = [count_majority(votes) for votes in index[VOTE_COLUMNS].to_numpy()]
-    labels = np.array([-1 if majority is None else majority[0] for majority in found])
-    return np.where(labels < n_classes, labels, -1)
+    labels = np.array([NO_LABEL if majority is None else majority[0] for majority in found])
+    return np.where(labels < n_classes, labels, NO_LABEL)
 
 
 def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -65,7 +69,7 @@ def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np
         }
     )
     majority = label_by_majority(index, probabilities.shape[1])
-    clear = majority >= 0
+    clear = majority != NO_LABEL
     if clear.any() and np.array_equal(majority[clear], labels[clear]):
         table = table.drop(columns=["crowd", "voter"])
     grouped = table.groupby("n_agreeing")
@@ -106,7 +110,7 @@ def describe_votes(metrics: Mapping[str, float]) -> str:
         f"crowd of {metrics['votes.crowd']:.1%}, and one voter of {metrics['votes.voter']:.1%}. Judged by "
         f"FER+'s majority label instead, on the {metrics['crowd.test.n_images']:,} test faces that have one, "
         f"the same predictions are right on {metrics['crowd.test.accuracy']:.1%} (ensemble with twelve views "
-        f"{metrics['crowd_ensemble_tta.test.accuracy']:.1%}), though the network learned from other labels."
+        f"{metrics['crowd_ensemble_tta.test.accuracy']:.1%})."
     )
 
 

@@ -106,6 +106,7 @@ def test_metrics_have_the_keys_of_each_run_and_the_score_of_its_predictions(fini
         for key in keys | (voters if arm == "soft_vote" else trained)
     }
     assert metrics["seed"] == SEEDS[0]
+    assert metrics["seeds"] == ", ".join(map(str, SEEDS))
     seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
     assert metrics["wall_seconds"] == pytest.approx(seconds, abs=0.05)  # written to a tenth
     labels = data.labels[data.get_rows("test")]

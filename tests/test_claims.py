@@ -97,7 +97,8 @@ def build_evaluation(accuracy, emotions=EMOTIONS_7, selected="b0"):
         value = accuracy + more
         values |= build_interval(f"{part}test.accuracy", value, value - 0.02, value + 0.02)
     values |= build_interval("test_dedup.accuracy", 0.99, 0.98, 1.0)
-    values |= build_interval("val.accuracy", 0.99, 0.98, 1.0)
+    for part in ("", "models.b0."):
+        values |= build_interval(f"{part}val.accuracy", accuracy, accuracy - 0.02, accuracy + 0.02)
     return values | build_interval("test.group.accuracy", accuracy + 0.1, accuracy + 0.08, accuracy + 0.12)
 
 
@@ -223,6 +224,13 @@ class TestPresent:
     def test_data_sets(self, datasets, verdict):
         metrics = {name: {"evaluation": {"test.accuracy": 0.7}} for name in datasets}
         assert judge(PRESENT, {"demo": {}, **metrics})["verdict"] == verdict
+
+    def test_reason_says_when_there_is_no_such_notebook(self, tmp_path):
+        claim = Claim(
+            id="S1", claim="It is.", paper=None, rule={**PRESENT, "numbers": ["06_compression/int8"]}
+        )
+        row = judge_claim(claim, Records("demo", {"demo": {}}, project=tmp_path))
+        assert row["reason"] == "needs stage 06_compression, which has no notebook yet"
 
     def test_reason_names_the_data_set_that_was_not_evaluated(self):
         row = judge(PRESENT, {"demo": {}, "fer2013": {"evaluation": {"test.accuracy": 0.7}}})
@@ -412,14 +420,17 @@ class TestAccuracies:
 
     def test_lists_each_way_to_predict_once(self, accuracies):
         found = [
-            (row["model"], row["labels"], row["classes"]) for row in accuracies if row["dataset"] == "ferplus"
+            (row["split"], row["model"], row["labels"], row["classes"])
+            for row in accuracies
+            if row["dataset"] == "ferplus"
         ]
         assert found == [
-            ("baseline (the paper's recipe)", "emotions", 8),
-            ("b0 (selected)", "emotions", 8),
-            ("b0, more views", "emotions", 8),
-            ("ensemble", "emotions", 8),
-            ("b0 (selected)", "groups", 3),
+            ("test", "baseline (the paper's recipe)", "emotions", 8),
+            ("test", "b0 (selected)", "emotions", 8),
+            ("test", "b0, more views", "emotions", 8),
+            ("test", "ensemble", "emotions", 8),
+            ("test", "b0 (selected)", "groups", 3),
+            ("validation", "b0 (selected)", "emotions", 8),
         ]
         assert {row["classes"] for row in accuracies if row["dataset"] == "fer2013"} == {7, 3}
 
@@ -449,20 +460,20 @@ class TestAccuracies:
     def test_sentence_names_where_it_is_reached(self, accuracies):
         sentence = describe_accuracies(accuracies, 0.89)
         assert sentence == (
-            "89% is reached by 1 of 10 test accuracies on 2 data sets: "
-            "95.0% [93.0%, 97.0%] (ferplus, 3 groups, b0 (selected))."
+            "89% is reached by 1 of 12 accuracies on 2 data sets: "
+            "95.0% [93.0%, 97.0%] (ferplus test, 3 groups, b0 (selected))."
         )
 
     def test_sentence_where_an_interval_contains_it(self, accuracies):
         rows = [row for row in accuracies if row["labels"] == "emotions"]
         sentence = describe_accuracies(rows, 0.89)
-        assert "reached by none of 8" in sentence
+        assert "reached by none of 10" in sentence
         assert "within the interval of 87.0%" in sentence
 
     def test_sentence_where_all_lie_below(self, accuracies):
         rows = [row for row in accuracies if row["dataset"] == "fer2013"]
         sentence = describe_accuracies(rows, 0.89)
-        assert "reached by none of 5 test accuracies on 1 data set; the highest is 80.0%" in sentence
+        assert "reached by none of 6 accuracies on 1 data set; the highest is 80.0%" in sentence
 
     def test_sentence_without_any(self):
         assert "No accuracy" in describe_accuracies([], 0.89)
@@ -483,7 +494,7 @@ def test_ledger_file_is_the_same_on_every_run(tmp_path):
     assert [row["id"] for row in written["claims"]] == IDS
     assert {row["verdict"] for row in written["claims"]} <= set(VERDICTS)
     assert written["rules"] == RULES
-    assert len(written["accuracies"]) == 5  # those of `build_evaluation`
+    assert len(written["accuracies"]) == 6  # those of `build_evaluation`
     assert str(tmp_path) not in contents[0].decode()
     assert str(Path.home()) not in contents[0].decode()
 

@@ -201,15 +201,17 @@ def readme_file(tmp_path, monkeypatch):
 def test_readme_table_is_written_from_the_metrics_and_checked(readme_file, capsys):
     metrics = readme_file.parent / "reports" / "demo" / "metrics" / "evaluation.json"
     metrics.parent.mkdir(parents=True)
-    metrics.write_text(
-        '{"test.n_images": 1200, "test.accuracy": 0.7, "test.accuracy_lo": 0.68, "test.accuracy_hi": 0.72}'
-    )
+    values = {"test.n_images": 1200, "models.baseline.image_size": 112}
+    for key, middle in {"test.accuracy": 0.7, "models.baseline.test.accuracy": 0.6}.items():
+        values |= {key: middle, f"{key}_lo": middle - 0.02, f"{key}_hi": middle + 0.02}
+    metrics.write_text(json.dumps(values))
     assert cli.main(["readme", "--check"]) == 1
     assert "make readme" in capsys.readouterr().err
     assert "old" in readme_file.read_text()
     assert cli.main(["readme"]) == 0
     text = readme_file.read_text()
-    assert "| [demo](reports/demo/index.html) | 1,200 | – | 70.0% [68.0%, 72.0%] | – | – | – | – |" in text
+    row = "1,200 | 60.0% [58.0%, 62.0%] at 112 px | 70.0% [68.0%, 72.0%] | – | – | – | – |"
+    assert f"| [demo](reports/demo/index.html) | {row}" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert cli.main(["readme", "--check"]) == 0

@@ -102,9 +102,7 @@ def test_resamples_without_a_rare_class_leave_its_recall_defined():
     labels = np.array([1] + [0] * 19)
     a, b = np.zeros((2, 20), dtype=int), labels[None].repeat(2, axis=0)
     differences = compare_arms(labels, a, b, AB, 200, seed=0)
-    assert differences["recall_sad"] == Difference(
-        -1.0, -1.0, -1.0, pytest.approx(0, abs=0.1), pytest.approx(-np.pi)
-    )
+    assert differences["recall_sad"] == Difference(-1.0, -1.0, -1.0, 0.0, pytest.approx(-np.pi))
     assert differences["macro_recall"].value == -0.5
     assert all(np.isfinite([d.low, d.high]).all() for d in differences.values())
 
@@ -130,23 +128,18 @@ def simulate(rng: np.random.Generator, n_seeds: int, seed_sd: float) -> Differen
     return compare_arms(np.zeros(n, dtype=int), a, b, AB, 200, seed)["accuracy"]
 
 
-def count_covered(n_seeds: int, seed_sd: float) -> float:
+@pytest.mark.parametrize(
+    ("n_seeds", "seed_sd", "least"),
+    # Two seeds that scatter much more than faces are known to cover too little; the docstring says so.
+    [(1, 0.0, 0.91), (3, 0.0, 0.91), (3, 0.03, 0.91), (3, 0.1, 0.91), (2, 0.1, 0.82)],
+)
+def test_interval_covers_the_true_difference_over_faces_and_seeds(n_seeds, seed_sd, least):
+    # 95 % of 300 trials, whose standard deviation is 1.3 points; three of them. The chance of a single answer
+    # counts in both scatters, of faces and of seeds, so the interval may err to the safe side.
     rng = np.random.default_rng(0)
     found = [simulate(rng, n_seeds, seed_sd) for _ in range(TRIALS)]
-    return np.mean([difference.low <= 0.05 <= difference.high for difference in found])
-
-
-def test_interval_covers_the_true_difference_over_faces():
-    # 95 % of 300 trials, whose standard deviation is 1.3 points; three of them, and a point for the
-    # quantiles of 200 resamples, which lie a little too far inside.
-    assert 0.90 <= count_covered(n_seeds=1, seed_sd=0.0) <= 0.99
-
-
-@pytest.mark.parametrize("seed_sd", [0.0, 0.03])
-def test_interval_covers_the_true_difference_over_faces_and_seeds(seed_sd):
-    # Drawing faces and seeds together counts the chance of a single answer up to three times (Owen 2007, "The
-    # pigeonhole bootstrap"): it errs to the safe side, so there is no upper bound. 3 points as above.
-    assert count_covered(n_seeds=3, seed_sd=seed_sd) >= 0.91
+    covered = np.mean([difference.low <= 0.05 <= difference.high for difference in found])
+    assert least <= covered <= (0.99 if n_seeds == 1 else 1.0)
 
 
 def test_trainings_that_scatter_widen_the_interval():
@@ -157,10 +150,10 @@ def test_trainings_that_scatter_widen_the_interval():
     found = [compare_arms(labels, a, b, AB, 500, seed=0)["accuracy"] for a in (steady, scattered)]
     assert found[0].value == found[1].value == pytest.approx(0.1)
     widths = [difference.high - difference.low for difference in found]
-    # Faces alone: 2 * 1.96 * sqrt(0.1 * 0.9 / 2000) = 2.6 points; 15 % for the quantiles of 500 resamples.
-    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.09 / 2000), rel=0.15)
-    # The mean of three draws out of 0, 10 and 20 points: its lowest 1 / 27 is 0 and its highest 20.
-    assert widths[1] > 0.18
+    # Faces alone: 2 * 1.96 * sqrt(0.1 * 0.9 / 2000) = 2.6 points; 10 % for the variance of 500 resamples.
+    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.09 / 2000), rel=0.1)
+    # Seeds at 0, 10 and 20 points: 2 * 4.30 * 10 / sqrt(3), Student's t with two degrees of freedom.
+    assert widths[1] == pytest.approx(2 * 4.303 * 0.1 / np.sqrt(3), rel=0.05)
 
 
 def test_seeds_are_paired():

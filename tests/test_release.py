@@ -248,6 +248,23 @@ def test_card_is_generated_and_names_everything(kind, request):
     assert "```python\nfrom fer_lib" in card
 
 
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({}, "towards the labels."),
+        ({"targets": "votes"}, "towards FER+'s ten votes."),
+        (
+            {"targets": "blend", "teacher": "teacher.parquet"},
+            "towards the label and FER+'s ten votes, and as much towards what an ensemble says.",
+        ),
+    ],
+)
+def test_card_says_what_was_learned(training, words):
+    config = read_config(COMMITTED)
+    config["params"]["training"] = {"epochs": 5, "image_size": 112, **training}
+    assert words in " ".join(build_card("x", config).split())
+
+
 def test_card_leaves_out_what_was_not_measured():
     config = read_config(COMMITTED)
     for key in ("test.recall.disgust", "test.recall.disgust_lo", "test.recall.disgust_hi"):
