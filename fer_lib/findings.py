@@ -104,6 +104,16 @@ def _stack(arms: dict[str, np.ndarray], labels: np.ndarray) -> list[_Pair]:
     ]
 
 
+def tabulate_rare(dirs: OutputDirs, data: PackedDataset) -> pd.DataFrame:
+    """Return `measure_rare`, a row each, of the reference and of the arms of study `loss` once it has run."""
+    arms = _read_arms(dirs, REFERENCE, data)
+    if get_predictions_path(dirs, LOSS).is_file():
+        arms |= _read_arms(dirs, LOSS, data)
+    labels = data.labels[data.get_rows("test")]
+    measured = {arm: measure_rare(labels, said, data.emotions) for arm, said in arms.items()}
+    return pd.DataFrame.from_dict(measured, orient="index").rename_axis("arm")
+
+
 def measure_rare(labels: np.ndarray, predictions: np.ndarray, emotions: Sequence[str]) -> dict[str, float]:
     """Return for each rare emotion that occurs how often it is named, per face of it, and its precision.
 

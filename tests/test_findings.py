@@ -106,6 +106,14 @@ def test_other_labels_are_judged_by_the_crowd_too(dirs):
     assert table.loc[("targets_crowd", "votes", "accuracy"), ["value", "gain"]].tolist() == [0.75, 0.25]
 
 
+def test_rare_emotions_are_tabulated_for_the_losses_that_have_run(dirs):
+    table = findings.tabulate_rare(dirs, DATA)
+    assert table.index.tolist() == ["reference", "better", "same"]
+    assert table.loc["better", ["disgust_precision", "fear_named"]].tolist() == pytest.approx([0.7, 1.0])
+    get_predictions_path(dirs, "loss").unlink()
+    assert findings.tabulate_rare(dirs, DATA).index.tolist() == ["reference"]
+
+
 def test_rare_emotions_are_counted_against_their_faces():
     disgust, fear = EMOTIONS_7.index("disgust"), EMOTIONS_7.index("fear")
     labels = np.array([disgust, disgust, 0, 0])

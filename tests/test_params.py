@@ -126,8 +126,8 @@ def test_data_set_changes_a_part_of_a_recipe_and_keeps_the_rest(write_params):
         }
 
     path = write_params(change)
-    demo, other = (load_params(dataset, path=path) for dataset in ("demo", "fer2013"))
-    assert other.recipes == load_params("fer2013").recipes
+    demo, other = (load_params(dataset, path=path) for dataset in ("demo", "affectnet"))
+    assert other.recipes == load_params("affectnet").recipes
     b0, plain = demo.recipes["b0"], other.recipes["b0"]
     assert plain.training["epochs"] != 1
     assert b0.training == plain.training | {"epochs": 1}
