@@ -11,7 +11,7 @@ BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results 
 BASELINE_ACCURACY = "models.baseline.test.accuracy"
 COLUMNS = {
     BASELINE_ACCURACY: "the paper's recipe",
-    "test.accuracy": "best single network",
+    "test.accuracy": "selected network",
     "test_dedup.accuracy": "… no duplicates",
     "test.macro.recall": "… macro recall",
     "ensemble_tta.test.accuracy": "ensemble, 12 views",
