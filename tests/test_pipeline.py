@@ -145,8 +145,8 @@ def test_reader_can_compare_metrics_and_history(project):
 
 @pytest.mark.parametrize(
     ("stage", "readers"),
-    # The ledger names the commit of the code that measured what it reads.
-    [("01_data_audit", []), ("03_training", ["09_claims@demo"])],
+    # Evaluation and ledger read the metrics of the training, which name the commit of the code.
+    [("01_data_audit", []), ("03_training", ["04_evaluation@demo", "09_claims@demo"])],
 )
 def test_new_words_in_a_notebook_rerun_that_stage_and_who_reads_its_metrics(project, stage, readers):
     models = read_files(project / "models" / "demo")
