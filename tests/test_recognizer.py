@@ -283,7 +283,8 @@ def test_truncated_network(folder):
 
 def test_network_of_another_shape(folder):
     # Takes the image, gives it back: the output has the batch, but no emotions.
-    shape = ["n", 3, 112, 112]
+    size = json.loads((folder / "config.json").read_text())["preprocessing"]["image_size"]
+    shape = ["n", 3, size, size]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "logits")]
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
