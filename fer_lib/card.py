@@ -19,7 +19,7 @@ def build_card(name: str, config: Mapping[str, Any]) -> str:
     ]
     recall_of_groups = ", ".join(f"{g} {_show(metrics, f'test.group.recall.{g}')}" for g in GROUPS)
     seconds = config["training_seconds"]
-    listed = ", ".join(f"`{recipe}` {value / 60:.0f}" for recipe, value in seconds.items())
+    listed = ", ".join(f"`{recipe}` {value / 60:.0f}" for recipe, value in sorted(seconds.items()))
     framing = config["framing"]
     size, channels = framing["size"], "grey" if framing["channels"] == 1 else "RGB"
     image_size, onnx = config["preprocessing"]["image_size"], config["onnx"]
