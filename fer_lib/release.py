@@ -157,6 +157,8 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
     optimizer.remove_unused_nodes(program.model)
     exported = program.model_proto
     _store_half(exported)
+    for node in exported.graph.node:
+        node.ClearField("metadata_props")  # the exporter's stack traces name folders of this machine
     onnx.checker.check_model(exported, full_check=True)
     path.write_bytes(exported.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -248,6 +248,12 @@ def test_card_is_generated_and_names_everything(kind, request):
     assert "```python\nfrom fer_lib" in card
 
 
+@pytest.mark.parametrize("kind", ["tiny", "committed"])
+def test_network_names_no_folder_of_the_machine_that_exported_it(kind, request):
+    folder = request.getfixturevalue("released") if kind == "tiny" else COMMITTED
+    assert b"site-packages" not in (folder / "model.onnx").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("training", "words"),
     [
