@@ -29,6 +29,9 @@ DUPLICATES_UNSEEN, TARGETS_CROWD, STACKED, VOTE_OVER = (
 )
 """Studies, and those that `compare_studies` makes of them."""
 
+N_NAMED = 4
+"""So many arms a sentence names for each direction; the tables have them all."""
+
 SAMPLER, BOTH = "cross_entropy_sampler", "_sampler"
 """The arm of study `loss` with the weighted sampler alone; how the arms of that and another loss end."""
 
@@ -210,7 +213,9 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
             arm[row.share.replace("_", " ")] = f"{row.value:.3f} ({gain})"
     recalls = [share.replace("_", " ") for share in SHARES[1:] if share in set(rows["share"])]
     columns = ["accuracy", "points", "p", "h", "McNemar", *recalls]
-    return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
+    table = pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
+    # A number and its interval stay on one line.
+    return table.replace(" ", "\N{NO-BREAK SPACE}", regex=True)
 
 
 def measure_propagation(
@@ -234,14 +239,15 @@ def measure_propagation(
 def describe_clear(rows: pd.DataFrame, share: str) -> str:
     """Return a sentence that lists the arms whose gain in `share` is clear: its interval leaves out 0.
 
-    The largest come first. rows: of `select_studies`.
+    The largest come first; only so many are named that the sentence can be read.   rows: of `select_studies`.
     """
     rows = rows[rows["share"] == share].sort_values("gain", key=abs, ascending=False)
     subject, parts = share.replace("_", " "), []
     for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
-        arms = [f"{row.arm} ({100 * row.gain:+.1f} points)" for row in clear.itertuples()]
+        arms = [f"{row.arm} ({100 * row.gain:+.1f} points)" for row in clear.head(N_NAMED).itertuples()]
+        more = f" and {len(clear) - N_NAMED} more" if len(clear) > N_NAMED else ""
         if arms:
-            parts.append(f"clearly {verb} by {', '.join(arms)}")
+            parts.append(f"clearly {verb} by {', '.join(arms)}{more}")
     if not parts:
         return f"No arm changes {subject} clearly."
     return f"{subject.capitalize()} is {', and '.join(parts)}."

@@ -158,10 +158,15 @@ def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
     shown = findings.build_study_table(rows)
     assert shown.index.tolist() == ["better", "same"]
     assert shown.loc["better", "accuracy"] == "0.700"
-    assert shown.loc["better", "points"].startswith("+20.0 [")
+    assert shown.loc["better", "points"].startswith("+20.0\N{NO-BREAK SPACE}[")
     assert shown.loc["same", "macro recall"].endswith("(+0.0)")
+    assert not shown["points"].str.contains(" ").any()
     sentence = "Macro recall is clearly raised by better (+20.0 points)."
     assert findings.describe_clear(rows, "macro_recall") == sentence
+    better = rows[(rows["arm"] == "better") & (rows["share"] == "macro_recall")]
+    many = pd.concat([better.assign(arm=f"arm {n}", gain=n / 100) for n in range(1, 7)])
+    named = "arm 6 (+6.0 points), arm 5 (+5.0 points), arm 4 (+4.0 points), arm 3 (+3.0 points) and 2 more"
+    assert findings.describe_clear(many, "macro_recall") == f"Macro recall is clearly raised by {named}."
     none = rows[rows["arm"] == "same"]
     assert findings.describe_clear(none, "macro_recall") == "No arm changes macro recall clearly."
 
