@@ -12,10 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import fer_lib.architectures  # noqa: F401  (timm then knows their names)
 from fer_lib.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.errors import ModelError
 from fer_lib.heads import attach_hierarchical_head
 from fer_lib.preprocessing import Preprocessing
+from fer_lib.pruning import match_shapes
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         model = create_model(config["architecture"], len(config["emotions"]))
         if config.get("head") == "hierarchical":
             attach_hierarchical_head(model, config["emotions"])
-        model.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        tensors = load_file(folder / WEIGHTS_NAME)
+        if config.get("pruned"):
+            match_shapes(model, tensors)
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -82,6 +82,7 @@ class TrainingParams(Section):
     dropout: float = Fraction
     targets: Literal["label", "majority", "votes", "blend"]
     teacher: Path | None
+    macs: float = Field(gt=0.0, le=1.0)
     loss: Literal["focal", "cross_entropy", "weighted_cross_entropy"]
     focal_gamma: float = Field(ge=0.0)
     label_smoothing: float = Fraction
@@ -119,11 +120,12 @@ class Changes(Section):
 class Recipe(Changes):
     """A training of its own.
 
-    start: the recipe (or `baseline`) whose trained body it starts from.   teacher: learn from the ensemble.
+    start: the recipe (or `baseline`) whose trained body it starts from.   teacher: what it learns from beside
+    the labels: `ensemble`, the vote of `ensemble.members`, or a recipe (or `baseline`).
     """
 
     start: str | None = None
-    teacher: bool = False
+    teacher: str | None = None
 
 
 class AblationsParams(Section):

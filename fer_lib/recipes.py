@@ -20,6 +20,9 @@ BASELINE = "baseline"
 
 TEACHER_NAME = "teacher.parquet"
 
+ENSEMBLE = "ensemble"
+"""The teacher of a recipe that learns from the vote of `ensemble.members`."""
+
 SETTINGS = (
     "architecture",
     "targets",
@@ -65,8 +68,9 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
     files: dict[str, object] = {}
     if recipe.start is not None:
         files |= {"weights": "file", "weights_file": dirs.models / recipe.start}
-    if recipe.teacher:
-        files["teacher"] = dirs.models / TEACHER_NAME
+    if recipe.teacher is not None:
+        name = TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher
+        files["teacher"] = dirs.models / name
     return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
 
 
@@ -128,7 +132,8 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     """
     recipe = params.recipes.get(name, Recipe())
     seconds = {name: read_metrics(dirs, get_metrics_name(name))["wall_seconds"]}
-    for other in (*filter(None, [recipe.start]), *(params.ensemble.members if recipe.teacher else ())):
+    teachers = params.ensemble.members if recipe.teacher == ENSEMBLE else (recipe.teacher,)
+    for other in filter(None, (recipe.start, *teachers)):
         seconds = list_training_seconds(other, params, dirs) | seconds
     return seconds
 

@@ -27,12 +27,12 @@ def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
 
     `training.targets`: `label`, one-hot; `majority`, one-hot at the most voted emotion; `votes`, their
     shares; `blend`, half label and half votes. A face without a usable vote keeps its label. With
-    `training.teacher`, the mean of that and the teacher's probabilities, for the faces that it has.
+    `training.teacher` a table, the mean of that and the teacher's probabilities, for the faces that it has.
     Raises DataError for votes that the data set does not have.
     """
     labels = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
     targets = labels if training.targets == "label" else _build_from_votes(data, labels, training.targets)
-    if training.teacher is not None:
+    if training.teacher is not None and is_table(training.teacher):
         rows, probabilities = read_teacher(training.teacher, data)
         targets = targets.copy()
         targets[rows] = (targets[rows] + probabilities) / 2
@@ -60,6 +60,11 @@ def count_votes(data: PackedDataset) -> np.ndarray:
         )
     votes = data.index[VOTE_COLUMNS].to_numpy()[:, list(VOTE_OF_LABEL[: len(data.emotions)])]
     return np.where(votes > 1, votes, 0)
+
+
+def is_table(teacher: Path) -> bool:
+    """Return whether a teacher is a table of probabilities, rather than the folder of a checkpoint."""
+    return teacher.suffix == ".parquet"
 
 
 def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarray]:

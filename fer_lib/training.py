@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fer_lib.distillation import Teacher, build_teacher
 from fer_lib.errors import ModelError
 from fer_lib.heads import attach_hierarchical_head
 from fer_lib.inference import run_batches
@@ -30,6 +31,7 @@ from fer_lib.optimization import build_ema, build_optimizer, compute_image_size,
 from fer_lib.packed import PackedDataset
 from fer_lib.params import Params, TrainingParams
 from fer_lib.preprocessing import Preprocessing
+from fer_lib.pruning import count_macs, prune_channels
 from fer_lib.targets import build_targets, mix_batch
 from fer_lib.training_state import TrainingState, compute_fingerprint
 from fer_lib.transforms import build_eval_transform, build_train_transform
@@ -66,7 +68,15 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
-    fingerprint = compute_fingerprint(data.data_hash, run.targets, params, run.initial, device, run.precision)
+    fingerprint = compute_fingerprint(
+        data.data_hash,
+        run.targets,
+        params,
+        run.initial,
+        device,
+        run.precision,
+        run.teacher and run.teacher.weights_sha256,
+    )
     state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
     total = params.training.epochs * len(run.batches)
@@ -93,10 +103,15 @@ class _Run:
         self.model = create_model(training.architecture, len(data.emotions), training.dropout)
         if training.head == "hierarchical":
             attach_hierarchical_head(self.model, data.emotions)
+        prunes = training.macs < 1
+        n_macs = training.macs * count_macs(self.model, training.image_size) if prunes else 0
         self.initial = load_initial_weights(
-            self.model, training.architecture, training.weights, training.weights_file
+            self.model, training.architecture, training.weights, training.weights_file, with_head=prunes
         )
+        if prunes:
+            prune_channels(self.model, training.image_size, n_macs)
         self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
+        self.teacher = build_teacher(training, data.emotions, self.preprocessing, device)
         self.model.to(device, memory_format=torch.channels_last)
         self.ema = build_ema(self.model, training.ema_decay)
         self.optimizer = build_optimizer(self.model, training)
@@ -153,7 +168,14 @@ class _Run:
                 rng = np.random.default_rng([training.seed, step])
                 images, targets = mix_batch(images, targets, training.mixup, rng)
             loss = train_on_batch(
-                self.model, images, targets, self.loss, self.optimizer, self.device, self.autocast
+                self.model,
+                images,
+                targets,
+                self.loss,
+                self.optimizer,
+                self.device,
+                self.autocast,
+                self.teacher,
             )
             if self.ema:
                 self.ema.update(self.model, step)
@@ -202,6 +224,7 @@ class _Run:
         return {
             "architecture": self.params.training.architecture,
             "head": self.params.training.head,
+            "pruned": self.params.training.macs < 1,
             "emotions": list(self.data.emotions),
             "preprocessing": self.preprocessing.to_dict(),
             "initial_weights": self.initial.to_dict(),
@@ -225,12 +248,18 @@ def train_on_batch(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
     autocast: torch.dtype | None,
+    teacher: Teacher | None = None,
 ) -> float:
-    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss."""
+    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss.
+
+    With a teacher, the targets are the mean of `targets` and what it says of the images.
+    """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     targets = targets.to(device, non_blocking=True)
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        if teacher is not None:
+            targets = (targets + teacher(images)) / 2
         logits = model(images)
     loss = loss_function(logits, targets)
     loss.backward()

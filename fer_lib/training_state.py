@@ -18,12 +18,15 @@ from fer_lib.weights import InitialWeights
 
 STATE_NAME = "state.pt"
 CODE = (
+    "architectures",
+    "distillation",
     "heads",
     "inference",
     "loading",
     "losses",
     "models",
     "optimization",
+    "pruning",
     "targets",
     "training",
     "training_state",
@@ -40,16 +43,18 @@ def compute_fingerprint(
     initial: InitialWeights,
     device: torch.device,
     precision: str,
+    teacher_hash: str | None,
 ) -> str:
     """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
 
     targets: float (N, C), what the faces are trained towards; a teacher's file may change under its name.
-    precision: what it computes in; `auto` is another on another processor.
+    precision: what it computes in; `auto` is another on another processor.   teacher_hash: of its weights.
     """
     facts = {
         "data": data_hash,
         "targets": hashlib.sha256(np.ascontiguousarray(targets)).hexdigest(),
         "initial": initial.to_dict(),
+        "teacher": teacher_hash,
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
         "code": hash_code(Path(__file__).with_name(f"{name}.py") for name in CODE),
         "libraries": [str(library.__version__) for library in (albumentations, timm, torch)],

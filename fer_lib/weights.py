@@ -27,6 +27,7 @@ from fer_lib.checkpoints import WEIGHTS_NAME, read_config
 from fer_lib.errors import ModelError
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.provenance import hash_files
+from fer_lib.pruning import match_shapes
 
 PACKAGE_ARCHITECTURES = ("tf_efficientnet_lite0", "tf_efficientnet_b0")
 SE_OPEN_BIAS = 4.0
@@ -51,9 +52,15 @@ class InitialWeights:
 
 
 def load_initial_weights(
-    model: nn.Module, architecture: str, source: str, weights_file: Path | None = None
+    model: nn.Module,
+    architecture: str,
+    source: str,
+    weights_file: Path | None = None,
+    with_head: bool = False,
 ) -> InitialWeights:
-    """Load ImageNet weights into everything but the classifier of `model`, in place.
+    """Load weights into everything but the classifier of `model`, in place.
+
+    with_head: the classifier's too, from a `file` of the same classes.
 
     Raises ModelError when `source` does not have weights for `architecture`, or does not answer.
     """
@@ -62,7 +69,7 @@ def load_initial_weights(
     if source == "hub":
         return _load_from_hub(model, architecture)
     if source == "file":
-        return _load_from_file(model, architecture, weights_file)
+        return _load_from_file(model, architecture, weights_file, with_head)
     return InitialWeights("none", "random", None, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
@@ -127,11 +134,14 @@ def _check_hub_answers() -> None:
         ) from None
 
 
-def _load_from_file(model: nn.Module, architecture: str, weights_file: Path | None) -> InitialWeights:
-    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+def _load_from_file(
+    model: nn.Module, architecture: str, weights_file: Path | None, with_head: bool
+) -> InitialWeights:
+    mean, std, pruned = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, False
     if weights_file is not None and weights_file.is_dir():
-        preprocessing = Preprocessing.from_dict(read_config(weights_file)["preprocessing"])
-        mean, std = preprocessing.mean, preprocessing.std
+        config = read_config(weights_file)
+        preprocessing = Preprocessing.from_dict(config["preprocessing"])
+        mean, std, pruned = preprocessing.mean, preprocessing.std, config.get("pruned", False)
         weights_file = weights_file / WEIGHTS_NAME
     if weights_file is None or not weights_file.is_file():
         raise ModelError(
@@ -142,12 +152,14 @@ def _load_from_file(model: nn.Module, architecture: str, weights_file: Path | No
     except SafetensorError as error:
         raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
     head = _get_head_prefix(model)
-    body = {k: v for k, v in weights.items() if not k.startswith(head)}
+    body = {k: v for k, v in weights.items() if with_head or not k.startswith(head)}
+    if pruned:
+        match_shapes(model, body)
     try:
         missing = model.load_state_dict(body, strict=False).missing_keys
     except RuntimeError:
         raise ModelError(f"{weights_file}: its tensors do not have the shapes of {architecture}") from None
-    missing = [key for key in missing if not key.startswith(head)]
+    missing = [key for key in missing if with_head or not key.startswith(head)]
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
     return InitialWeights("file", weights_file.name, hash_files([weights_file]), mean, std)
