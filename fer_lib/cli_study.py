@@ -1,4 +1,4 @@
-"""The commands of the study's networks: `train`, `predict-splits`, `teach` and `ablate`."""
+"""The commands of the study's networks: `train`, `predict-splits`, `teach`, `ablate`, `compress`, `time`."""
 
 import argparse
 
@@ -22,7 +22,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     teach = commands.add_parser("teach", help="write what the ensemble says of the training faces")
     teach.set_defaults(run=_run_teach)
 
-    for command in (train, predict, ablate, teach):
+    compress = commands.add_parser("compress", help="write the int8 and sparse forms of a trained network")
+    compress.add_argument("name", metavar="NETWORK", help="such as compact")
+    compress.set_defaults(run=_run_compress)
+
+    timing = commands.add_parser("time-forms", help="time every form of every compressed network")
+    timing.set_defaults(run=_run_time_forms)
+
+    for command in (train, predict, ablate, teach, compress, timing):
         command.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
         command.add_argument(
             "--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)"
@@ -51,3 +58,15 @@ def _run_ablate(options: argparse.Namespace) -> None:
     from fer_lib.ablations import run_study
 
     print(f"predictions: {run_study(options.name, options.dataset, options.out_dir)}")
+
+
+def _run_compress(options: argparse.Namespace) -> None:
+    from fer_lib.compression import compress
+
+    print(f"forms: {compress(options.name, options.dataset, options.out_dir)}")
+
+
+def _run_time_forms(options: argparse.Namespace) -> None:
+    from fer_lib.timing import time_forms
+
+    print(f"times: {time_forms(options.dataset, options.out_dir)}")

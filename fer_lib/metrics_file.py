@@ -31,8 +31,8 @@ def write_metrics(
 
     meta: of the packed data set, with `dataset` and `data_hash`. A value is a finite number or a string;
     anything else raises FerError naming its key. Floats keep six significant digits. A file that differs only
-    in times (`wall_seconds`, keys that end in `.seconds`) is left as it is, so that a rerun which reproduces
-    every number changes nothing in Git.
+    in times (`wall_seconds`, keys that end in `.seconds` or begin with `time.`) is left as it is, so that a
+    rerun which reproduces every number changes nothing in Git.
     """
     content = {key: _clean_value(key, value) for key, value in values.items()}
     content |= {
@@ -96,4 +96,5 @@ def _differs(path: Path, content: dict[str, Any]) -> bool:
 
 
 def _drop_times(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in metrics.items() if k != "wall_seconds" and not k.endswith(".seconds")}
+    kept = (k for k in metrics if not k.endswith(".seconds") and not k.startswith("time."))
+    return {k: metrics[k] for k in kept if k != "wall_seconds"}

@@ -128,6 +128,22 @@ class Recipe(Changes):
     teacher: str | None = None
 
 
+class CompressionParams(Section):
+    """How networks are made small, and how their speed is measured."""
+
+    parent: str  # the network that the others are compared with
+    networks: tuple[str, ...] = Field(min_length=1)
+    calibration_faces: int = Field(ge=1)
+    percentile: float = Field(gt=50.0, le=100.0)
+    max_layer_error: float = Field(ge=0.0)
+    sparsities: tuple[float, ...]
+    threads: tuple[int, ...] = Field(min_length=1)
+    rounds: int = Field(ge=2)
+    price_per_core_hour: float = Field(gt=0.0)
+    n_resamples: int = Field(ge=10)
+    seed: int = Field(ge=0)
+
+
 class AblationsParams(Section):
     """Trainings at a small, equal budget, each changing one thing of a reference."""
 
@@ -149,6 +165,7 @@ class Params(Section):
     ensemble: EnsembleParams
     evaluation: EvaluationParams
     ablations: AblationsParams
+    compression: CompressionParams
 
 
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:

@@ -186,17 +186,14 @@ class Recognizer:
     def _open_onnx(self):
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0
-        # Threads that went on waiting busily after a run would take the cores from the detector: 7 ms, not 3.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3
+        from fer_lib.runtime import open_session
+
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(self.device)
         if provider not in onnxruntime.get_available_providers():
             raise ModelError(f"device: ONNX Runtime here cannot use {self.device!r}; use `cpu`")
         path = self.folder / ONNX_NAME
         try:
-            session = onnxruntime.InferenceSession(path, options, providers=[provider])
+            session = open_session(path, self.threads, provider)
             name, size = session.get_inputs()[0].name, self.preprocessing.image_size
             probe = session.run(None, {name: np.zeros((1, 3, size, size), np.float32)})[0]
         except Exception as error:  # ONNX Runtime's own exceptions share no public base

@@ -9,27 +9,23 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnxscript import optimizer
 
 from fer_lib.card import build_card
 from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR
 from fer_lib.errors import ModelError
 from fer_lib.evaluation import fit_temperature, group_labels, group_probabilities, summarise
+from fer_lib.export import OPSET, export_onnx, round_weights, scale_logits
 from fer_lib.files import write_atomically
 from fer_lib.framing import FER2013_FRAMING
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import read_metrics
-from fer_lib.models import Checkpoint, load_checkpoint, save_checkpoint
+from fer_lib.models import load_checkpoint, save_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.predictions import get_predictions_path, hash_weights, read_predictions
 from fer_lib.recipes import check_match, get_metrics_name, list_training_seconds
 from fer_lib.recognizer import Recognizer
-
-OPSET = 18
-PARITY = 1e-4
-"""Largest difference in logits between PyTorch and ONNX Runtime that an export may have."""
 
 ABSTAIN_BELOW = 0.5
 """Calibrated confidence under which the likeliest emotion is more likely wrong than right."""
@@ -65,7 +61,8 @@ def release_model(dataset: str, name: str) -> Path:
             f"{path}: made by other weights than those of {dirs.models / selected}; run `make repro`"
         )
     temperature = fit_temperature(predictions.logits["val"], data.labels[data.get_rows("val")])
-    round_weights(checkpoint.model, temperature)
+    scale_logits(checkpoint.model, temperature)
+    round_weights(checkpoint.model)
     config = {
         **checkpoint.config,
         "abstain_below": ABSTAIN_BELOW,
@@ -115,72 +112,3 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
         groups = group_labels(labels, data.emotions), group_probabilities(probabilities, data.emotions)
         metrics |= summarise(f"{split}.group", *groups, GROUPS, **bootstrap)
     return {key: round(value, 6) for key, value in metrics.items()}
-
-
-def round_weights(model: torch.nn.Module, temperature: float) -> None:
-    """Divide the logits by `temperature` for good, and round every matrix to float16, in place.
-
-    Vectors (biases, batch norm) keep single precision: they are small, and their range is wide.
-    """
-    classifier = model.get_classifier()
-    with torch.no_grad():
-        classifier.weight.div_(temperature)
-        classifier.bias.div_(temperature)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data = parameter.data.half()
-
-
-def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
-    """Write the network as ONNX, input `image` float32 (N, 3, S, S) to `logits` (N, C), any N.
-
-    Returns the largest difference in logits to PyTorch on random input. Raises ModelError over `PARITY`.
-    """
-    size = checkpoint.preprocessing.image_size
-    model = checkpoint.model.to(memory_format=torch.contiguous_format)
-    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    program = torch.onnx.export(
-        model,
-        (images,),
-        dynamo=True,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("n")},),
-        opset_version=OPSET,
-        optimize=False,
-        verbose=False,
-    )
-    # The exporter's own optimiser would multiply batch norms into weights, which would then need single
-    # precision on disk. ONNX Runtime does so when it opens the file, and runs the same operations.
-    optimizer.inline(program.model)
-    optimizer.fold_constants(program.model)
-    optimizer.remove_unused_nodes(program.model)
-    exported = program.model_proto
-    _store_half(exported)
-    for node in exported.graph.node:
-        node.ClearField("metadata_props")  # the exporter's stack traces name folders of this machine
-    onnx.checker.check_model(exported, full_check=True)
-    path.write_bytes(exported.SerializeToString())
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    with torch.inference_mode():
-        expected = model(images).numpy()
-    difference = float(np.abs(session.run(None, {"image": images.numpy()})[0] - expected).max())
-    if difference > PARITY:
-        raise ModelError(
-            f"{path}: logits differ by {difference:.2g} from PyTorch's, at most {PARITY:g} is allowed"
-        )
-    return difference
-
-
-def _store_half(model: onnx.ModelProto) -> None:
-    """Keep every matrix that half precision holds exactly as such: half the bytes, not one bit lost."""
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim < 2:
-            continue
-        half = values.astype(np.float16)
-        if np.array_equal(half, values):
-            name = tensor.name
-            tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-            widen = onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
-            model.graph.node.insert(0, widen)

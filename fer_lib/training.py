@@ -297,7 +297,7 @@ def choose_precision(precision: str, architecture: str, device: torch.device) ->
     """
     if precision == "auto":
         multiplies_bfloat16: Callable[[], bool] = torch.cpu._is_avx512_bf16_supported
-        fast = device.type == "cuda" or (architecture.startswith("resnet") and multiplies_bfloat16())
+        fast = device.type == "cuda" or ("resnet" in architecture and multiplies_bfloat16())
         precision = "bfloat16" if fast else "float32"
     return torch.bfloat16 if precision == "bfloat16" else None
 
