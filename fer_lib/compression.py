@@ -32,7 +32,7 @@ from fer_lib.recipes import check_match
 from fer_lib.runtime import open_session, run_session
 
 FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
-"""Forms of a network: as trained; int8 but for gates and the layers that lose most; int8 wherever possible."""
+"""Forms of a network: as trained; int8 but for gates and the layers that lose most; int8 throughout."""
 
 
 def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:

@@ -128,6 +128,22 @@ class Recipe(Changes):
     teacher: str | None = None
 
 
+class QuantizationWorth(Section):
+    """What int8 must bring to be called worth it: shares, and how many times as fast on the most threads."""
+
+    loss: float = Field(ge=0.0)
+    size: float = Field(gt=0.0)
+    speedup: float = Field(gt=0.0)
+    speedup_of_32: float = Field(gt=0.0)
+
+
+class DeviceLimits(Section):
+    """What a device has room and time for; null: no limit. Milliseconds are for one face on one thread."""
+
+    megabytes: float | None = None
+    milliseconds: float | None = None
+
+
 class CompressionParams(Section):
     """How networks are made small, and how their speed is measured."""
 
@@ -140,6 +156,9 @@ class CompressionParams(Section):
     threads: tuple[int, ...] = Field(min_length=1)
     rounds: int = Field(ge=2)
     price_per_core_hour: float = Field(gt=0.0)
+    worth: QuantizationWorth
+    tolerance: float = Fraction
+    devices: dict[str, DeviceLimits]
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
 
