@@ -11,7 +11,16 @@ import streamlit as st
 from starlette.formparsers import MultiPartParser
 
 from fer_lib.annotate import EMOTION_COLOURS
-from fer_lib.checkpoints import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME, find_checkpoint, list_checkpoints
+from fer_lib.checkpoints import (
+    CONFIG_NAME,
+    FLOAT_FORM,
+    WEIGHTS_NAME,
+    describe_form,
+    find_checkpoint,
+    list_checkpoints,
+    list_forms,
+    read_config,
+)
 from fer_lib.errors import FerError, ModelError
 from fer_lib.recognizer import Recognizer
 
@@ -50,8 +59,26 @@ def guard() -> Iterator[None]:
 
 
 def choose_model() -> Recognizer:
-    """Return the model chosen in the sidebar, ready for use. Raises ModelError as `load_recognizer`."""
-    return load_recognizer(choose_model_name())
+    """Return the model and form chosen in the sidebar. Raises ModelError as `load_recognizer`."""
+    name = choose_model_name()
+    return load_recognizer(name, choose_form(name))
+
+
+def choose_form(name: str) -> str:
+    """Return the form of model `name` chosen in the sidebar, where it has more than one."""
+    forms = list_forms(read_config(find_checkpoint(name)))
+    if len(forms) == 1:
+        return FLOAT_FORM
+    form = st.sidebar.radio(
+        "Form",
+        list(forms),
+        captions=[describe_form(entry) for entry in forms.values()],
+        key=f"form of {name}",
+        persist_state="session",
+        help="Smaller networks beside the model, in int8. Size, time for one face on one thread of the "
+        "machine that measured it, and right answers on the test images.",
+    )
+    return form or FLOAT_FORM
 
 
 def choose_model_name() -> str:
@@ -71,25 +98,25 @@ def choose_model_name() -> str:
     )
 
 
-def load_recognizer(name: str) -> Recognizer:
+def load_recognizer(name: str, form: str = FLOAT_FORM) -> Recognizer:
     """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
 
     Raises ModelError, in one line, when it is missing or damaged.
     """
     folder = find_checkpoint(name)
-    return _load(str(folder), read_stamps(folder))
+    return _load(str(folder), form, read_stamps(folder))
 
 
 def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return name, time of change in nanoseconds, and size in bytes of each file that makes up a model."""
-    found = [(name, folder / name) for name in (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME)]
-    stats = [(name, path.stat()) for name, path in found if path.is_file()]
+    found = [folder / CONFIG_NAME, folder / WEIGHTS_NAME, *sorted(folder.glob("*.onnx"))]
+    stats = [(path.name, path.stat()) for path in found if path.is_file()]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
-def _load(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
-    return Recognizer.load(folder)
+def _load(folder: str, form: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+    return Recognizer.load(folder, form=form)
 
 
 def show_probabilities(probabilities: Mapping[str, float]) -> None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from fer_lib.checkpoints import list_forms
 from fer_lib.labels import GROUP_OF, GROUPS
 from fer_lib.metrics_file import format_interval
 
@@ -76,7 +77,7 @@ Article 5) prohibits inferring emotions at work and in education, outside medica
 The labels of {config["dataset"]} are other people's guesses and are noisy; faces that are small, blurred,
 covered or turned away are recognised less well.
 
-## Files
+{_describe_forms(config)}## Files
 
 `model.safetensors` (PyTorch) and `model.onnx` hold the same weights, matrices rounded to half precision;
 logits of the two differ by {onnx["max_logit_difference"]:.0e} at most. ONNX opset {onnx["opset"]}, written
@@ -84,6 +85,29 @@ with onnx {onnx["onnx"]}, tested with ONNX Runtime {onnx["onnxruntime"]}. Traine
 epochs of {training["epochs"]} at {training["image_size"]} pixels on `{config["device"]}`.
 With all that it was trained from, that took {sum(seconds.values()) / 60:.0f} minutes by the clock ({listed}).
 """)
+
+
+def _describe_forms(config: Mapping[str, Any]) -> str:
+    """Return the section on the smaller forms beside the model; "" where there are none."""
+    forms = list_forms(config)
+    if len(forms) == 1:
+        return ""
+    rows = [
+        f"| `{name}` | `{form['file']}` | {form['architecture']} | {form['preprocessing']['image_size']} "
+        f"| {form['bytes'] / 1e6:.1f} | {form['milliseconds']:.2f} "
+        f"| {_show(form['metrics'], 'test.accuracy')} |"
+        for name, form in forms.items()
+    ]
+    return f"""## Smaller and faster
+
+`Recognizer.load(..., form="int8")` runs another network that learned from this one, in int8; `tiny` is the
+smallest. Time is for one face on one thread ({config["cost"]["machine"]}). Only `float` can be explained.
+
+| form | file | architecture | pixels | MB | ms | test accuracy |
+|---|---|---|--:|--:|--:|--:|
+{chr(10).join(rows)}
+
+"""
 
 
 def _describe_targets(training: Mapping[str, Any]) -> str:

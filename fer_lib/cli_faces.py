@@ -1,4 +1,4 @@
-"""The commands that look at faces: predict, video, webcam, explain, models, release.
+"""The commands that look at faces: predict, video, webcam, explain, models, release, bench.
 
 A problem with one picture is one line on stderr; the rest of the batch goes on, and the exit status tells.
 """
@@ -12,8 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_lib.checkpoints import DEFAULT_MODEL, ONNX_NAME, list_checkpoints, read_config
+from fer_lib.checkpoints import (
+    DEFAULT_MODEL,
+    FLOAT_FORM,
+    list_checkpoints,
+    list_forms,
+    read_config,
+)
 from fer_lib.errors import FerError, MediaError
+from fer_lib.metrics_file import format_interval
 
 if TYPE_CHECKING:
     from fer_lib.recognizer import Face, Recognizer
@@ -56,10 +63,22 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     release.add_argument("name", metavar="NAME", help="such as fer2013-b0; a folder in models/release/")
     release.set_defaults(run=_run_release)
 
+    forms = commands.add_parser("release-forms", help="put the small forms of a data set beside a release")
+    forms.add_argument("dataset", metavar="DATASET", help="a compressed data set, such as fer2013")
+    forms.add_argument("name", metavar="NAME", help="a folder in models/release/")
+    forms.set_defaults(run=_run_release_forms)
+
+    bench = commands.add_parser("bench", help="time every form of a model on this machine")
+    bench.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists")
+    bench.set_defaults(run=_run_bench)
+
 
 def _add_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists, or a folder"
+    )
+    parser.add_argument(
+        "--form", default=FLOAT_FORM, metavar="F", help="float, int8 or tiny, as `models` lists them"
     )
     return parser
 
@@ -67,7 +86,7 @@ def _add_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _load(options: argparse.Namespace) -> "Recognizer":
     from fer_lib.recognizer import Recognizer
 
-    return Recognizer.load(options.model)
+    return Recognizer.load(options.model, form=options.form)
 
 
 def _report(problem: str) -> None:
@@ -226,7 +245,7 @@ def _run_explain(options: argparse.Namespace) -> None:
 
 
 def _run_models(_options: argparse.Namespace) -> int:
-    rows = [("model", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")]
+    rows = [("model", "form", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")]
     status = 0
     for name, folder in list_checkpoints().items():
         try:
@@ -235,18 +254,19 @@ def _run_models(_options: argparse.Namespace) -> int:
             _report(str(error))
             status = 1
             continue
-        metrics = config.get("metrics", {})
-        accuracy = "–"
-        if "test.accuracy_hi" in metrics:
-            shown = (metrics[f"test.accuracy{end}"] for end in ("", "_lo", "_hi"))
-            accuracy = "{:.1%} [{:.1%}, {:.1%}]".format(*shown)
-        rows.append(
-            (
-                *(name, config.get("dataset", "–"), config["architecture"], str(len(config["emotions"]))),
-                *(str(config["preprocessing"]["image_size"]), accuracy),
-                "ONNX Runtime, PyTorch" if (folder / ONNX_NAME).is_file() else "PyTorch",
+        for form, entry in list_forms(config).items():
+            metrics, accuracy = entry["metrics"], "–"
+            if "test.accuracy_hi" in metrics:
+                accuracy = format_interval(metrics, "test.accuracy", ".1%")
+            runs_in = ["ONNX Runtime"] if (folder / entry["file"]).is_file() else []
+            runs_in += ["PyTorch"] if form == FLOAT_FORM else []
+            rows.append(
+                (
+                    *(name, form, config.get("dataset", "–"), entry["architecture"]),
+                    *(str(len(config["emotions"])), str(entry["preprocessing"]["image_size"]), accuracy),
+                    ", ".join(runs_in),
+                )
             )
-        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -257,3 +277,15 @@ def _run_release(options: argparse.Namespace) -> None:
     from fer_lib.release import release_model
 
     print(f"released: {release_model(options.dataset, options.name)}")
+
+
+def _run_release_forms(options: argparse.Namespace) -> None:
+    from fer_lib.release_forms import add_forms
+
+    print(f"forms: {', '.join(add_forms(options.dataset, options.name))}")
+
+
+def _run_bench(options: argparse.Namespace) -> None:
+    from fer_lib.bench import run_bench
+
+    print(run_bench(options.model))

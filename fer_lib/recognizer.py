@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_lib.checkpoints import DEFAULT_MODEL, ONNX_NAME, find_checkpoint, read_config
+from fer_lib.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms, read_config
 from fer_lib.detector import SMALLEST_FACE, Detection, Detector
 from fer_lib.errors import ModelError
 from fer_lib.framing import FER2013_FRAMING, Framing, cut_face
@@ -77,24 +77,31 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
+        form: str = FLOAT_FORM,
     ):
         """Use `Recognizer.load`, which takes names too; its arguments are the same."""
         self.folder = folder
         self.config = read_config(folder)
         self.emotions: tuple[str, ...] = tuple(self.config["emotions"])
-        self.preprocessing = Preprocessing.from_dict(self.config["preprocessing"])
+        forms = list_forms(self.config)
+        if form not in forms:
+            raise ModelError(f"form: expected one of {', '.join(forms)} of {folder.name}, found {form!r}")
+        self.form, self._file = form, forms[form]["file"]
+        self.preprocessing = Preprocessing.from_dict(forms[form]["preprocessing"])
         framing = self.config.get("framing")
         self.framing = Framing.from_dict(framing) if framing else FER2013_FRAMING
         self.abstain_below = self.config.get("abstain_below", 0.0) if abstain_below is None else abstain_below
         self.device, self.threads = device, threads
         if threads is not None:
             cv2.setNumThreads(threads)
-        has_onnx = (folder / ONNX_NAME).is_file()
+        has_onnx = (folder / self._file).is_file()
+        if form != FLOAT_FORM and backend not in (None, "onnx"):
+            raise ModelError(f"backend: the form {form!r} runs in ONNX Runtime alone; leave out {backend!r}")
         self.backend = backend or ("onnx" if has_onnx else "torch")
         if self.backend not in BACKENDS:
             raise ModelError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
         if self.backend == "onnx" and not has_onnx:
-            raise ModelError(f"{folder}: expected {ONNX_NAME}, found none; use the backend `torch`")
+            raise ModelError(f"{folder}: expected {self._file}, found none; use the backend `torch`")
         self.detector = Detector()
         self._run = self._open_onnx() if self.backend == "onnx" else self._open_torch()
 
@@ -107,16 +114,18 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
+        form: str = FLOAT_FORM,
     ) -> "Recognizer":
         """Return a recognizer ready for use.
 
         model: a release's name, `<dataset>/<name>`, or the folder of a checkpoint.   backend: `onnx` or
         `torch`; None: ONNX Runtime where the model was exported, else PyTorch.   device: `cpu` or `cuda`.
         threads: of the network, and, for the whole process, of OpenCV; None: as many as there are cores.
-        abstain_below: a confidence, in place of the model's own threshold.
+        abstain_below: a confidence, in place of the model's own threshold.   form: `float`, or one of the
+        smaller and faster networks beside it that `checkpoints.list_forms` lists, such as `int8` or `tiny`.
         Raises ModelError, in one line, when the model is missing, damaged or cannot run so.
         """
-        return cls(find_checkpoint(model), backend, device, threads, abstain_below)
+        return cls(find_checkpoint(model), backend, device, threads, abstain_below, form)
 
     def __call__(
         self, image: ImageSource, *, min_face: float = SMALLEST_FACE, n_refined: int | None = None
@@ -163,7 +172,14 @@ class Recognizer:
 
     @cached_property
     def checkpoint(self):  # -> fer_lib.models.Checkpoint, which needs torch
-        """The network in PyTorch, on the CPU, for explanations; loaded when first asked for."""
+        """The network in PyTorch, on the CPU, for explanations; loaded when first asked for.
+
+        Raises ModelError for a form that is not as it was trained.
+        """
+        if self.form != FLOAT_FORM:
+            raise ModelError(
+                f"form: expected {FLOAT_FORM!r}, which alone can be explained, found {self.form!r}; choose it"
+            )
         from fer_lib.models import load_checkpoint
 
         return load_checkpoint(self.folder)
@@ -191,7 +207,7 @@ class Recognizer:
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(self.device)
         if provider not in onnxruntime.get_available_providers():
             raise ModelError(f"device: ONNX Runtime here cannot use {self.device!r}; use `cpu`")
-        path = self.folder / ONNX_NAME
+        path = self.folder / self._file
         try:
             session = open_session(path, self.threads, provider)
             name, size = session.get_inputs()[0].name, self.preprocessing.image_size

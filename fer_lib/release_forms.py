@@ -1,0 +1,64 @@
+"""The small forms of a released model, put beside it: what notebook 06 found best, as int8."""
+
+import json
+import shutil
+
+from fer_lib.card import build_card
+from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR, read_config
+from fer_lib.compression import get_forms_dir
+from fer_lib.errors import ModelError
+from fer_lib.files import write_atomically
+from fer_lib.metrics_file import read_metrics
+from fer_lib.models import load_checkpoint
+from fer_lib.packed import load_packed
+from fer_lib.paths import ROOT, get_output_dirs
+from fer_lib.recognizer import Recognizer
+from fer_lib.release import score_release
+
+SOURCES = {"int8": "int8.form", "tiny": "device.smallest"}
+"""Form to the metric of stage `compression` that names its network."""
+
+
+def add_forms(dataset: str, name: str) -> list[str]:
+    """Put `model.int8.onnx` and `model.tiny.onnx` into `models/release/<name>`, scored as users run them.
+
+    The config gets an entry per form with all that `checkpoints.list_forms` tells, the card a table.
+    Raises FerError when the release or the networks are missing, or are of other data.
+    """
+    folder, dirs, data = RELEASE_DIR / name, get_output_dirs(dataset, ROOT), load_packed(dataset)
+    config, found = read_config(folder), read_metrics(dirs, "compression")
+    if config.get("data_hash") != data.data_hash:
+        raise ModelError(f"{folder}: made of other data than those of {dataset}; release it again")
+    config["forms"] = {}
+    for form, source in SOURCES.items():
+        network, kind = found[source].split(".")
+        checkpoint = load_checkpoint(dirs.models / network)
+        file = f"model.{form}.onnx"
+        shutil.copy(get_forms_dir(dirs, network) / f"{kind}.onnx", folder / file)
+        config["forms"][form] = {
+            "file": file,
+            "network": network,
+            "architecture": checkpoint.config["architecture"],
+            "preprocessing": checkpoint.config["preprocessing"],
+            "git_commit": checkpoint.config["git_commit"],
+            "training": checkpoint.config["params"]["training"],
+            "metrics": {},
+            **_measure_cost(found, f"{network}.{kind}", (folder / file).stat().st_size),
+        }
+    parent = f"{found['parent']}.float32"
+    config["cost"] = _measure_cost(found, parent, (folder / ONNX_NAME).stat().st_size)
+    write_atomically(folder / CONFIG_NAME, _to_json(config))  # which the recognizers below read
+    for form, entry in config["forms"].items():
+        entry["metrics"] = score_release(Recognizer(folder, form=form), data)
+    write_atomically(folder / CONFIG_NAME, _to_json(config))
+    (folder / CARD_NAME).write_text(build_card(name, config))
+    return list(config["forms"])
+
+
+def _measure_cost(found: dict, name: str, n_bytes: int) -> dict[str, object]:
+    milliseconds = found[f"time.{name}.ms_1_1"]
+    return {"bytes": n_bytes, "milliseconds": milliseconds, "machine": found["machine"]}
+
+
+def _to_json(config: dict) -> bytes:
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
