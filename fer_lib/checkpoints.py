@@ -46,8 +46,8 @@ def list_forms(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the forms in which a model can be run, by name, the first as it was trained: `float`.
 
     Each holds `file`, the ONNX file in the model's folder, `architecture` and `preprocessing`, and, where
-    they were measured, `bytes`, `milliseconds` per face on one thread, `machine` and `metrics`. Others, such as
-    `int8` and `tiny`, are what `release` put beside it.
+    they were measured, `bytes`, `milliseconds` per face on one thread, `machine` and `metrics`. Others, such
+    as `int8` and `tiny`, are what `release-forms` put beside it.
     """
     own = {key: config[key] for key in ("architecture", "preprocessing")}
     own |= config.get("cost", {}) | {"file": ONNX_NAME, "metrics": config.get("metrics", {})}

@@ -150,7 +150,8 @@ def read_said(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str, 
     for form in forms:
         columns = [f"{form}/{emotion}" for emotion in data.emotions]
         said[form] = {
-            split: table.loc[table["split"] == split, columns].to_numpy(np.float32) for split in SPLITS
+            split: table.loc[table["split"] == split, columns].to_numpy(np.float32, copy=True)
+            for split in SPLITS
         }
     rows = np.concatenate([data.get_rows(split) for split in SPLITS])
     if not np.array_equal(table["row"], rows):
