@@ -7,7 +7,7 @@ STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test browser lint lab app readme lock clean
+.PHONY: help env repro test browser lint lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -46,6 +46,10 @@ lab: env ## open the notebooks in JupyterLab; what they write goes to scratch/
 
 app: env ## run the app at http://localhost:8501, for this machine only
 	$(BIN)/streamlit run app/main.py
+
+web: env ## build the page that runs the int8 network in a browser, at http://localhost:8502
+	$(BIN)/python -m app.web.build
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory app/web/dist 8502
 
 readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme

@@ -6,11 +6,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 from fer_lib.plots import FAINT, INK, MAIN, SECOND, STYLE, build_figure
 
-MARKERS = {"float32": "o", "int8": "s", "int8_all": "x"}
 NETWORK_COLOURS = (MAIN, "#009E73", SECOND, "#AA4499", "#E69F00", "#7A7A7A")
 KIND_COLOURS = {
     "stem": SECOND,
@@ -31,7 +30,7 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
     line = forms.loc[front]
     axes.step(line["ms"], line["accuracy"], where="post", color=FAINT, lw=1.2, zorder=1)
     colours = dict(zip(forms["network"].unique(), NETWORK_COLOURS, strict=False))
-    for name, row in forms.iterrows():
+    for position, (_, row) in enumerate(forms.sort_values("ms").iterrows()):
         colour, is_int8 = colours[row["network"]], row["form"] != "float32"
         axes.plot([row["ms"]] * 2, [row["low"], row["high"]], color=colour, lw=1, alpha=0.5)
         axes.scatter(
@@ -43,14 +42,20 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
             zorder=2,
         )
         label = f"{row['network']}{', int8' if is_int8 else ''}"
-        place = (0, 9 if name in front else -16)
+        on_left = bool(position % 2)  # neighbours in time would write over one another
         axes.annotate(
-            label, (row["ms"], row["accuracy"]), place, textcoords="offset points", size=9, ha="center"
+            label,
+            (row["ms"], row["accuracy"]),
+            (-11 if on_left else 11, -3),
+            textcoords="offset points",
+            size=9,
+            ha="right" if on_left else "left",
         )
     axes.set_xscale("log")
+    axes.set_xlim(forms["ms"].min() / 1.6, forms["ms"].max() * 1.6)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(ScalarFormatter())
-    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="milliseconds per face, one thread (log scale)", ylabel="test accuracy")
     axes.grid()

@@ -43,7 +43,7 @@ def compute_fingerprint(
     initial: InitialWeights,
     device: torch.device,
     precision: str,
-    teacher_hash: str | None,
+    teacher_hash: str | None = None,
 ) -> str:
     """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
 

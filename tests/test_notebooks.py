@@ -71,6 +71,17 @@ for name in ("b0", "lite0"):
 for name in ("baseline", "b0", "lite0"):
     predict_splits(name, "demo")
 """,
+    "06_compression": """
+from fer_lib.compression import compress
+from fer_lib.params import load_params
+from fer_lib.recipes import train_recipe
+from fer_lib.timing import time_forms
+for name in ("student", "tiny", "pruned_80", "pruned_65", "pruned_50"):
+    train_recipe(name, "demo")
+for name in load_params("demo").compression.networks:
+    compress(name, "demo")
+time_forms("demo")
+""",
     "05_ablations": """
 from concurrent.futures import ThreadPoolExecutor
 from fer_lib import ablations

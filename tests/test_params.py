@@ -169,7 +169,9 @@ def test_arm_that_a_data_set_cannot_have_is_null_there_alone(write_params):
 def test_unknown_recipe_is_told_with_the_known_ones():
     params = load_params("demo")
     assert find_recipe(params, "student") is params.recipes["student"]
-    with pytest.raises(ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student$"):
+    with pytest.raises(
+        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, lite, compact, tiny, "
+    ):
         find_recipe(params, "b1")
     with pytest.raises(ParamsError, match=r"no 'b0'; known: none$"):
         find_recipe(params.model_copy(update={"recipes": {}}), "b0")

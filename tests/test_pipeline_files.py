@@ -74,6 +74,10 @@ COMMANDS = {
     "student": "recipes",
     "predict-splits": "predictions",
     "ablation": "ablations",
+    "distilled": "recipes",
+    "pruned": "recipes",
+    "compress": "compression",
+    "latency": "timing",
 }
 """Stages that run a command, and the module behind it."""
 
@@ -106,9 +110,14 @@ def test_every_stage_is_known_here():
 def test_studies_and_recipes_are_those_of_the_parameters():
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert STAGES["ablation"]["matrix"]["study"] == list(params["ablations"]["studies"])
-    # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own.
-    assert [*params["ensemble"]["members"], "student"] == list(params["recipes"])
-    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *params["recipes"]]
+    # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own, and after
+    # it those whom it teaches, the pruned ones one from another.
+    distilled = STAGES["distilled"]["matrix"]["recipe"]
+    pruned = [command.split()[4] for command in read_stage("pruned")["cmd"]]
+    first = [*params["ensemble"]["members"], "student"]
+    assert [*first, *distilled, *pruned] == list(params["recipes"])
+    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *first]
+    assert set(params["compression"]["networks"]) <= {"student", *distilled, *pruned}
 
 
 def test_prepare_lists_the_files_it_uses():

@@ -227,7 +227,7 @@ def test_missing_teacher_is_one_line(dirs, out_dir, capsys):
 def test_student_learns_what_its_teacher_says(tmp_path, tiny_project, write_recipe):
     # A teacher that says `surprise` of every face, against one that has no opinion: the student of the first
     # says so more often of faces it has not seen. At the usual step size 14 batches would show nothing yet.
-    write_recipe(teacher=True, training={"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0})
+    write_recipe(teacher="ensemble", training={"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0})
     data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
     said = {}
     for name, probabilities in (("sure", np.eye(7)[SURPRISE]), ("unsure", np.full(7, 1 / 7))):

@@ -10,7 +10,7 @@ import torch
 from conftest import REPO
 from safetensors.torch import load_file
 
-from fer_lib import release
+from fer_lib import export, release
 from fer_lib.card import build_card
 from fer_lib.checkpoints import DEFAULT_MODEL, read_config
 from fer_lib.conditions import CONDITIONS
@@ -141,7 +141,7 @@ def test_config_says_where_the_weights_come_from(released):
     assert (config["recipe"], config["training_seconds"]) == ("b0", {"b0": 90.0})
     assert config["framing"] == FER2013_FRAMING.to_dict()  # these data say none of their own
     assert config["onnx"]["onnxruntime"] == release.onnxruntime.__version__
-    assert 0 <= config["onnx"]["max_logit_difference"] <= release.PARITY
+    assert 0 <= config["onnx"]["max_logit_difference"] <= export.PARITY
 
 
 def test_metrics_of_another_training_are_refused(project, monkeypatch):
@@ -204,7 +204,7 @@ def test_onnx_takes_any_number_of_faces_and_agrees_with_pytorch(released):
         images = torch.randn(n, 3, 32, 32)
         with torch.inference_mode():
             expected = model(images).numpy()
-        assert np.abs(session.run(None, {"image": images.numpy()})[0] - expected).max() < release.PARITY
+        assert np.abs(session.run(None, {"image": images.numpy()})[0] - expected).max() < export.PARITY
 
 
 def test_metrics_are_those_of_the_network_users_run(project, released):
@@ -333,9 +333,9 @@ def test_predictions_of_other_weights_are_refused(project, monkeypatch, tmp_path
 
 def test_unfaithful_export_is_refused(project, tmp_path, monkeypatch):
     checkpoint = load_checkpoint(project[0] / "models" / "tiny" / "b0")
-    monkeypatch.setattr(release, "PARITY", -1.0)
+    monkeypatch.setattr(export, "PARITY", -1.0)
     with pytest.raises(ModelError, match=r"logits differ by .* from PyTorch's"):
-        release.export_onnx(checkpoint, tmp_path / "model.onnx")
+        export.export_onnx(checkpoint, tmp_path / "model.onnx")
 
 
 def test_committed_release_is_whole_and_small():

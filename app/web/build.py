@@ -1,0 +1,85 @@
+"""Put the page together in `app/web/dist/`: a folder that any web server can serve, or `make web`.
+
+ONNX Runtime comes from npm (`package-lock.json`), the networks from the released model.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from fer_lib.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms
+from fer_lib.errors import FerError
+from fer_lib.framing import cut_face
+from fer_lib.recognizer import Recognizer
+from fer_lib.scenes import draw_scene
+
+HERE = Path(__file__).resolve().parent
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+PAGE = ("index.html", "main.js", "preprocessing.js", "style.css")
+EXAMPLE_SIDE = 192
+"""Pixels of the canvas in `index.html`; a multiple of the framing's side, which the page shrinks it to."""
+
+
+def build(target: Path = HERE / "dist") -> Path:
+    """Write the page's folder anew; return it. Raises FerError when npm is missing or fails."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FerError("npm: expected Node.js for the page in app/web, found none; install it")
+    install = [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(install, cwd=HERE, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FerError(f"app/web: `npm ci` failed: {' '.join(done.stderr.split())[:200]}")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in RUNTIME:
+        shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, target)
+    for name in PAGE:
+        shutil.copy(HERE / name, target)
+    _write_model(target)
+    _write_example(target / "example.png")
+    return target
+
+
+def _write_model(target: Path) -> None:
+    recognizer = Recognizer.load()
+    if recognizer.framing.channels != 1:
+        raise FerError(
+            f"{DEFAULT_MODEL}: expected a model of grey faces, which the page can show; release one"
+        )
+    folder, forms = find_checkpoint(DEFAULT_MODEL), {}
+    small = {name: form for name, form in list_forms(recognizer.config).items() if name != FLOAT_FORM}
+    for name, form in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # the first is loaded at once
+        shutil.copy(folder / form["file"], target)
+        forms[name] = {
+            "file": form["file"],
+            **form["preprocessing"],
+            "megabytes": f"{form['bytes'] / 1e6:.1f}",
+            "accuracy": f"{form['metrics']['test.accuracy']:.0%}",
+        }
+    model = {
+        "emotions": recognizer.emotions,
+        "framing": recognizer.framing.size,
+        "abstain_below": recognizer.abstain_below,
+        "forms": forms,
+    }
+    (target / "model.json").write_text(json.dumps(model, indent=2))
+
+
+def _write_example(path: Path) -> None:
+    """Draw a person and cut out the face as the network's faces are, only larger."""
+    recognizer, (scene, _) = Recognizer.load(), draw_scene(n_faces=1, width=640, height=480)
+    (face,) = recognizer(scene)
+    crop = cut_face(scene, face.landmarks, replace(recognizer.framing, size=EXAMPLE_SIDE, channels=3))
+    cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+
+
+if __name__ == "__main__":
+    try:
+        print(f"page: {build()}")
+    except FerError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,140 @@
+// The page: a picture or the camera in, probabilities out, at the device's own speed.
+
+import * as ort from "./ort.wasm.min.mjs";
+import { enlarge, normalise, shrink, softmax, toGrey } from "./preprocessing.js";
+
+const SPEED_OVER = 20; // runs that the frames per second are the mean of
+const $ = (id) => document.getElementById(id);
+
+ort.env.wasm.wasmPaths = new URL(".", location.href).href;
+ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a web server does not send
+
+const context = $("face").getContext("2d", { willReadFrequently: true });
+const model = await (await fetch("model.json")).json();
+let session, form, source, times, camera;
+
+for (const [name, { megabytes, accuracy }] of Object.entries(model.forms)) {
+  $("form").add(new Option(`${name}: ${megabytes} MB, ${accuracy} right`, name));
+}
+
+async function open(name) {
+  $("answer").textContent = "Loading the network …";
+  form = model.forms[name];
+  session = await ort.InferenceSession.create(form.file);
+  times = [];
+}
+
+function draw() {
+  const width = source.videoWidth || source.naturalWidth;
+  const height = source.videoHeight || source.naturalHeight;
+  const side = Math.min(width, height) * $("side").value;
+  const left = (width - side) * $("x").value;
+  const top = (height - side) * $("y").value;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, left, top, side, side, 0, 0, context.canvas.width, context.canvas.height);
+}
+
+async function classify() {
+  draw();
+  const { width, height } = context.canvas;
+  const start = performance.now();
+  const grey = toGrey(context.getImageData(0, 0, width, height).data);
+  const face = shrink(grey, width, width / model.framing);
+  const input = normalise(enlarge(face, model.framing, form.image_size), form.mean, form.std);
+  const image = new ort.Tensor("float32", input, [1, 3, form.image_size, form.image_size]);
+  const { logits } = await session.run({ image });
+  times.push(performance.now() - start);
+  return softmax(logits.data);
+}
+
+function show(probabilities) {
+  const ranked = model.emotions
+    .map((emotion, i) => ({ emotion, p: probabilities[i] }))
+    .sort((a, b) => b.p - a.p);
+  const percent = (p) => `${(100 * p).toFixed(0)} %`;
+  const [best] = ranked;
+  $("answer").textContent =
+    best.p < model.abstain_below ? `unsure (${best.emotion} ${percent(best.p)})` : `${best.emotion} ${percent(best.p)}`;
+  $("bars").replaceChildren(
+    ...ranked.map(({ emotion, p }) => {
+      const row = document.createElement("li");
+      const meter = Object.assign(document.createElement("meter"), { value: p });
+      meter.ariaHidden = "true";
+      const [name, value] = [emotion, percent(p)].map((textContent) =>
+        Object.assign(document.createElement("span"), { textContent }),
+      );
+      row.append(name, meter, value);
+      return row;
+    }),
+  );
+  const mean = times.reduce((a, b) => a + b, 0) / times.length;
+  $("speed").textContent =
+    `${(1000 / mean).toFixed(0)} frames per second on this device: ${mean.toFixed(1)} ms a face, one thread.`;
+  document.body.dataset.probabilities = JSON.stringify(Array.from(probabilities)); // for whoever automates the page
+}
+
+async function update() {
+  let probabilities = await classify();
+  times = []; // the first run of a network warms it up
+  for (let i = 0; i < SPEED_OVER; i++) probabilities = await classify();
+  show(probabilities);
+}
+
+async function follow() {
+  while (camera) {
+    const probabilities = await classify();
+    times = times.slice(-SPEED_OVER);
+    show(probabilities);
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stopCamera() {
+  camera?.getTracks().forEach((track) => track.stop());
+  camera = undefined;
+  $("camera").textContent = "Use the camera";
+}
+
+async function showPicture(url, hint) {
+  stopCamera();
+  const picture = new Image();
+  picture.src = url;
+  try {
+    await picture.decode();
+  } catch {
+    $("answer").textContent = "This file is no picture that the browser can read. Try another.";
+    return;
+  }
+  source = picture;
+  $("hint").textContent = hint;
+  await update();
+}
+
+$("form").onchange = async () => {
+  await open($("form").value);
+  if (!camera) await update();
+};
+$("file").onchange = () => {
+  const [file] = $("file").files;
+  if (file) showPicture(URL.createObjectURL(file), file.name);
+};
+$("example").onclick = () => showPicture("example.png", "the drawn example");
+for (const id of ["x", "y", "side"]) $(id).oninput = () => !camera && update();
+$("camera").onclick = async () => {
+  if (camera) return stopCamera();
+  try {
+    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  } catch {
+    $("answer").textContent = "The browser gives no camera. Allow it for this page, or open a picture.";
+    return;
+  }
+  $("video").srcObject = camera;
+  await $("video").play();
+  source = $("video");
+  $("hint").textContent = "the camera";
+  $("camera").textContent = "Stop the camera";
+  follow();
+};
+
+await open($("form").value);
+await showPicture("example.png", "the drawn example");

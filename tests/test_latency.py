@@ -1,0 +1,69 @@
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper
+
+from fer_lib.errors import FerError
+from fer_lib.latency import Network, describe_machine, measure_memory, measure_times, summarise_times
+from fer_lib.runtime import INPUT, OUTPUT
+
+
+@pytest.fixture
+def write_network(tmp_path):
+    """Return a function that writes a network: the mean over pixels, with `n` bytes of weights behind it."""
+
+    def write(name, n_bytes=0):
+        image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", 3, 8, 8])
+        logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", 3])
+        axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+        nodes = [helper.make_node("ReduceMean", [INPUT, "axes"], ["mean"], keepdims=0)]
+        weights = np.ones((3, max(3, n_bytes // 12)), np.float32)
+        tensors = [axes, onnx.numpy_helper.from_array(weights, "w")]
+        nodes.append(helper.make_node("MatMul", ["mean", "w"], [OUTPUT]))
+        logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", weights.shape[1]])
+        graph = helper.make_graph(nodes, name, [image], [logits], tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+        model.ir_version = 10
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        return Network(tmp_path / f"{name}.onnx", 8)
+
+    return write
+
+
+def test_every_network_is_timed_in_every_round(write_network):
+    networks = {name: write_network(name) for name in ("a", "b")}
+    times = measure_times(networks, threads=(1,), rounds=3)
+    assert list(times.columns) == ["threads", "batch", "a", "b"]
+    assert times.groupby(["threads", "batch"]).size().to_dict() == {(1, 1): 3, (1, 32): 3}
+    assert (times[["a", "b"]] > 0).all(axis=None)
+
+
+def test_summary_of_times_known_by_hand():
+    times = pd.DataFrame(
+        {"threads": 1, "batch": 1, "slow": [0.002, 0.004, 0.010], "fast": [0.001, 0.002, 0.002]}
+    )
+    found = summarise_times(times, {"twin": {"slow": "slow", "fast": "slow"}})
+    assert found["time.slow.threads_1.batch_1.ms"] == pytest.approx(4)
+    assert found["time.slow.threads_1.batch_1.faces_per_second"] == pytest.approx(250)
+    assert found["time.fast.threads_1.batch_1.ms_p95"] == pytest.approx(2)
+    # Round by round 2, 2 and 5 times as fast.
+    assert found["time.fast.threads_1.batch_1.twin.speedup"] == pytest.approx(2)
+    assert found["time.fast.threads_1.batch_1.twin.speedup_lo"] == pytest.approx(2)
+    assert found["time.fast.threads_1.batch_1.twin.speedup_hi"] == pytest.approx(5)
+    assert found["time.slow.threads_1.batch_1.twin.speedup"] == 1
+
+
+def test_memory_grows_with_the_weights(write_network):
+    small, large = (measure_memory(write_network(f"n{n}", n)) for n in (0, 40_000_000))
+    assert large - small > 30  # of the 38 MiB of weights
+
+
+def test_what_is_no_network_is_told_in_one_line(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(FerError, match="its memory could not be measured"):
+        measure_memory(Network(tmp_path / "broken.onnx", 8))
+
+
+def test_machine_has_a_name():
+    assert describe_machine()
