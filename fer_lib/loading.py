@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fer_lib.packed import PackedDataset
+from fer_lib.params import TrainingParams
 from fer_lib.transforms import Transform
 
 Key = tuple[int, int | None]
@@ -62,6 +64,24 @@ class EpochBatches(Sampler[list[Key]]):
         for batch in range(self.start, len(self)):
             span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             yield list(zip(self.rows[order[span]].tolist(), seeds[span].tolist(), strict=True))
+
+
+def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
+    """Return the rows of the train split to train on.
+
+    Where asked, without copies of one another, of val and of test; and a share of each class alone.
+    """
+    rows = data.get_rows("train")
+    if training.drop_duplicates:
+        apart = (data.get_rows("train", drop_duplicates_of=split) for split in ("val", "test"))
+        rows = np.intersect1d(*apart)
+        groups = data.index["duplicate_group"].to_numpy()[rows]
+        rows = np.sort(rows[np.unique(groups, return_index=True)[1]])
+    if training.train_fraction < 1:
+        shuffled = np.random.default_rng(training.seed).permutation(rows)
+        rank = pd.Series(data.labels[shuffled]).groupby(data.labels[shuffled]).rank(method="first", pct=True)
+        rows = np.sort(shuffled[rank.to_numpy() <= training.train_fraction])
+    return rows
 
 
 def compute_sampling_weights(labels: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any)
     figure, axes = build_figure(8, 4.2)
     for (name, line), colour in zip(lines.items(), cycle(LINES)):
         axes.plot(line[x], line[y], color=colour, label=name, **style)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid()
     axes.legend(loc="best")
     return figure, axes

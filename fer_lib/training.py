@@ -24,12 +24,13 @@ from fer_lib.loading import (
     build_eval_batches,
     build_loader,
     compute_sampling_weights,
+    select_train_rows,
 )
 from fer_lib.losses import Loss, build_loss
 from fer_lib.models import create_model
 from fer_lib.optimization import build_ema, build_optimizer, compute_image_size, compute_lr, set_trainable
 from fer_lib.packed import PackedDataset
-from fer_lib.params import Params, TrainingParams
+from fer_lib.params import Params
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.pruning import count_macs, prune_channels
 from fer_lib.targets import build_targets, mix_batch
@@ -268,24 +269,6 @@ def train_on_batch(
     if not math.isfinite(value):
         raise ModelError(f"training diverged: the loss is {value}; lower training.lr or raise warmup_steps")
     return value
-
-
-def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
-    """Return the rows of the train split to train on.
-
-    Where asked, without copies of one another, of val and of test; and a share of each class alone.
-    """
-    rows = data.get_rows("train")
-    if training.drop_duplicates:
-        apart = (data.get_rows("train", drop_duplicates_of=split) for split in ("val", "test"))
-        rows = np.intersect1d(*apart)
-        groups = data.index["duplicate_group"].to_numpy()[rows]
-        rows = np.sort(rows[np.unique(groups, return_index=True)[1]])
-    if training.train_fraction < 1:
-        shuffled = np.random.default_rng(training.seed).permutation(rows)
-        rank = pd.Series(data.labels[shuffled]).groupby(data.labels[shuffled]).rank(method="first", pct=True)
-        rows = np.sort(shuffled[rank.to_numpy() <= training.train_fraction])
-    return rows
 
 
 def choose_precision(precision: str, architecture: str, device: torch.device) -> torch.dtype | None:

@@ -37,9 +37,9 @@ TINY = {
         "lite": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
         "compact": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "tiny": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
-        "pruned_80": {"training": TINY_RECIPE},
-        "pruned_65": {"training": TINY_RECIPE},
-        "pruned_50": {"training": TINY_RECIPE},
+        "pruned_80": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
+        "pruned_65": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
+        "pruned_50": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
     },
     "compression": {
         "networks": ["student", "tiny", "pruned_50"],

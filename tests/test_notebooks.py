@@ -75,7 +75,10 @@ for name in ("baseline", "b0", "lite0"):
 from fer_lib.compression import compress
 from fer_lib.params import load_params
 from fer_lib.recipes import train_recipe
+from fer_lib.teacher import write_teacher
 from fer_lib.timing import time_forms
+train_recipe("resnet18", "demo")
+write_teacher("demo")
 for name in ("student", "tiny", "pruned_80", "pruned_65", "pruned_50"):
     train_recipe(name, "demo")
 for name in load_params("demo").compression.networks:

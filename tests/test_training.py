@@ -7,11 +7,12 @@ import torch
 
 from fer_lib import training
 from fer_lib.errors import ModelError
+from fer_lib.loading import select_train_rows
 from fer_lib.models import create_model
 from fer_lib.optimization import build_optimizer, compute_image_size, compute_lr
 from fer_lib.packed import PackedDataset
 from fer_lib.params import Params, load_params
-from fer_lib.training import _Run, choose_precision, fit, select_train_rows
+from fer_lib.training import _Run, choose_precision, fit
 from fer_lib.training_state import TrainingState, compute_fingerprint
 from fer_lib.weights import InitialWeights
 

@@ -66,7 +66,7 @@ def read_probabilities(page, form):
     return np.array(json.loads(page.evaluate("document.body.dataset.probabilities")))
 
 
-# A deeper int8 network ends elsewhere when one activation rounds the other way: ONNX Runtime's own kernels and
+# A deeper int8 network ends elsewhere when one activation rounds the other way: ONNX Runtime's kernels and
 # its reference differ by as much on one machine.
 @pytest.mark.parametrize(("form", "most"), [("tiny", 1e-3), ("int8", 1e-2)])
 def test_page_says_what_python_says(page, folder, form, most):
