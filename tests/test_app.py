@@ -19,7 +19,7 @@ from app import common
 from app.model_facts import describe_trust, list_facts, list_scores, read_card
 from app.views import photo
 from fer_lib import checkpoints
-from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
+from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_forms, read_config
 from fer_lib.recognizer import Recognizer
 from fer_lib.scenes import draw_scene
 
@@ -400,3 +400,15 @@ def test_card_of_the_release_needs_no_file_beside_it():
     shown = read_card(RELEASE_DIR / DEFAULT_MODEL)
     assert "What it is for" in shown
     assert "![" not in shown
+
+
+def test_form_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, models):
+    folder = models / "release" / DEFAULT_MODEL
+    (form,) = app.run().sidebar.radio
+    assert form.options == list(list_forms(read_config(folder))) == ["float", "int8", "tiny"]
+    assert "0.9 MB" in str(form.proto.captions)
+    form.set_value("tiny").run()
+    assert not app.exception
+    assert common.load_recognizer(DEFAULT_MODEL, "tiny").form == "tiny"
+    write_model(folder, forms={})
+    assert not app.run().sidebar.radio  # one form alone is no choice

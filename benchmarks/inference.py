@@ -1,0 +1,136 @@
+"""The forms of the released model in ONNX Runtime, PyTorch and OpenVINO, side by side: time, size, accuracy.
+
+OpenVINO, whose own int8 comes from NNCF, is the extra `openvino`; without it those rows are left out.
+Accuracy needs the packed data set that the model was trained on; faces to calibrate on come from its training
+split.
+
+    python benchmarks/inference.py [--model fer2013-b0] [--dataset fer2013] [--threads 2]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fer_lib.checkpoints import DEFAULT_MODEL, find_checkpoint, list_forms, read_config
+from fer_lib.comparisons import summarise_gain
+from fer_lib.compression import load_images
+from fer_lib.inference import compute_softmax
+from fer_lib.latency import BATCHES, describe_machine
+from fer_lib.models import load_checkpoint
+from fer_lib.packed import load_packed
+from fer_lib.preprocessing import Preprocessing
+from fer_lib.runtime import INPUT, open_session
+
+ROUNDS, WARM_UP, N_CALIBRATION = 30, 3, 128
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def open_onnx(path: Path, threads: int) -> Run:
+    session = open_session(path, threads)
+    return lambda images: session.run(None, {INPUT: images})[0]
+
+
+def open_torch(folder: Path, threads: int) -> Run:
+    torch.set_num_threads(threads)
+    model = load_checkpoint(folder).model
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(images).to(memory_format=torch.channels_last)).numpy()
+
+    return run
+
+
+def open_openvino(path: Path, threads: int, calibration: np.ndarray | None = None) -> Run:
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    if calibration is not None:
+        import nncf
+
+        faces = nncf.Dataset([calibration[i : i + 1] for i in range(len(calibration))])
+        model = nncf.quantize(
+            model, faces, preset=nncf.QuantizationPreset.MIXED, subset_size=len(calibration)
+        )
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = openvino.compile_model(model, "CPU", settings)
+    return lambda images: compiled(images)[0]
+
+
+def time_once(run: Run, images: np.ndarray) -> float:
+    runs = 8 if len(images) == 1 else 1
+    start = time.perf_counter()
+    for _ in range(runs):
+        run(images)
+    return (time.perf_counter() - start) / runs / len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--dataset", default="fer2013")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    folder, data = find_checkpoint(options.model), load_packed(options.dataset)
+    config, rng = read_config(folder), np.random.default_rng(0)
+    rows, labels = data.get_rows("test"), data.labels[data.get_rows("test")]
+    calibration = np.sort(rng.choice(data.get_rows("train"), N_CALIBRATION, replace=False))
+    ways: dict[str, tuple[Run, Preprocessing]] = {}
+    for name, form in list_forms(config).items():
+        preprocessing, path = Preprocessing.from_dict(form["preprocessing"]), folder / form["file"]
+        ways[f"{name}, ONNX Runtime"] = open_onnx(path, options.threads), preprocessing
+        if name == "float":
+            ways["float, PyTorch"] = open_torch(folder, options.threads), preprocessing
+        if find_spec("openvino"):
+            ways[f"{name}, OpenVINO"] = open_openvino(path, options.threads), preprocessing
+        if name == "float" and find_spec("nncf"):
+            faces = load_images(data, calibration, preprocessing)
+            ways["float to int8 by NNCF, OpenVINO"] = (
+                open_openvino(path, options.threads, faces),
+                preprocessing,
+            )
+    first, said, table = next(iter(ways)), {}, {}
+    for name, (run, preprocessing) in ways.items():
+        parts = np.array_split(rows, len(rows) // 64)
+        said[name] = compute_softmax(
+            np.concatenate([run(load_images(data, p, preprocessing)) for p in parts])
+        )
+        bootstrap = {"n_resamples": 1000, "seed": 0, "clusters": data.persons[rows]}
+        table[name] = {"test accuracy": f"{(said[name].argmax(axis=1) == labels).mean():.3f}"}
+        if name != first:
+            gain = summarise_gain("x", labels, said[name], said[first], data.emotions, **bootstrap)
+            ends = (gain[f"x.gain{end}"] for end in ("", "_lo", "_hi"))
+            table[name]["gain"] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*ends)
+    for batch in BATCHES:
+        shown = {
+            name: rng.standard_normal((batch, 3, p.image_size, p.image_size), np.float32)
+            for name, (_, p) in ways.items()
+        }
+        for name, (run, _) in ways.items():
+            for _ in range(WARM_UP):
+                run(shown[name])
+        rounds = pd.DataFrame(
+            [{n: time_once(run, shown[n]) for n, (run, _) in ways.items()} for _ in range(ROUNDS)]
+        )
+        for name in ways:
+            ratio = (rounds[first] / rounds[name]).median()
+            table[name][f"ms, batch {batch}"] = f"{1e3 * rounds[name].median():.2f} ({ratio:.2f}x)"
+    print(f"{options.model} on {describe_machine()}, {options.threads} threads, {ROUNDS} rounds in turn")
+    print(
+        f"ms per face, median; in brackets how many times as fast as {first}; gain over it in test accuracy\n"
+    )
+    print(pd.DataFrame(table).T.fillna("").to_string())
+
+
+if __name__ == "__main__":
+    main()
