@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from fer_lib.params import CompressionParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.predictions import SPLITS, hash_weights
 from fer_lib.preprocessing import Preprocessing, preprocess
+from fer_lib.provenance import hash_files
 from fer_lib.pruning import count_macs
 from fer_lib.quantization import BATCH_SIZE, PLAIN_OPERATIONS, Quantizer
 from fer_lib.recipes import check_match
@@ -38,8 +40,8 @@ FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
 def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:
     """Write every form of a trained network and what it says; return the folder of the forms.
 
-    Logits are divided by the temperature that fits validation, weights rounded to half precision, as in a
-    release. Raises ModelError when the network has not been trained, or was trained on other data.
+    Matrices are rounded to half precision, then logits divided by the temperature that fits validation.
+    Raises ModelError when the network has not been trained, or was trained on other data.
     """
     start = time.monotonic()
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
@@ -67,13 +69,14 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
         "export.max_logit_difference": difference,
         "weights_sha256": hash_weights(dirs.models / network),
         "trained_at_commit": checkpoint.config["git_commit"],
+        **_describe_training(checkpoint.config),
     }
     metrics |= write_int8(folder, choose_calibration(data, checkpoint.preprocessing, settings), settings)
     if network == settings.parent:
         write_sparse(folder, checkpoint, settings.sparsities)
     for file in sorted(folder.glob("*.onnx")):
         said[file.stem] = _predict(file, images)
-        metrics[f"{file.stem}.bytes"] = file.stat().st_size
+        metrics |= {f"{file.stem}.bytes": file.stat().st_size, f"{file.stem}.sha256": hash_files([file])}
     table = _tabulate(said, data)
     write_atomically(get_said_path(dirs, network), table.to_parquet(index=False))
     seconds = time.monotonic() - start
@@ -105,7 +108,7 @@ def write_sparse(folder: Path, checkpoint: Checkpoint, sparsities: tuple[float, 
 
     The files and the kernels are those of a dense network; nothing is trained afterwards.
     """
-    for sparsity in sparsities:
+    for sparsity in sorted(sparsities):  # each goes on from the one before
         convolutions = [
             (module, "weight") for module in checkpoint.model.modules() if isinstance(module, torch.nn.Conv2d)
         ]
@@ -159,6 +162,19 @@ def read_said(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str, 
             f"{path}: made of other faces than those of {data.meta['dataset']}; run `make repro`"
         )
     return said
+
+
+def _describe_training(config: Mapping[str, Any]) -> dict[str, object]:
+    training = config["params"]["training"]
+    teacher = training.get("teacher")
+    return {
+        "epochs": training["epochs"],
+        "trained_on": config["device"],
+        "start": training["weights"]
+        if training["weights"] != "file"
+        else Path(training["weights_file"]).name,
+        "teacher": Path(teacher).stem if teacher else "none",
+    }
 
 
 def _tabulate(said: Mapping[str, Mapping[str, np.ndarray]], data: PackedDataset) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The forms of the compressed networks compared: accuracy, loss, size, speed, cost, and which to take."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def score_forms(dirs: OutputDirs, settings: CompressionParams, data: PackedDatas
                 )
                 metrics |= {f"{prefix}.{key}": value for key, value in scored.items() if _is_kept(key)}
             for title, other in {"parent": parent, "twin": twin}.items():
-                if other is not found["test"]:
+                if prefix != f"{settings.parent if title == 'parent' else network}.{FLOAT}":
                     metrics |= summarise_gain(
                         f"{prefix}.{title}",
                         labels["test"],
@@ -65,7 +66,8 @@ def read_forms(dirs: OutputDirs, settings: CompressionParams) -> tuple[pd.DataFr
 
     Columns: network, form, bytes, image_size, n_parameters, macs, macs_share of the parent, milliseconds per
     face `ms_<threads>_<batch>` and `p95_<threads>_<batch>`, peak_mib, dollars per million faces on one core,
-    and the speed-ups `parent_<threads>_<batch>`, `twin_<threads>_<batch>`. Indexed by `<network>.<form>`.
+    and the speed-ups `parent_<threads>_<batch>`, `twin_<threads>_<batch>`, with `_lo` and `_hi`. Indexed by
+    `<network>.<form>`.
     Raises FerError when the forms that were timed are not those that were compressed.
     """
     latency = read_metrics(dirs, "latency")
@@ -75,18 +77,19 @@ def read_forms(dirs: OutputDirs, settings: CompressionParams) -> tuple[pd.DataFr
         forms = [key.removesuffix(".bytes") for key in facts if key.endswith(".bytes")]
         for form in sorted(forms, key=lambda form: (not form.startswith(FLOAT), form)):
             name = f"{network}.{form}"
+            if latency.get(f"{name}.sha256") != facts[f"{form}.sha256"]:
+                raise FerError(
+                    f"{dirs.metrics / 'latency.json'}: {name} was not timed as it is now; run `make repro`"
+                )
             row = {"name": name, "network": network, "form": form, "bytes": facts[f"{form}.bytes"]}
             row |= {key: facts[key] for key in ("image_size", "n_parameters", "macs")}
             row["macs_share"] = facts["macs"] / about[settings.parent]["macs"]
             for threads in settings.threads:
                 for batch in (1, 32):
                     key, end = f"time.{name}.threads_{threads}.batch_{batch}", f"{threads}_{batch}"
-                    if f"{key}.ms" not in latency:
-                        raise FerError(
-                            f"{dirs.metrics / 'latency.json'}: {name} was not timed; run `make repro`"
-                        )
                     row |= {f"ms_{end}": latency[f"{key}.ms"], f"p95_{end}": latency[f"{key}.ms_p95"]}
-                    row |= {f"{t}_{end}": latency[f"{key}.{t}.speedup"] for t in ("parent", "twin")}
+                    for title, bound in itertools.product(("parent", "twin"), ("", "_lo", "_hi")):
+                        row[f"{title}_{end}{bound}"] = latency[f"{key}.{title}.speedup{bound}"]
             row["peak_mib"] = latency[f"time.{name}.peak_mib"]
             # Milliseconds of a million faces are so many thousand seconds.
             row["dollars"] = row["ms_1_32"] * 1e3 / 3600 * settings.price_per_core_hour
@@ -122,31 +125,49 @@ def choose_form(forms: pd.DataFrame, limits: DeviceLimits, tolerance: float) -> 
     return str(close["ms_1_1"].idxmin())
 
 
-def check_quantization(
-    forms: pd.DataFrame, metrics: Mapping[str, Any], settings: CompressionParams
+def check_int8(
+    forms: pd.DataFrame, metrics: Mapping[str, Any], settings: CompressionParams, against: str
 ) -> pd.DataFrame:
-    """Return what int8 costs and brings each network, against the same network in float, one row per form.
+    """Return what each int8 form costs and brings, one row per form.
 
-    Columns: loss of test accuracy in points with `low` and `high`, McNemar's p, size as a share, speed-ups on
-    the most threads at batch 1 and 32, and `holds`: whether all are within `settings.worth`.
+    against: `twin`, the same network in float: what quantization alone does; or `parent`, the float network
+    that all are compared with: what taking its place does. Columns: points of test accuracy lost, and the
+    speed-ups on the most threads for one face and for 32, each with its interval as text; McNemar's p; size, a
+    share; and `holds`: whether validation accuracy, size and both speed-ups are within `settings.worth`. Test
+    accuracy decides nothing.
     """
     threads, worth, rows = max(settings.threads), settings.worth, {}
     for name, form in forms[forms["form"].isin([INT8, INT8_ALL])].iterrows():
-        gain = {end: -100 * metrics[f"{name}.twin.gain{end}"] for end in ("", "_lo", "_hi")}
-        size = form["bytes"] / forms.loc[f"{form['network']}.{FLOAT}", "bytes"]
-        one, many = form[f"twin_{threads}_1"], form[f"twin_{threads}_32"]
-        holds = gain[""] <= 100 * worth.loss and size <= worth.size
+        other = f"{form['network'] if against == 'twin' else settings.parent}.{FLOAT}"
+        loss = forms.loc[other, "val_accuracy"] - form["val_accuracy"]
+        size = form["bytes"] / forms.loc[other, "bytes"]
+        speedups = {batch: f"{against}_{threads}_{batch}" for batch in (1, 32)}
+        holds = loss <= worth.loss and size <= worth.size
+        holds &= form[speedups[1]] >= worth.speedup and form[speedups[32]] >= worth.speedup_of_32
+        gain = [-100 * metrics[f"{name}.{against}.gain{end}"] for end in ("", "_hi", "_lo")]
         rows[name] = {
-            "points lost": gain[""],
-            "from": gain["_hi"],
-            "to": gain["_lo"],
-            "McNemar p": metrics[f"{name}.twin.p_value"],
+            "points lost": "{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain),
+            "McNemar p": metrics[f"{name}.{against}.p_value"],
             "size": size,
-            "times as fast, one face": one,
-            "32 faces": many,
-            "holds": bool(holds and one >= worth.speedup and many >= worth.speedup_of_32),
+            "times as fast": _show_speedup(form, speedups[1]),
+            "32 faces": _show_speedup(form, speedups[32]),
+            "holds": bool(holds),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network and form")
+
+
+def choose_int8(forms: pd.DataFrame, replaces: pd.DataFrame) -> str:
+    """Return the int8 form with the best validation accuracy among those that hold against the parent.
+
+    replaces: of `check_int8` against the parent. Where none holds, the best of all.
+    """
+    candidates = forms[forms["form"] == INT8]
+    holding = candidates[replaces["holds"].reindex(candidates.index)]
+    return str((candidates if holding.empty else holding)["val_accuracy"].idxmax())
+
+
+def _show_speedup(form: pd.Series, column: str) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*(form[f"{column}{end}"] for end in ("", "_lo", "_hi")))
 
 
 def _is_kept(key: str) -> bool:

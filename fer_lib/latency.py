@@ -5,7 +5,6 @@ is the median over rounds of the two times of a round; its interval comes from a
 """
 
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -15,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from onnxruntime import InferenceSession
 
 from fer_lib.errors import FerError
 from fer_lib.runtime import INPUT, open_session
 
 BATCHES = (1, 32)
 WARM_UP_RUNS = 3
-RUNS_OF_ONE = 8
-"""A single face takes too little for the clock alone: one round runs it so often."""
+ROUNDS_OF_ONE = 8
+"""A single face takes little time: so many times the rounds."""
 
 N_RESAMPLES = 1000
 
@@ -38,7 +38,10 @@ class Network:
 def measure_times(
     networks: Mapping[str, Network], threads: Sequence[int], rounds: int, batches: Sequence[int] = BATCHES
 ) -> pd.DataFrame:
-    """Return seconds per face: one row per round; columns threads, batch and one per network."""
+    """Return seconds per face: one row per round; columns threads, batch and one per network.
+
+    rounds: of the larger batches; those of a single face are `ROUNDS_OF_ONE` times as many.
+    """
     rng, frames = np.random.default_rng(0), []
     for n_threads in threads:
         sessions = {name: open_session(network.path, n_threads) for name, network in networks.items()}
@@ -47,12 +50,12 @@ def measure_times(
                 name: {INPUT: rng.standard_normal((batch, 3, size, size), np.float32)}
                 for name, size in ((name, network.image_size) for name, network in networks.items())
             }
-            runs = RUNS_OF_ONE if batch == 1 else 1
             for name, session in sessions.items():
-                _time_runs(session, shown[name], WARM_UP_RUNS)
+                for _ in range(WARM_UP_RUNS):
+                    session.run(None, shown[name])
             times = [
-                {name: _time_runs(session, shown[name], runs) / batch for name, session in sessions.items()}
-                for _ in range(rounds)
+                {name: _time_run(session, shown[name]) / batch for name, session in sessions.items()}
+                for _ in range(rounds * (ROUNDS_OF_ONE if batch == 1 else 1))
             ]
             frame = pd.DataFrame(times)
             frame.insert(0, "batch", batch)
@@ -97,7 +100,9 @@ def measure_memory(network: Network) -> float:
     command = [sys.executable, "-m", "fer_lib.latency", str(network.path), str(network.image_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise FerError(f"{network.path}: its memory could not be measured: {done.stderr.splitlines()[-1:]}")
+        raise FerError(
+            f"{network.path}: its memory could not be measured: {done.stderr.strip().splitlines()[-1]}"
+        )
     return float(done.stdout)
 
 
@@ -110,11 +115,10 @@ def describe_machine() -> str:
         return platform.processor() or platform.machine()
 
 
-def _time_runs(session, shown: dict[str, np.ndarray], runs: int) -> float:
+def _time_run(session: InferenceSession, shown: dict[str, np.ndarray]) -> float:
     start = time.perf_counter()
-    for _ in range(runs):
-        session.run(None, shown)
-    return (time.perf_counter() - start) / runs
+    session.run(None, shown)
+    return time.perf_counter() - start
 
 
 def _get_peak() -> float:
@@ -124,6 +128,8 @@ def _get_peak() -> float:
     ):  # where it is, for the other counts what the parent process used before this one began
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
+    import resource  # which Windows does not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

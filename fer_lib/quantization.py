@@ -72,9 +72,11 @@ class Quantizer:
 
         operations: ONNX names of what may be quantized; None: all that ONNX Runtime can.
         """
-        logging.getLogger().setLevel(logging.ERROR)  # its advice is followed already
-        ranges = "all" if operations is None else "plain"
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        ranges = "-".join(operations or ["all"])  # which tensors are measured depends on them
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            _silence_log(),
+        ):  # progress, and advice that is followed
             quantize_static(
                 self.source,
                 path,
@@ -104,6 +106,17 @@ class Quantizer:
             error = float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
             rows.append({"layer": name, "kind": kind, "error": error})
         return pd.DataFrame(rows).set_index("layer")
+
+
+@contextlib.contextmanager
+def _silence_log() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _name_kind(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> str:

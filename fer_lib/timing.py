@@ -34,11 +34,8 @@ def time_forms(dataset: str, out_dir: str | Path | None = None) -> Path:
     parents = dict.fromkeys(networks, f"{settings.parent}.{FLOAT}")
     metrics: dict[str, object] = summarise_times(times, {"parent": parents, "twin": twins})
     metrics |= {f"time.{name}.peak_mib": measure_memory(network) for name, network in networks.items()}
-    metrics |= {
-        "machine": describe_machine(),
-        "rounds": settings.rounds,
-        "forms_sha256": hash_files(network.path for network in networks.values()),
-    }
+    metrics |= {f"{name}.sha256": hash_files([network.path]) for name, network in networks.items()}
+    metrics |= {"machine": describe_machine(), "rounds": settings.rounds}
     seconds = time.monotonic() - start
     write_metrics(dirs, "latency", metrics, data.meta, params, settings.seed, seconds)
     return dirs.metrics / "latency.json"
