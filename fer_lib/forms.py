@@ -132,9 +132,9 @@ def check_int8(
 
     against: `twin`, the same network in float: what quantization alone does; or `parent`, the float network
     that all are compared with: what taking its place does. Columns: points of test accuracy lost, and the
-    speed-ups on the most threads for one face and for 32, each with its interval as text; McNemar's p; size, a
-    share; and `holds`: whether validation accuracy, size and both speed-ups are within `settings.worth`. Test
-    accuracy decides nothing.
+    speed-ups on the most threads for one face and for 32, each with its interval as text; McNemar's p; size,
+    a share; and `holds`: whether validation accuracy, size and both speed-ups are within `settings.worth`.
+    Test accuracy decides nothing.
     """
     threads, worth, rows = max(settings.threads), settings.worth, {}
     for name, form in forms[forms["form"].isin([INT8, INT8_ALL])].iterrows():
