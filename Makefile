@@ -55,8 +55,8 @@ readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme
 
 lock: env ## choose package versions anew and write requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
-	  --no-header --no-annotate --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra app --extra dev --extra notebooks --generate-hashes \
+	  --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## remove caches and scratch/; data, models and reports stay
 	rm -rf build scratch .pytest_cache .ruff_cache .hypothesis *.egg-info

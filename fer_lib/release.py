@@ -38,7 +38,7 @@ def release_model(dataset: str, name: str) -> Path:
     the released network is calibrated. Its matrices are rounded to half precision, which halves both files;
     PyTorch and ONNX Runtime compute with the same rounded values, in single precision.
     Raises FerError when the name is none, the pipeline has not run for the data set, or the export is not
-    faithful.
+    faithful. The small forms of an older release of the name go with it: `release-forms` puts them back.
     """
     # A folder of this name is replaced as a whole: `..` would be all models.
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):

@@ -1,12 +1,16 @@
-"""The small forms of a released model, put beside it: what notebook 06 found best, as int8."""
+"""The small forms of a released model, put beside it: what notebook 06 found best."""
 
 import json
 import shutil
+
+import onnx
+import onnxruntime
 
 from fer_lib.card import build_card
 from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR, read_config
 from fer_lib.compression import get_forms_dir
 from fer_lib.errors import ModelError
+from fer_lib.export import OPSET
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models import load_checkpoint
@@ -29,6 +33,15 @@ def add_forms(dataset: str, name: str) -> list[str]:
     config, found = read_config(folder), read_metrics(dirs, "compression")
     if config.get("data_hash") != data.data_hash:
         raise ModelError(f"{folder}: made of other data than those of {dataset}; release it again")
+    if config.get("recipe") != found["parent"]:
+        raise ModelError(
+            f"{folder}: expected a release of {found['parent']!r}, which the small forms learned from"
+        )
+    missing = [source for source in SOURCES.values() if source not in found]
+    if missing:
+        raise ModelError(
+            f"{dirs.metrics / 'compression.json'}: names no form for {missing[0]!r}; allow it more"
+        )
     config["forms"] = {}
     for form, source in SOURCES.items():
         network, kind = found[source].split(".")
@@ -42,6 +55,8 @@ def add_forms(dataset: str, name: str) -> list[str]:
             "preprocessing": checkpoint.config["preprocessing"],
             "git_commit": checkpoint.config["git_commit"],
             "training": checkpoint.config["params"]["training"],
+            "device": checkpoint.config["device"],
+            "onnx": {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
             "metrics": {},
             **_measure_cost(found, f"{network}.{kind}", (folder / file).stat().st_size),
         }

@@ -12,16 +12,17 @@ ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a
 const context = $("face").getContext("2d", { willReadFrequently: true });
 const model = await (await fetch("model.json")).json();
 let session, form, source, times, camera;
+let updates = 0;
 
 for (const [name, { megabytes, accuracy }] of Object.entries(model.forms)) {
   $("form").add(new Option(`${name}: ${megabytes} MB, ${accuracy} right`, name));
 }
 
 async function open(name) {
-  $("answer").textContent = "Loading the network …";
-  form = model.forms[name];
-  session = await ort.InferenceSession.create(form.file);
-  times = [];
+  if (!session) $("answer").textContent = "Loading the network …";
+  const opened = await ort.InferenceSession.create(model.forms[name].file);
+  if ($("form").value !== name) return; // another was chosen meanwhile
+  [session, form, times] = [opened, model.forms[name], []]; // at once: the camera may be running
 }
 
 function draw() {
@@ -36,13 +37,14 @@ function draw() {
 
 async function classify() {
   draw();
+  const [run, shape] = [session, form];
   const { width, height } = context.canvas;
   const start = performance.now();
   const grey = toGrey(context.getImageData(0, 0, width, height).data);
   const face = shrink(grey, width, width / model.framing);
-  const input = normalise(enlarge(face, model.framing, form.image_size), form.mean, form.std);
-  const image = new ort.Tensor("float32", input, [1, 3, form.image_size, form.image_size]);
-  const { logits } = await session.run({ image });
+  const input = normalise(enlarge(face, model.framing, shape.image_size), shape.mean, shape.std);
+  const image = new ort.Tensor("float32", input, [1, 3, shape.image_size, shape.image_size]);
+  const { logits } = await run.run({ image });
   times.push(performance.now() - start);
   return softmax(logits.data);
 }
@@ -74,10 +76,11 @@ function show(probabilities) {
 }
 
 async function update() {
+  const mine = ++updates;
   let probabilities = await classify();
   times = []; // the first run of a network warms it up
-  for (let i = 0; i < SPEED_OVER; i++) probabilities = await classify();
-  show(probabilities);
+  for (let i = 0; i < SPEED_OVER && mine === updates; i++) probabilities = await classify();
+  if (mine === updates) show(probabilities); // else a later one does
 }
 
 async function follow() {
