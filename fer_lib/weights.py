@@ -153,6 +153,10 @@ def _load_from_file(
         raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
     head = _get_head_prefix(model)
     body = {k: v for k, v in weights.items() if with_head or not k.startswith(head)}
+    if pruned and not with_head:
+        raise ModelError(
+            f"{weights_file}: is of a pruned network; expected `training.macs` below 1, as it had"
+        )
     if pruned:
         match_shapes(model, body)
     try:

@@ -27,8 +27,13 @@ def release(tmp_path, monkeypatch):
         forms = tmp_path / "forms" / name.split(".")[0]
         forms.mkdir(parents=True)
         shutil.copy(COMMITTED / file, forms / "int8.onnx")
-    found = {"int8.form": "net.int8", "device.smallest": "dwarf.int8", "parent": "b0", "machine": "a machine"}
-    found |= {f"time.{name}.ms_1_1": 0.5 for name in sources} | {"time.b0.float32.ms_1_1": 2.0}
+    found = {
+        "int8.form": "net.int8",
+        "device.smallest": "dwarf.int8",
+        "parent": "student",
+        "machine": "a machine",
+    }
+    found |= {f"time.{name}.ms_1_1": 0.5 for name in sources} | {"time.student.float32.ms_1_1": 2.0}
     checkpoints = {"net": small["int8"], "dwarf": small["tiny"]}
 
     def load(path):

@@ -183,3 +183,12 @@ def test_hub_that_is_away_or_hangs_gives_one_line(serve, tmp_path):
     for endpoint in ("http://127.0.0.1:9", serve(Hanging)):
         line = load_from_hub(endpoint, tmp_path)
         assert line.startswith(f"ModelError: training.weights: hub: {endpoint} does not answer")
+
+
+def test_pruned_network_is_no_start_for_a_whole_one(tmp_path):
+    model = create_model("test_efficientnet", 7)
+    config = {"architecture": "test_efficientnet", "emotions": ["happy"], "pruned": True}
+    config |= {"preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}}
+    save_checkpoint(tmp_path / "pruned", model, config)
+    with pytest.raises(ModelError, match=r"is of a pruned network; expected `training\.macs` below 1"):
+        load_initial_weights(model, "test_efficientnet", "file", tmp_path / "pruned")
