@@ -38,7 +38,7 @@ def release(tmp_path, monkeypatch):
 
     def load(path):
         entry = checkpoints[path.name]
-        return SimpleNamespace(config={**entry, "params": {"training": entry["training"]}})
+        return SimpleNamespace(config={**entry, "device": "cpu", "params": {"training": entry["training"]}})
 
     data = SimpleNamespace(data_hash=config["data_hash"])
     monkeypatch.setattr(release_forms, "RELEASE_DIR", tmp_path / "release")
