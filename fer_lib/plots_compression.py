@@ -1,6 +1,7 @@
 """Figures of compression: accuracy against time, what int8 costs layer by layer, what pruning buys."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, Scala
 
 from fer_lib.plots import FAINT, INK, MAIN, SECOND, STYLE, build_figure
 
-NETWORK_COLOURS = (MAIN, "#009E73", SECOND, "#AA4499", "#E69F00", "#7A7A7A")
+NETWORK_COLOURS = (MAIN, "#009E73", SECOND, "#AA4499", "#E69F00", "#7A7A7A", "#56B4E9", "#882255")
 KIND_COLOURS = {
     "stem": SECOND,
     "depthwise": "#E69F00",
@@ -29,7 +30,7 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
     figure, axes = build_figure(9, 5.2)
     line = forms.loc[front]
     axes.step(line["ms"], line["accuracy"], where="post", color=FAINT, lw=1.2, zorder=1)
-    colours = dict(zip(forms["network"].unique(), NETWORK_COLOURS, strict=False))
+    colours = dict(zip(forms["network"].unique(), cycle(NETWORK_COLOURS)))
     for position, (_, row) in enumerate(forms.sort_values("ms").iterrows()):
         colour, is_int8 = colours[row["network"]], row["form"] != "float32"
         axes.plot([row["ms"]] * 2, [row["low"], row["high"]], color=colour, lw=1, alpha=0.5)
