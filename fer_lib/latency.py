@@ -1,7 +1,7 @@
 """How long networks take, how they compare and what memory they need, side by side in one process.
 
-Every round runs each network once, in turn, so that whatever else the machine does meets them alike. A ratio
-is the median over rounds of the two times of a round; its interval comes from a bootstrap over rounds.
+Every round runs each network in turn, so that whatever else the machine does meets them alike. A ratio
+is the median over runs of the two times of a run; its interval comes from a bootstrap over runs.
 """
 
 import platform
@@ -21,8 +21,8 @@ from fer_lib.runtime import INPUT, open_session
 
 BATCHES = (1, 32)
 WARM_UP_RUNS = 3
-ROUNDS_OF_ONE = 8
-"""A single face takes little time: so many times the rounds."""
+RUNS_OF_ONE = 8
+"""Runs of a single face in a row in each round, as in a video; the first finds its weights gone from cache."""
 
 N_RESAMPLES = 1000
 
@@ -38,9 +38,9 @@ class Network:
 def measure_times(
     networks: Mapping[str, Network], threads: Sequence[int], rounds: int, batches: Sequence[int] = BATCHES
 ) -> pd.DataFrame:
-    """Return seconds per face: one row per round; columns threads, batch and one per network.
+    """Return seconds per face: one row per run; columns threads, batch and one per network.
 
-    rounds: of the larger batches; those of a single face are `ROUNDS_OF_ONE` times as many.
+    In each round a network runs once, and `RUNS_OF_ONE` times in a row where it is shown a single face.
     """
     rng, frames = np.random.default_rng(0), []
     for n_threads in threads:
@@ -53,10 +53,11 @@ def measure_times(
             for name, session in sessions.items():
                 for _ in range(WARM_UP_RUNS):
                     session.run(None, shown[name])
-            times = [
-                {name: _time_run(session, shown[name]) / batch for name, session in sessions.items()}
-                for _ in range(rounds * (ROUNDS_OF_ONE if batch == 1 else 1))
-            ]
+            runs = RUNS_OF_ONE if batch == 1 else 1
+            times: dict[str, list[float]] = {name: [] for name in sessions}
+            for _ in range(rounds):
+                for name, session in sessions.items():
+                    times[name] += [_time_run(session, shown[name]) / batch for _ in range(runs)]
             frame = pd.DataFrame(times)
             frame.insert(0, "batch", batch)
             frame.insert(0, "threads", n_threads)

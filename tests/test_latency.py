@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fer_lib.errors import FerError
-from fer_lib.latency import ROUNDS_OF_ONE, Network, measure_memory, measure_times, summarise_times
+from fer_lib.latency import RUNS_OF_ONE, Network, measure_memory, measure_times, summarise_times
 from fer_lib.runtime import INPUT, OUTPUT
 
 
@@ -35,7 +35,7 @@ def test_every_network_is_timed_in_every_round(write_network):
     networks = {name: write_network(name) for name in ("a", "b")}
     times = measure_times(networks, threads=(1,), rounds=3)
     assert list(times.columns) == ["threads", "batch", "a", "b"]
-    assert times.groupby(["threads", "batch"]).size().to_dict() == {(1, 1): 3 * ROUNDS_OF_ONE, (1, 32): 3}
+    assert times.groupby(["threads", "batch"]).size().to_dict() == {(1, 1): 3 * RUNS_OF_ONE, (1, 32): 3}
     assert (times[["a", "b"]] > 0).all(axis=None)
 
 
