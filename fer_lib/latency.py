@@ -22,7 +22,7 @@ from fer_lib.runtime import INPUT, open_session
 BATCHES = (1, 32)
 WARM_UP_RUNS = 3
 RUNS_OF_ONE = 8
-"""Runs of a single face in a row in each round, as in a video; the first finds its weights gone from cache."""
+"""Runs of one face in a row in each round, as in a video; the first finds its weights out of cache."""
 
 N_RESAMPLES = 1000
 
