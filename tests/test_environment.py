@@ -20,7 +20,9 @@ LOCKED = [Requirement(line.rstrip(" \\")) for line in re.findall(r"^[a-zA-Z].*$"
 
 def list_direct_requirements():
     project = PYPROJECT["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = {**project["optional-dependencies"]}
+    extras.pop("openvino")  # large, and for one benchmark alone: not in the lock
+    lists = [project["dependencies"], *extras.values()]
     return [Requirement(text) for requirements in lists for text in requirements]
 
 
