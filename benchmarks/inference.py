@@ -1,4 +1,4 @@
-"""The forms of the released model in ONNX Runtime, PyTorch and OpenVINO, side by side: time, size, accuracy.
+"""The forms of the released model in ONNX Runtime, PyTorch and OpenVINO, side by side: time and accuracy.
 
 OpenVINO, whose own int8 comes from NNCF, is the extra `openvino`; without it those rows are left out.
 Accuracy needs the packed data set that the model was trained on; faces to calibrate on come from its training
@@ -8,8 +8,8 @@ split.
 """
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from fer_lib.checkpoints import DEFAULT_MODEL, find_checkpoint, list_forms, read
 from fer_lib.comparisons import summarise_gain
 from fer_lib.compression import load_images
 from fer_lib.inference import compute_softmax
-from fer_lib.latency import BATCHES, describe_machine
+from fer_lib.latency import BATCHES, RUNS_OF_ONE, describe_machine, time_in_turn
 from fer_lib.models import load_checkpoint
 from fer_lib.packed import load_packed
 from fer_lib.preprocessing import Preprocessing
 from fer_lib.runtime import INPUT, open_session
 
-ROUNDS, WARM_UP, N_CALIBRATION = 30, 3, 128
+ROUNDS, N_CALIBRATION = 30, 128
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -67,14 +67,6 @@ def open_openvino(path: Path, threads: int, calibration: np.ndarray | None = Non
     return lambda images: compiled(images)[0]
 
 
-def time_once(run: Run, images: np.ndarray) -> float:
-    runs = 8 if len(images) == 1 else 1
-    start = time.perf_counter()
-    for _ in range(runs):
-        run(images)
-    return (time.perf_counter() - start) / runs / len(images)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default=DEFAULT_MODEL)
@@ -83,6 +75,8 @@ def main() -> None:
     options = parser.parse_args()
     folder, data = find_checkpoint(options.model), load_packed(options.dataset)
     config, rng = read_config(folder), np.random.default_rng(0)
+    if config["data_hash"] != data.data_hash:
+        parser.error(f"{options.model} was trained on other data than {options.dataset}; name those")
     rows, labels = data.get_rows("test"), data.labels[data.get_rows("test")]
     calibration = np.sort(rng.choice(data.get_rows("train"), N_CALIBRATION, replace=False))
     ways: dict[str, tuple[Run, Preprocessing]] = {}
@@ -116,18 +110,15 @@ def main() -> None:
             name: rng.standard_normal((batch, 3, p.image_size, p.image_size), np.float32)
             for name, (_, p) in ways.items()
         }
-        for name, (run, _) in ways.items():
-            for _ in range(WARM_UP):
-                run(shown[name])
-        rounds = pd.DataFrame(
-            [{n: time_once(run, shown[n]) for n, (run, _) in ways.items()} for _ in range(ROUNDS)]
-        )
+        calls = {name: partial(run, shown[name]) for name, (run, _) in ways.items()}
+        times = time_in_turn(calls, ROUNDS, RUNS_OF_ONE if batch == 1 else 1) / batch
         for name in ways:
-            ratio = (rounds[first] / rounds[name]).median()
-            table[name][f"ms, batch {batch}"] = f"{1e3 * rounds[name].median():.2f} ({ratio:.2f}x)"
+            ratio = (times[first] / times[name]).median()
+            median, tail = 1e3 * times[name].quantile([0.5, 0.95])
+            table[name][f"ms, batch {batch}"] = f"{median:.2f} ({tail:.2f}), {ratio:.2f}x"
     print(f"{options.model} on {describe_machine()}, {options.threads} threads, {ROUNDS} rounds in turn")
     print(
-        f"ms per face, median; in brackets how many times as fast as {first}; gain over it in test accuracy\n"
+        f"ms per face: median (95th percentile), how many times as fast as {first}; gain over it in test accuracy\n"
     )
     print(pd.DataFrame(table).T.fillna("").to_string())
 

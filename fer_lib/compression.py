@@ -30,7 +30,7 @@ from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.provenance import hash_files
 from fer_lib.pruning import count_macs
 from fer_lib.quantization import BATCH_SIZE, PLAIN_OPERATIONS, Quantizer
-from fer_lib.recipes import check_match
+from fer_lib.recipes import ENSEMBLE, TEACHER_NAME, check_match
 from fer_lib.runtime import open_session, run_session
 
 FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
@@ -173,7 +173,11 @@ def _describe_training(config: Mapping[str, Any]) -> dict[str, object]:
         "start": training["weights"]
         if training["weights"] != "file"
         else Path(training["weights_file"]).name,
-        "teacher": Path(teacher).stem if teacher else "none",
+        "teacher": "none"
+        if not teacher
+        else ENSEMBLE
+        if Path(teacher).name == TEACHER_NAME
+        else Path(teacher).name,
     }
 
 

@@ -64,10 +64,10 @@ def score_forms(dirs: OutputDirs, settings: CompressionParams, data: PackedDatas
 def read_forms(dirs: OutputDirs, settings: CompressionParams) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return one row per form and the metrics of the stage `latency`.
 
-    Columns: network, form, bytes, image_size, n_parameters, macs, macs_share of the parent, milliseconds per
-    face `ms_<threads>_<batch>` and `p95_<threads>_<batch>`, peak_mib, dollars per million faces on one core,
-    and the speed-ups `parent_<threads>_<batch>`, `twin_<threads>_<batch>`, with `_lo` and `_hi`. Indexed by
-    `<network>.<form>`.
+    Columns: network, form, bytes, image_size, n_parameters, macs, macs_share of the parent; milliseconds per
+    face `ms_<threads>_<batch>`, `p95_<threads>_<batch>`; faces a second `per_second_<threads>`; peak_mib;
+    dollars per million faces on one core; and the speed-ups `parent_<threads>_<batch>`, `twin_<threads>_<batch>`.
+    Speeds and speed-ups have bounds with `_lo` and `_hi`. Indexed by `<network>.<form>`.
     Raises FerError when the forms that were timed are not those that were compressed.
     """
     latency = read_metrics(dirs, "latency")
@@ -90,6 +90,9 @@ def read_forms(dirs: OutputDirs, settings: CompressionParams) -> tuple[pd.DataFr
                     row |= {f"ms_{end}": latency[f"{key}.ms"], f"p95_{end}": latency[f"{key}.ms_p95"]}
                     for title, bound in itertools.product(("parent", "twin"), ("", "_lo", "_hi")):
                         row[f"{title}_{end}{bound}"] = latency[f"{key}.{title}.speedup{bound}"]
+            for threads in (min(settings.threads), max(settings.threads)):
+                key = f"time.{name}.threads_{threads}.batch_1.faces_per_second"
+                row |= {f"per_second_{threads}{end}": latency[f"{key}{end}"] for end in ("", "_lo", "_hi")}
             row["peak_mib"] = latency[f"time.{name}.peak_mib"]
             # Milliseconds of a million faces are so many thousand seconds.
             row["dollars"] = row["ms_1_32"] * 1e3 / 3600 * settings.price_per_core_hour

@@ -8,13 +8,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from onnxruntime import InferenceSession
+from tqdm import tqdm
 
 from fer_lib.errors import FerError
 from fer_lib.runtime import INPUT, open_session
@@ -50,26 +51,42 @@ def measure_times(
                 name: {INPUT: rng.standard_normal((batch, 3, size, size), np.float32)}
                 for name, size in ((name, network.image_size) for name, network in networks.items())
             }
-            for name, session in sessions.items():
-                for _ in range(WARM_UP_RUNS):
-                    session.run(None, shown[name])
-            runs = RUNS_OF_ONE if batch == 1 else 1
-            times: dict[str, list[float]] = {name: [] for name in sessions}
-            for _ in range(rounds):
-                for name, session in sessions.items():
-                    times[name] += [_time_run(session, shown[name]) / batch for _ in range(runs)]
-            frame = pd.DataFrame(times)
+            frame = time_in_turn(
+                {name: partial(session.run, None, shown[name]) for name, session in sessions.items()},
+                rounds,
+                RUNS_OF_ONE if batch == 1 else 1,
+            )
+            frame /= batch
             frame.insert(0, "batch", batch)
             frame.insert(0, "threads", n_threads)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
+def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, in_a_row: int = 1) -> pd.DataFrame:
+    """Return the seconds of each call, one column per name, one row per call; each is warmed up first.
+
+    In every round each is called `in_a_row` times, then the next.
+    """
+    for run in runs.values():
+        for _ in range(WARM_UP_RUNS):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in tqdm(range(rounds), desc="time", unit="round", leave=False, disable=None):
+        for name, run in runs.items():
+            for _ in range(in_a_row):
+                start = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - start)
+    return pd.DataFrame(times)
+
+
 def summarise_times(times: pd.DataFrame, twins: Mapping[str, Mapping[str, str]]) -> dict[str, float]:
     """Return medians, 95th percentiles and speed-ups as metrics.
 
     Keys: `time.<network>.threads_<t>.batch_<b>.` and `ms`, `ms_p95`, `faces_per_second`; and, for each name
-    in `twins`, `<name>.speedup` with `_lo` and `_hi`: how many times as fast as the network that it maps to.
+    in `twins`, `<name>.speedup`: how many times as fast as the network that it maps to. The latter two have 95 %
+    intervals, `_lo` and `_hi`.
     """
     metrics = {}
     for (threads, batch), group in times.groupby(["threads", "batch"]):
@@ -78,10 +95,13 @@ def summarise_times(times: pd.DataFrame, twins: Mapping[str, Mapping[str, str]])
         for name, seconds in columns.items():
             key = f"time.{name}.threads_{threads}.batch_{batch}"
             median = float(seconds.median())
+            low, high = np.quantile(np.median(seconds.to_numpy()[draws], axis=1), [0.025, 0.975])
             metrics |= {
                 f"{key}.ms": 1e3 * median,
                 f"{key}.ms_p95": 1e3 * float(seconds.quantile(0.95)),
                 f"{key}.faces_per_second": 1 / median,
+                f"{key}.faces_per_second_lo": 1 / float(high),
+                f"{key}.faces_per_second_hi": 1 / float(low),
             }
             for title, twin_of in twins.items():
                 if name in twin_of:
@@ -114,12 +134,6 @@ def describe_machine() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _time_run(session: InferenceSession, shown: dict[str, np.ndarray]) -> float:
-    start = time.perf_counter()
-    session.run(None, shown)
-    return time.perf_counter() - start
 
 
 def _get_peak() -> float:

@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from tqdm import tqdm
 
 from fer_lib.runtime import INPUT, open_session, run_session
 
@@ -100,7 +101,7 @@ class Quantizer:
         """
         expected = run_session(open_session(self.source), self.images, BATCH_SIZE)
         kinds, rows = self.list_layers(), []
-        for name, kind in kinds.items():
+        for name, kind in tqdm(kinds.items(), desc="sensitivity", unit="layer", leave=False, disable=None):
             self.quantize(work / "one.onnx", layers=[name])
             found = run_session(open_session(work / "one.onnx"), self.images, BATCH_SIZE)
             error = float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())

@@ -11,7 +11,6 @@ from fer_lib.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR, 
 from fer_lib.compression import get_forms_dir
 from fer_lib.errors import ModelError
 from fer_lib.export import OPSET
-from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models import load_checkpoint
 from fer_lib.packed import load_packed
@@ -42,12 +41,16 @@ def add_forms(dataset: str, name: str) -> list[str]:
         raise ModelError(
             f"{dirs.metrics / 'compression.json'}: names no form for {missing[0]!r}; allow it more"
         )
+    # In a folder of its own: an interruption leaves the release as it was.
+    partial = folder.with_name(f".{name}.forms")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(folder, partial)
     config["forms"] = {}
     for form, source in SOURCES.items():
         network, kind = found[source].split(".")
         checkpoint = load_checkpoint(dirs.models / network)
         file = f"model.{form}.onnx"
-        shutil.copy(get_forms_dir(dirs, network) / f"{kind}.onnx", folder / file)
+        shutil.copy(get_forms_dir(dirs, network) / f"{kind}.onnx", partial / file)
         config["forms"][form] = {
             "file": file,
             "network": network,
@@ -58,15 +61,17 @@ def add_forms(dataset: str, name: str) -> list[str]:
             "device": checkpoint.config["device"],
             "onnx": {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
             "metrics": {},
-            **_measure_cost(found, f"{network}.{kind}", (folder / file).stat().st_size),
+            **_measure_cost(found, f"{network}.{kind}", (partial / file).stat().st_size),
         }
     parent = f"{found['parent']}.float32"
     config["cost"] = _measure_cost(found, parent, (folder / ONNX_NAME).stat().st_size)
-    write_atomically(folder / CONFIG_NAME, _to_json(config))  # which the recognizers below read
+    (partial / CONFIG_NAME).write_bytes(_to_json(config))  # which the recognizers below read
     for form, entry in config["forms"].items():
-        entry["metrics"] = score_release(Recognizer(folder, form=form), data)
-    write_atomically(folder / CONFIG_NAME, _to_json(config))
-    (folder / CARD_NAME).write_text(build_card(name, config))
+        entry["metrics"] = score_release(Recognizer(partial, form=form), data)
+    (partial / CONFIG_NAME).write_bytes(_to_json(config))
+    (partial / CARD_NAME).write_text(build_card(name, config))
+    shutil.rmtree(folder)
+    partial.replace(folder)
     return list(config["forms"])
 
 
