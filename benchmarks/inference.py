@@ -118,7 +118,7 @@ def main() -> None:
             table[name][f"ms, batch {batch}"] = f"{median:.2f} ({tail:.2f}), {ratio:.2f}x"
     print(f"{options.model} on {describe_machine()}, {options.threads} threads, {ROUNDS} rounds in turn")
     print(
-        f"ms per face: median (95th percentile), how many times as fast as {first}; gain over it in test accuracy\n"
+        f"ms per face: median (95th percentile), how many times as fast as {first}; gain over its accuracy\n"
     )
     print(pd.DataFrame(table).T.fillna("").to_string())
 

@@ -85,8 +85,8 @@ def summarise_times(times: pd.DataFrame, twins: Mapping[str, Mapping[str, str]])
     """Return medians, 95th percentiles and speed-ups as metrics.
 
     Keys: `time.<network>.threads_<t>.batch_<b>.` and `ms`, `ms_p95`, `faces_per_second`; and, for each name
-    in `twins`, `<name>.speedup`: how many times as fast as the network that it maps to. The latter two have 95 %
-    intervals, `_lo` and `_hi`.
+    in `twins`, `<name>.speedup`: how many times as fast as the network that it maps to. The latter two have
+    95 % intervals, `_lo` and `_hi`.
     """
     metrics = {}
     for (threads, batch), group in times.groupby(["threads", "batch"]):
