@@ -67,7 +67,8 @@ def read_forms(dirs: OutputDirs, settings: CompressionParams) -> tuple[pd.DataFr
     Columns: network, form, bytes, image_size, n_parameters, macs, macs_share of the parent; milliseconds per
     face `ms_<threads>_<batch>`, `p95_<threads>_<batch>`; faces a second `per_second_<threads>`; peak_mib;
     dollars per million faces on one core; and the speed-ups `parent_<threads>_<batch>` and
-    `twin_<threads>_<batch>`. Speeds and speed-ups have bounds with `_lo` and `_hi`. Indexed by `<network>.<form>`.
+    `twin_<threads>_<batch>`. Speeds and speed-ups have bounds with `_lo` and `_hi`; the index is
+    `<network>.<form>`.
     Raises FerError when the forms that were timed are not those that were compressed.
     """
     latency = read_metrics(dirs, "latency")
