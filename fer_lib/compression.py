@@ -20,6 +20,7 @@ from fer_lib.errors import FerError, ModelError
 from fer_lib.evaluation import fit_temperature
 from fer_lib.export import export_onnx, round_weights, scale_logits
 from fer_lib.files import write_atomically
+from fer_lib.inference import predict_logits
 from fer_lib.metrics_file import write_metrics
 from fer_lib.models import Checkpoint, load_checkpoint
 from fer_lib.packed import PackedDataset, load_packed
@@ -48,18 +49,16 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
     settings = params.compression
     checkpoint = load_checkpoint(dirs.models / network)
     check_match(checkpoint, data)
-    images = {split: load_images(data, data.get_rows(split), checkpoint.preprocessing) for split in SPLITS}
     folder = get_forms_dir(dirs, network)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    path = folder / f"{FLOAT}.onnx"
     round_weights(checkpoint.model)
     checkpoint.model.float()
-    export_onnx(checkpoint, path, half=False)
-    said = {FLOAT: _predict(path, images)}
-    temperature = fit_temperature(said[FLOAT]["val"], data.labels[data.get_rows("val")])
+    rows = data.get_rows("val")
+    logits = predict_logits(checkpoint.model, data, rows, checkpoint.preprocessing, BATCH_SIZE)
+    temperature = fit_temperature(logits, data.labels[rows])
     scale_logits(checkpoint.model, temperature)
-    difference = export_onnx(checkpoint, path, half=False)
+    difference = export_onnx(checkpoint, folder / f"{FLOAT}.onnx", half=False)
     metrics: dict[str, object] = {
         "architecture": checkpoint.config["architecture"],
         "image_size": checkpoint.preprocessing.image_size,
@@ -74,6 +73,8 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
     metrics |= write_int8(folder, choose_calibration(data, checkpoint.preprocessing, settings), settings)
     if network == settings.parent:
         write_sparse(folder, checkpoint, settings.sparsities)
+    images = {split: load_images(data, data.get_rows(split), checkpoint.preprocessing) for split in SPLITS}
+    said = {}
     for file in sorted(folder.glob("*.onnx")):
         said[file.stem] = _predict(file, images)
         metrics |= {f"{file.stem}.bytes": file.stat().st_size, f"{file.stem}.sha256": hash_files([file])}
@@ -166,18 +167,13 @@ def read_said(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str, 
 
 def _describe_training(config: Mapping[str, Any]) -> dict[str, object]:
     training = config["params"]["training"]
-    teacher = training.get("teacher")
+    start = training["weights_file"] if training["weights"] == "file" else training["weights"]
+    teacher = Path(training["teacher"] or "none").name
     return {
         "epochs": training["epochs"],
         "trained_on": config["device"],
-        "start": training["weights"]
-        if training["weights"] != "file"
-        else Path(training["weights_file"]).name,
-        "teacher": "none"
-        if not teacher
-        else ENSEMBLE
-        if Path(teacher).name == TEACHER_NAME
-        else Path(teacher).name,
+        "start": Path(start).name,
+        "teacher": ENSEMBLE if teacher == TEACHER_NAME else teacher,
     }
 
 

@@ -31,7 +31,7 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
     line = forms.loc[front]
     axes.step(line["ms"], line["accuracy"], where="post", color=FAINT, lw=1.2, zorder=1)
     colours = dict(zip(forms["network"].unique(), cycle(NETWORK_COLOURS)))
-    for position, (_, row) in enumerate(forms.sort_values("ms").iterrows()):
+    for _, row in forms.iterrows():
         colour, is_int8 = colours[row["network"]], row["form"] != "float32"
         axes.plot([row["ms"]] * 2, [row["low"], row["high"]], color=colour, lw=1, alpha=0.5)
         axes.scatter(
@@ -43,14 +43,13 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
             zorder=2,
         )
         label = f"{row['network']}{', int8' if is_int8 else ''}"
-        on_left = bool(position % 2)  # neighbours in time would write over one another
         axes.annotate(
             label,
             (row["ms"], row["accuracy"]),
-            (-11 if on_left else 11, -3),
+            (-11 if is_int8 else 11, -3),  # on two sides: forms of a network may stand close together
             textcoords="offset points",
             size=9,
-            ha="right" if on_left else "left",
+            ha="right" if is_int8 else "left",
         )
     axes.set_xscale("log")
     axes.set_xlim(forms["ms"].min() / 1.6, forms["ms"].max() * 1.6)
