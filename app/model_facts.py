@@ -108,6 +108,23 @@ def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> 
     return sentence
 
 
+def describe_privacy(config: Mapping[str, Any], attacks: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what the network gives away of its training faces.
+
+    attacks: the metrics of `fer_lib.privacy` for the model's data set; none when they are of other faces.
+    """
+    if not attacks or attacks.get("data_hash") != config.get("data_hash"):
+        return []
+    auroc = _show(attacks, "membership.auroc", ".2f")
+    train, unseen = (_show(attacks, f"inversion.{split}", ".2f") for split in ("train", "unseen"))
+    return [
+        "Who has the network and a face can ask whether it learned from that face. By the network's error "
+        f"alone such a guess is worth {auroc}, where 0.5 is chance and 1 certainty.",
+        "Who searches for the picture of which the network is surest can compare it with faces: at best it "
+        f"correlates by {train} with one that the network learned from, by {unseen} with one it never saw.",
+    ]
+
+
 def list_facts(config: Mapping[str, Any]) -> dict[str, str]:
     """Return where the model comes from, name to text; what the config does not say is left out."""
     training = (config.get("params") or {}).get("training") or {}

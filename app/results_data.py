@@ -67,7 +67,7 @@ def read_models() -> tuple[list[ScoredModel], list[str]]:
             problems.append(str(error) if isinstance(error, FerError) else f"{folder}: its config is damaged")
     known = {model.name for model in models}
     for dataset in list_datasets():
-        evaluation = _read_metrics(dataset, "evaluation")
+        evaluation = read_stage_metrics(dataset, "evaluation")
         commit = str(evaluation.get("git_commit", ""))
         for short in [match[1] for key in evaluation if (match := SCORED.fullmatch(key))]:
             name = f"{dataset}/{short}"
@@ -87,7 +87,7 @@ def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
     metrics = config.get("metrics") or {}
     dataset = config.get("dataset", MISSING)
     if "test.accuracy" not in metrics and name.startswith(f"{dataset}/"):
-        evaluation = _read_metrics(dataset, "evaluation")
+        evaluation = read_stage_metrics(dataset, "evaluation")
         # A network trained on other data is not what the last evaluation scored.
         same = evaluation.get("data_hash") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
@@ -163,7 +163,7 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path | None) -> StageReport:
         finding or None,
         [(files[name], captions.get(name) or _show_name(name)) for name in in_order],
         page if text else None,
-        _read_metrics(dirs.reports.name, stage),
+        read_stage_metrics(dirs.reports.name, stage),
     )
 
 
@@ -197,7 +197,8 @@ def _has_interval(metrics: Mapping[str, Any], key: str) -> bool:
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
-def _read_metrics(dataset: str, stage: str) -> dict[str, Any]:
+def read_stage_metrics(dataset: str, stage: str) -> dict[str, Any]:
+    """Return the metrics of a stage; empty when it has not run, or is just writing them."""
     try:
         metrics = read_metrics(get_output_dirs(dataset, paths.ROOT), stage)
     except (FerError, OSError, json.JSONDecodeError, UnicodeDecodeError):  # not written, or half written

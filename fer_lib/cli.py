@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fer_lib import cli_faces, cli_study
+from fer_lib import cli_audit, cli_faces, cli_study
 from fer_lib.errors import FerError
 from fer_lib.paths import ROOT
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cli_faces.add_commands(commands)
     cli_study.add_commands(commands)
+    cli_audit.add_commands(commands)
 
     pipeline = commands.add_parser("pipeline", help="run every stage of a data set that is out of date")
     pipeline.add_argument("dataset", metavar="DATASET", help="a data set of params.yaml, such as demo")

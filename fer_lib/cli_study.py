@@ -1,4 +1,4 @@
-"""The commands of the study's networks: `train`, `predict-splits`, `teach`, `ablate`, `compress`, `time`."""
+"""The commands of the pipeline's stages that are no notebooks: `train`, `compress`, `perturb` and others."""
 
 import argparse
 
@@ -29,7 +29,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     timing = commands.add_parser("time-forms", help="time every form of every compressed network")
     timing.set_defaults(run=_run_time_forms)
 
-    for command in (train, predict, ablate, teach, compress, timing):
+    explaining = commands.add_parser("test-heatmaps", help="put a network's heat maps to the test")
+    explaining.set_defaults(run=_run_test_heatmaps)
+
+    perturb = commands.add_parser("perturb", help="predict test faces under every perturbation")
+    perturb.set_defaults(run=_run_perturb)
+
+    vary = commands.add_parser("vary", help="predict drawn faces with one factor changed")
+    vary.set_defaults(run=_run_vary)
+
+    attack = commands.add_parser("attack", help="measure what a network gives away about its training faces")
+    attack.set_defaults(run=_run_attack)
+
+    for command in (train, predict, ablate, teach, compress, timing, explaining, perturb, vary, attack):
         command.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
         command.add_argument(
             "--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)"
@@ -70,3 +82,27 @@ def _run_time_forms(options: argparse.Namespace) -> None:
     from fer_lib.timing import time_forms
 
     print(f"times: {time_forms(options.dataset, options.out_dir)}")
+
+
+def _run_test_heatmaps(options: argparse.Namespace) -> None:
+    from fer_lib.explain_study import study_explanations
+
+    print(f"results: {study_explanations(options.dataset, options.out_dir)}")
+
+
+def _run_perturb(options: argparse.Namespace) -> None:
+    from fer_lib.robustness import predict_perturbed
+
+    print(f"predictions: {predict_perturbed(options.dataset, options.out_dir)}")
+
+
+def _run_vary(options: argparse.Namespace) -> None:
+    from fer_lib.variants import predict_variants
+
+    print(f"predictions: {predict_variants(options.dataset, options.out_dir)}")
+
+
+def _run_attack(options: argparse.Namespace) -> None:
+    from fer_lib.privacy import measure_privacy
+
+    print(f"metrics: {measure_privacy(options.dataset, options.out_dir)}")

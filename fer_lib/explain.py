@@ -1,11 +1,13 @@
-"""Where in a face the network found an emotion: Grad-CAM (Selvaraju et al. 2017)."""
+"""Where in a face the network found an emotion: Grad-CAM (Selvaraju et al. 2017) and its relatives."""
 
 import threading
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, ScoreCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
@@ -13,70 +15,91 @@ from fer_lib.errors import ModelError
 from fer_lib.models import Checkpoint
 from fer_lib.preprocessing import preprocess, resize_face, to_rgb
 
+METHODS: Mapping[str, type[BaseCAM]] = {
+    "Grad-CAM": GradCAM,
+    "Grad-CAM++": GradCAMPlusPlus,
+    "HiResCAM": HiResCAM,
+    "Score-CAM": ScoreCAM,
+}
+"""Selvaraju et al. 2017; Chattopadhay et al. 2018; Draelos and Carin 2020; Wang et al. 2020."""
+
+METHOD, REDUCTION = "HiResCAM", 8
+"""What the app and `explain` show: of the methods and stages that notebook 07 compares, the most faithful.
+
+REDUCTION: how many pixels of the input a cell of the map stands for.
+"""
+
+BATCH_SIZE = 32
+
 _lock = threading.Lock()
 """Grad-CAM hangs hooks on the network; two threads with one network would read each other's."""
 
 
-def compute_gradcam(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.ndarray:
+def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.ndarray:
     """Return where a face speaks for an emotion, float32 (S, S) in 0..1, S being the network's input side.
 
     crop: uint8 (H, W) grey or (H, W, 3) RGB, in the model's framing (`Face.crop`).   emotion: one of the
-    checkpoint's. The map explains its logit, in the output of the last convolutional stage, which has few
-    cells (4 x 4 for 112 pixels): it shows regions, no outlines. All zeros: nothing speaks for the emotion.
-    The network is left as it was; threads may share it. Raises ModelError for an emotion it does not know,
-    and for a network that is not convolutional.
+    checkpoint's. All zeros: nothing speaks for it. The network is left as it was; threads may share it.
+    Raises ModelError for an emotion it does not know, and for a network that is not convolutional.
     """
     if emotion not in checkpoint.emotions:
         raise ModelError(
             f"emotion: expected one that the model knows, {', '.join(checkpoint.emotions)}, found {emotion!r}"
         )
-    model = checkpoint.model
-    first = next(model.parameters())
-    images = torch.from_numpy(np.ascontiguousarray(preprocess([crop], checkpoint.preprocessing))).to(
-        first.device
-    )
-    target = ClassifierOutputTarget(checkpoint.emotions.index(emotion))
+    images = torch.from_numpy(np.ascontiguousarray(preprocess([crop], checkpoint.preprocessing)))
+    target = np.array([checkpoint.emotions.index(emotion)])
+    return compute_heatmaps(checkpoint.model, images, target, find_stage(checkpoint.model))[0]
+
+
+def compute_heatmaps(
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, method: str = METHOD
+) -> np.ndarray:
+    """Return float32 (N, S, S) maps in 0..1 of what speaks for `targets`, each scaled to its own maximum.
+
+    images: float32 (N, 3, S, S), normalised.   targets: int (N,), indices of logits.   stage: the layer
+    whose output is weighed, a key of `list_stages`.   method: a key of `METHODS`.
+    """
+    device = next(model.parameters()).device
+    found = []
     with _lock, torch.enable_grad():
-        layer = find_last_stage(model, images)
         try:
-            with GradCAM(model, [layer]) as gradcam:
-                heatmap = gradcam(images, [target])[0]
+            with METHODS[method](model, [model.get_submodule(stage)]) as cam:
+                for start in range(0, len(images), BATCH_SIZE):
+                    part = slice(start, start + BATCH_SIZE)
+                    wanted = [ClassifierOutputTarget(int(index)) for index in targets[part]]
+                    found.append(cam(images[part].to(device), wanted))
         finally:
             model.zero_grad(set_to_none=True)
-    return np.clip(heatmap, 0, 1).astype(np.float32)
+    return np.clip(np.nan_to_num(np.concatenate(found)), 0, 1).astype(np.float32)
 
 
-def find_last_stage(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Return the layer of a timm network whose output is its last feature map, the one that is pooled.
+def list_stages(model: nn.Module) -> dict[str, int]:
+    """Return the layers that end a stage of a timm network: name to reduction, pixels per cell of its map.
 
-    images: float32 (N, 3, S, S). In EfficientNet that is the last batch norm, in ResNet the last stage.
-    Raises ModelError when there is no such map of `num_features` channels, as in a transformer.
+    Raises ModelError for a network without such stages, as a transformer.
     """
-    found: list[nn.Module] = []
-
-    def record(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        if getattr(output, "ndim", 0) == 4 and output.shape[1] == model.num_features:
-            found.append(layer)
-
-    handles = [layer.register_forward_hook(record) for layer in model.modules() if layer is not model]
-    try:
-        with torch.inference_mode():
-            features = model.forward_features(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if features.ndim != 4 or not found:  # transformers give (N, tokens, channels)
+    stages = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", [])}
+    modules = dict(model.named_modules())
+    stages = {name: reduction for name, reduction in stages.items() if name in modules}
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()) or len(set(stages.values())) < 2:
         raise ModelError(
             f"explain: expected a convolutional network, found {type(model).__name__}, which has no feature "
-            "map; train one, such as tf_efficientnet_b0"
+            "maps of several sizes; train one, such as tf_efficientnet_b0"
         )
-    return found[-1]
+    return stages
+
+
+def find_stage(model: nn.Module, reduction: int = REDUCTION) -> str:
+    """Return the last stage whose cells are no larger than `reduction` pixels. Raises as `list_stages`."""
+    stages = list_stages(model)
+    fitting = [name for name, found in stages.items() if found <= reduction]
+    return fitting[-1] if fitting else next(iter(stages))
 
 
 def overlay_heatmap(crop: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """Return a face with a heat map over it, uint8 (S, S, 3) RGB; what is cold stays grey.
 
-    crop: uint8 (H, W) or (H, W, 3) RGB.   heatmap: float (S, S) in 0..1, as `compute_gradcam` gives it.
+    crop: uint8 (H, W) or (H, W, 3) RGB.   heatmap: float (S, S) in 0..1, as `explain_face` gives it.
     Colours are those of inferno, from dark purple to yellow: brighter is hotter for every reader.
     """
     face = to_rgb(resize_face(crop, heatmap.shape[0])).astype(np.float32)

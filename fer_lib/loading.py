@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fer_lib.errors import ParamsError
 from fer_lib.packed import PackedDataset
 from fer_lib.params import TrainingParams
 from fer_lib.transforms import Transform
@@ -84,9 +85,25 @@ def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarr
     return rows
 
 
-def compute_sampling_weights(labels: np.ndarray) -> np.ndarray:
-    """Return float64 (N,) weights inverse to class frequency: every class is drawn equally often."""
-    return 1.0 / np.bincount(labels)[labels]
+def select_strata(data: PackedDataset, rows: np.ndarray, training: TrainingParams) -> np.ndarray | None:
+    """Return int (N,): what is to be drawn equally often, the classes, or groups within each class.
+
+    Groups are those of the index's column `training.balance`. None: all faces alike. Raises ParamsError for a
+    column that the data do not have.
+    """
+    labels = data.labels[rows]
+    if training.balance is None:
+        return labels if training.sampler == "weighted" else None
+    if training.balance not in data.index:
+        known = ", ".join(map(str, data.index.columns))
+        raise ParamsError(f"training.balance: no column {training.balance!r} in the index; known: {known}")
+    groups = pd.factorize(data.index[training.balance].iloc[rows])[0]
+    return np.unique(labels * (groups.max() + 1) + groups, return_inverse=True)[1]
+
+
+def compute_sampling_weights(strata: np.ndarray) -> np.ndarray:
+    """Return float64 (N,) weights with which each of `strata`, int (N,), is drawn equally often."""
+    return 1.0 / np.bincount(strata)[strata]
 
 
 def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:

@@ -90,6 +90,7 @@ class TrainingParams(Section):
     drop_duplicates: bool
     train_fraction: float = Field(gt=0.0, le=1.0)
     sampler: Literal["weighted", "shuffle"]
+    balance: str | None
     ema_decay: float = Fraction
     patience: int = Field(ge=1)
     precision: Literal["auto", "float32", "bfloat16"]
@@ -163,6 +164,35 @@ class CompressionParams(Section):
     seed: int = Field(ge=0)
 
 
+class GradcamParams(Section):
+    """Which network is explained, and on how many faces its maps are tested."""
+
+    network: str
+    n_chosen: int = Field(ge=1)  # validation faces on which method and stage are chosen
+    n_faces: int = Field(ge=1)
+    n_randomised: int = Field(ge=1)
+    shifts: tuple[int, ...] = Field(min_length=1)
+    n_resamples: int = Field(ge=10)
+    seed: int = Field(ge=0)
+
+
+class RobustnessParams(Section):
+    """Which networks are shown perturbed and varied faces, and how many."""
+
+    explained: str
+    networks: tuple[str, ...] = Field(min_length=1)
+    members: tuple[str, ...] = Field(min_length=1)
+    audited: tuple[str, ...] = Field(min_length=1)
+    n_faces: int = Field(ge=1)
+    n_heatmaps: int = Field(ge=1)
+    n_variants: int = Field(ge=1)
+    n_members: int = Field(ge=10)
+    min_faces: int = Field(ge=1)
+    n_permutations: int = Field(ge=10)
+    n_resamples: int = Field(ge=10)
+    seed: int = Field(ge=0)
+
+
 class AblationsParams(Section):
     """Trainings at a small, equal budget, each changing one thing of a reference."""
 
@@ -185,6 +215,8 @@ class Params(Section):
     evaluation: EvaluationParams
     ablations: AblationsParams
     compression: CompressionParams
+    gradcam: GradcamParams
+    robustness: RobustnessParams
 
 
 def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:

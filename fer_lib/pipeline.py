@@ -102,7 +102,10 @@ def list_targets(dataset: str) -> list[str]:
     """Return the names by which DVC knows the stages of `dataset`, in the order of `dvc.yaml`."""
     params, targets = read_params_file(), []
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        # `matrix` stages run once for each data set and each entry of a list.
+        # `matrix` stages run once for each data set and each entry of a list; some for one data set alone.
+        of_stage = stage.get("matrix", {}).get("dataset", [])
+        if isinstance(of_stage, list) and of_stage and dataset not in of_stage:
+            continue
         lists = [_look_up(v, params) for key, v in stage.get("matrix", {}).items() if key != "dataset"]
         targets += ["-".join((f"{name}@{dataset}", *entries)) for entries in itertools.product(*lists)]
     return targets

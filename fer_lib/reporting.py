@@ -88,13 +88,7 @@ class Stage:
         content, (width, height) = _render_png(fig)
         plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
         write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
-        data = base64.b64encode(content).decode()
-        text = html.escape(caption)
-        _display_html(
-            f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
-            f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
-            f"<figcaption>{text}</figcaption></figure>"
-        )
+        _display_html(_wrap_png(content, width, height, name, caption))
 
     def show_table(self, df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> None:
         """Show `df` as a table; `formats` maps a column to a format such as `.1%`.
@@ -162,6 +156,12 @@ def get_stage_name(notebook: str) -> str:
     return notebook.split("_", 1)[1]
 
 
+def build_figure_html(fig: "Figure", name: str, caption: str) -> str:
+    """Return `fig` as an HTML figure that holds its picture; `caption` is plain text."""
+    content, (width, height) = _render_png(fig)
+    return _wrap_png(content, width, height, name, caption)
+
+
 def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> str:
     """Return `df` as an HTML table that scrolls within the page when it is too wide."""
     counts_rows = isinstance(df.index, pd.RangeIndex) and df.index.name is None
@@ -187,6 +187,15 @@ def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None =
         f'<figure class="table"><figcaption>{text}</figcaption>'
         f'<div role="region" aria-label="{text}" tabindex="0" style="overflow-x: auto"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
+    )
+
+
+def _wrap_png(content: bytes, width: int, height: int, name: str, caption: str) -> str:
+    data, text = base64.b64encode(content).decode(), html.escape(caption)
+    return (
+        f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
+        f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+        f"<figcaption>{text}</figcaption></figure>"
     )
 
 

@@ -24,6 +24,7 @@ from fer_lib.loading import (
     build_eval_batches,
     build_loader,
     compute_sampling_weights,
+    select_strata,
     select_train_rows,
 )
 from fer_lib.losses import Loss, build_loss
@@ -121,8 +122,8 @@ class _Run:
         self.loss = build_loss(training, self.targets[self.rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
         self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
-        weighted = training.sampler == "weighted"
-        weights = compute_sampling_weights(data.labels[self.rows]) if weighted else None
+        strata = select_strata(data, self.rows, training)
+        weights = None if strata is None else compute_sampling_weights(strata)
         self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
         self.loaded_size, self.train_loader = 0, None
         plain = FaceDataset(data, build_eval_transform(self.preprocessing))

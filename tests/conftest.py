@@ -34,6 +34,9 @@ TINY = {
         "lite0": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
         "resnet18": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "student": {"training": TINY_RECIPE},
+        "augmented": {"training": TINY_RECIPE},
+        "unaugmented": {"training": TINY_RECIPE},
+        "reweighted": {"training": TINY_RECIPE},
         "lite": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
         "compact": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "tiny": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
@@ -47,6 +50,18 @@ TINY = {
         "n_resamples": 20,
         "rounds": 2,
         "calibration_faces": 8,
+    },
+    "gradcam": {"n_chosen": 3, "n_faces": 12, "n_randomised": 3, "shifts": [1], "n_resamples": 20},
+    "robustness": {
+        "networks": ["student.float32", "student.int8", "augmented", "unaugmented", "ensemble"],
+        "members": ["student.float32", "tiny.float32"],
+        "n_faces": 12,
+        "n_heatmaps": 3,
+        "n_variants": 3,
+        "n_members": 16,
+        "n_permutations": 20,
+        "n_resamples": 20,
+        "min_faces": 1,
     },
     "evaluation": {"n_resamples": 20},
     "ablations": {
@@ -119,6 +134,7 @@ def tiny_project(tmp_path_factory):
     """Return a project folder with the real notebooks, tiny parameters and a packed demo set."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(REPO / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb*"))
+    shutil.copytree(REPO / "models" / "release", root / "models" / "release")
     write_tiny_params(root / "params.yaml")
     done = run_fer_lib(root, "prepare", "--dataset", "demo")
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
 
 from app import common
-from app.model_facts import describe_trust, list_facts, list_scores, read_card
+from app.model_facts import describe_privacy, describe_trust, list_facts, list_scores, read_card
 from app.views import photo
 from fer_lib import checkpoints
 from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_forms, read_config
@@ -412,3 +412,14 @@ def test_form_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, mo
     assert common.load_recognizer(DEFAULT_MODEL, "tiny").form == "tiny"
     write_model(folder, forms={})
     assert not app.run().sidebar.radio  # one form alone is no choice
+
+
+def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():
+    ends = {"": 0.55, "_lo": 0.53, "_hi": 0.57}
+    keys = ("membership.auroc", "inversion.train", "inversion.unseen")
+    attacks = {f"{key}{end}": value for key in keys for end, value in ends.items()} | {"data_hash": "a"}
+    sentences = describe_privacy({"data_hash": "a"}, attacks)
+    assert len(sentences) == 2
+    assert all("0.55 [0.53, 0.57]" in sentence for sentence in sentences)
+    assert describe_privacy({"data_hash": "b"}, attacks) == []
+    assert describe_privacy({"data_hash": "a"}, {}) == []

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from fer_lib.errors import ModelError
-from fer_lib.explain import compute_gradcam, find_last_stage, overlay_heatmap
+from fer_lib.explain import compute_heatmaps, explain_face, find_stage, list_stages, overlay_heatmap
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import Checkpoint, create_model
 from fer_lib.plots_faces import plot_explanations
+from fer_lib.preprocessing import preprocess
 from fer_lib.recognizer import Recognizer
 from fer_lib.scenes import draw_scene
 
@@ -31,7 +32,7 @@ def faces(recognizer):
 
 def test_heatmap_covers_the_input_and_repeats(recognizer, faces):
     checkpoint, crop = recognizer.checkpoint, faces[0].crop
-    first, second = (compute_gradcam(checkpoint, crop, faces[0].label) for _ in range(2))
+    first, second = (explain_face(checkpoint, crop, faces[0].label) for _ in range(2))
     assert first.shape == (recognizer.preprocessing.image_size,) * 2
     assert first.dtype == np.float32
     assert first.min() >= 0
@@ -39,26 +40,51 @@ def test_heatmap_covers_the_input_and_repeats(recognizer, faces):
     np.testing.assert_array_equal(first, second)
 
 
-def test_heatmap_is_gradcam_by_hand(recognizer, faces):
-    # Selvaraju et al. 2017, eq. 1 and 2: channel means of the gradient weigh the last feature map.
-    model, crop = recognizer.checkpoint.model, faces[0].crop
-    from fer_lib.preprocessing import preprocess
+def weigh_by_hand(model, image, stage, emotion, weigh):
+    """Return the map of one image, (h, w), from the stage's output and its gradient."""
+    kept = {}
+    handle = model.get_submodule(stage).register_forward_hook(
+        lambda layer, inputs, output: kept.update(features=output)
+    )
+    logits = model(image)
+    handle.remove()
+    gradient = torch.autograd.grad(logits[0, emotion], kept["features"])[0][0]
+    return weigh(gradient, kept["features"][0]).relu().detach().numpy()
 
-    image = torch.from_numpy(np.ascontiguousarray(preprocess([crop], recognizer.preprocessing)))
-    features = model.forward_features(image)
-    features.retain_grad()
-    model.forward_head(features)[0, recognizer.emotions.index("surprise")].backward()
-    expected = (features.grad.mean(dim=(2, 3), keepdim=True) * features).sum(1).relu()[0].detach().numpy()
-    model.zero_grad(set_to_none=True)
-    found = compute_gradcam(recognizer.checkpoint, crop, "surprise")
-    n_cells = len(expected)
-    cells = found.reshape(n_cells, len(found) // n_cells, n_cells, -1).mean(axis=(1, 3))
-    assert np.corrcoef(cells.ravel(), expected.ravel())[0, 1] > 0.95  # the map is enlarged smoothly
+
+@pytest.mark.parametrize(
+    ("method", "weigh"),
+    [
+        # Selvaraju et al. 2017, eq. 1 and 2: channel means of the gradient weigh the map.
+        ("Grad-CAM", lambda gradient, features: (gradient.mean((1, 2), keepdim=True) * features).sum(0)),
+        # Draelos and Carin 2020, eq. 7: every cell is weighed by its own gradient.
+        ("HiResCAM", lambda gradient, features: (gradient * features).sum(0)),
+    ],
+)
+def test_heatmap_is_that_of_the_formula(recognizer, faces, method, weigh):
+    model, emotion = recognizer.checkpoint.model, recognizer.emotions.index("surprise")
+    image = torch.from_numpy(np.ascontiguousarray(preprocess([faces[0].crop], recognizer.preprocessing)))
+    for stage in list_stages(model):
+        expected = weigh_by_hand(model, image, stage, emotion, weigh)
+        found = compute_heatmaps(model, image, np.array([emotion]), stage, method)[0]
+        n_cells = len(expected)
+        cells = found.reshape(n_cells, len(found) // n_cells, n_cells, -1).mean(axis=(1, 3))
+        assert np.corrcoef(cells.ravel(), expected.ravel())[0, 1] > 0.9  # the map is enlarged smoothly
+
+
+def test_maps_of_a_batch_are_those_of_its_faces(recognizer, faces):
+    checkpoint = recognizer.checkpoint
+    crops = [face.crop for face in faces[:2]]
+    images = torch.from_numpy(np.ascontiguousarray(preprocess(crops, checkpoint.preprocessing)))
+    targets = np.array([checkpoint.emotions.index(face.label) for face in faces[:2]])
+    together = compute_heatmaps(checkpoint.model, images, targets, find_stage(checkpoint.model))
+    for crop, face, found in zip(crops, faces, together, strict=False):
+        np.testing.assert_allclose(found, explain_face(checkpoint, crop, face.label), atol=1e-3)
 
 
 def test_emotions_differ_and_network_is_left_as_it_was(recognizer, faces):
     checkpoint = recognizer.checkpoint
-    maps = [compute_gradcam(checkpoint, faces[0].crop, name) for name in ("happy", "angry")]
+    maps = [explain_face(checkpoint, faces[0].crop, name) for name in ("happy", "angry")]
     assert not np.array_equal(*maps)
     assert all(parameter.grad is None for parameter in checkpoint.model.parameters())
     assert not any(layer._forward_hooks for layer in checkpoint.model.modules())
@@ -66,31 +92,28 @@ def test_emotions_differ_and_network_is_left_as_it_was(recognizer, faces):
 
 def test_unknown_emotion_is_named_with_those_that_are_known(recognizer, faces):
     with pytest.raises(ModelError, match=r"angry, disgust.*'bored'"):
-        compute_gradcam(recognizer.checkpoint, faces[0].crop, "bored")
+        explain_face(recognizer.checkpoint, faces[0].crop, "bored")
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
-def test_other_convolutional_networks_are_explained_where_they_pool(architecture, faces):
-    # MobileNet's last convolution comes after the pooling: 1 x 1, which says nothing of where.
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenetv3_small_050", "face_resnet_tiny"])
+def test_other_convolutional_networks_are_explained_at_cells_of_eight_pixels(architecture, faces):
     checkpoint = build_checkpoint(architecture)
-    layer = find_last_stage(checkpoint.model, torch.zeros(1, 3, 64, 64))
-    maps = []
-    handle = layer.register_forward_hook(lambda layer, inputs, output: maps.append(output.shape))
-    assert compute_gradcam(checkpoint, faces[0].crop, "happy").shape == (64, 64)
-    handle.remove()
-    assert maps[-1] == (1, checkpoint.model.num_features, 2, 2)
+    stages = list_stages(checkpoint.model)
+    chosen = find_stage(checkpoint.model)
+    assert stages[chosen] == max(found for found in stages.values() if found <= 8)
+    assert explain_face(checkpoint, faces[0].crop, "happy").shape == (64, 64)
 
 
 def test_transformer_is_refused_in_a_sentence(faces):
     with pytest.raises(ModelError, match="expected a convolutional network"):
-        compute_gradcam(build_checkpoint("vit_tiny_patch16_224", 224), faces[0].crop, "happy")
+        explain_face(build_checkpoint("vit_tiny_patch16_224", 224), faces[0].crop, "happy")
 
 
 def test_threads_share_a_network(recognizer, faces):
     tasks = [(faces[index % 2].crop, name) for index in range(4) for name in ("happy", "sad")]
-    expected = [compute_gradcam(recognizer.checkpoint, *task) for task in tasks]
+    expected = [explain_face(recognizer.checkpoint, *task) for task in tasks]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda task: compute_gradcam(recognizer.checkpoint, *task), tasks))
+        found = list(pool.map(lambda task: explain_face(recognizer.checkpoint, *task), tasks))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 

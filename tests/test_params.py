@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import yaml
 
@@ -11,7 +13,7 @@ def write_params(tmp_path):
     """Return a function that writes the project's parameters after a change, and returns the path."""
 
     def write(change):
-        content = read_params_file()
+        content = json.loads(json.dumps(read_params_file()))  # entries that share an anchor are apart now
         change(content)
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(content))
@@ -170,7 +172,7 @@ def test_unknown_recipe_is_told_with_the_known_ones():
     params = load_params("demo")
     assert find_recipe(params, "student") is params.recipes["student"]
     with pytest.raises(
-        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, lite, compact, tiny, "
+        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, augmented, "
     ):
         find_recipe(params, "b1")
     with pytest.raises(ParamsError, match=r"no 'b0'; known: none$"):

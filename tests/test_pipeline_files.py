@@ -78,6 +78,12 @@ COMMANDS = {
     "pruned": "recipes",
     "compress": "compression",
     "latency": "timing",
+    "compared": "recipes",
+    "mitigation": "recipes",
+    "test-heatmaps": "explain_study",
+    "perturb": "robustness",
+    "vary": "variants",
+    "attack": "privacy",
 }
 """Stages that run a command, and the module behind it."""
 
@@ -115,7 +121,9 @@ def test_studies_and_recipes_are_those_of_the_parameters():
     distilled = STAGES["distilled"]["matrix"]["recipe"]
     pruned = [command.split()[4] for command in read_stage("pruned")["cmd"]]
     first = [*params["ensemble"]["members"], "student"]
-    assert [*first, *distilled, *pruned] == list(params["recipes"])
+    compared = [*STAGES["compared"]["matrix"]["recipe"], *STAGES["mitigation"]["matrix"]["recipe"]]
+    assert [*first, *compared, *distilled, *pruned] == list(params["recipes"])
+    assert set(params["robustness"]["audited"]) <= {"student.float32", *compared}
     assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *first]
     assert set(params["compression"]["networks"]) <= {"student", *distilled, *pruned}
 

@@ -3,7 +3,15 @@
 import streamlit as st
 
 from app.common import choose_model_name
-from app.model_facts import describe_model, describe_trust, list_facts, list_scores, read_card
+from app.model_facts import (
+    describe_model,
+    describe_privacy,
+    describe_trust,
+    list_facts,
+    list_scores,
+    read_card,
+)
+from app.results_data import read_stage_metrics
 from fer_lib.checkpoints import find_checkpoint, read_config
 
 WARNING = (
@@ -36,6 +44,8 @@ def show() -> None:
     st.markdown("\n".join(f"- {sentence}" for sentence in describe_trust(config)))
     st.header("What happens to your pictures")
     st.write(PRIVACY)
+    attacks = read_stage_metrics(config.get("dataset", ""), "privacy")
+    st.markdown("\n".join(f"- {sentence}" for sentence in describe_privacy(config, attacks)))
     st.header("Where it comes from")
     st.table(list_facts(config), border="horizontal")
     card = read_card(folder)

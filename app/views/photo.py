@@ -195,8 +195,9 @@ def _show_explanation(faces: list[Face], recognizer: Recognizer) -> None:
         if not heatmap.any():
             st.info(f"Nothing in this face speaks for {emotion}.")
         st.caption(
-            "Yellow parts speak most for the emotion, grey ones not at all (Grad-CAM). The map is coarse and "
-            "relative: it has a brightest place even when the emotion is unlikely."
+            "Yellow parts speak most for the emotion, grey ones not at all (HiResCAM, a Grad-CAM that weighs "
+            "every place by itself). The map is relative: it has a brightest place even when the emotion is "
+            "unlikely."
         )
 
 
@@ -205,9 +206,9 @@ def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarra
 
     Raises ModelError when the model's network is none that can be explained.
     """
-    from fer_lib.explain import compute_gradcam, overlay_heatmap  # torch: only who asks waits for it
+    from fer_lib.explain import explain_face, overlay_heatmap  # torch: only who asks waits for it
 
-    heatmap = compute_gradcam(recognizer.checkpoint, face.crop, emotion)
+    heatmap = explain_face(recognizer.checkpoint, face.crop, emotion)
     return heatmap, overlay_heatmap(face.crop, heatmap)
 
 

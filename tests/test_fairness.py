@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from fer_lib import fairness
+
+
+def say(labels, right, n_classes=3):
+    """Return the label where `right`, else the class after it."""
+    return np.where(right, labels, (labels + 1) % n_classes)
+
+
+@pytest.fixture
+def faces():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(3, size=600), rng.integers(2, size=600)
+    right = rng.random(600) < np.where(groups == 0, 0.9, 0.6)
+    return labels, say(labels, right), groups
+
+
+def test_rates_of_a_group_are_those_of_its_faces(faces):
+    labels, said, groups = faces
+    confidence = np.full(600, 0.8)
+    table = fairness.score_groups(labels, said, confidence, groups, np.arange(600), 50, 0)
+    for group in (0, 1):
+        chosen = groups == group
+        named = said[chosen]
+        assert table.loc[group, "n"] == chosen.sum()
+        assert table.loc[group, "accuracy"] == pytest.approx(np.mean(named == labels[chosen]))
+        assert table.loc[group, "macro_recall"] == pytest.approx(
+            balanced_accuracy_score(labels[chosen], named)
+        )
+        rates = [np.mean(named[labels[chosen] != c] == c) for c in range(3)]
+        assert table.loc[group, "false_positive_rate"] == pytest.approx(np.mean(rates))
+        assert table.loc[group, "ece"] == pytest.approx(abs(np.mean(named == labels[chosen]) - 0.8))
+        assert (
+            table.loc[group, "accuracy_lo"] < table.loc[group, "accuracy"] < table.loc[group, "accuracy_hi"]
+        )
+
+
+def test_gap_that_is_there_is_found_and_one_that_is_not_is_chance(faces):
+    labels, said, groups = faces
+    blocks = np.arange(600)
+    gap, p_value = fairness.measure_gap(labels, said, groups, blocks, 200, 0)
+    assert gap == pytest.approx(0.3, abs=0.08)
+    assert p_value < 0.01
+    shuffled = np.random.default_rng(1).permutation(groups)
+    assert fairness.measure_gap(labels, said, shuffled, blocks, 200, 0)[1] > 0.05
+
+
+def test_groups_are_exchanged_within_faces_drawn_several_times():
+    # Each face is drawn in two groups; faces differ much, groups a little, always to the same side.
+    rng = np.random.default_rng(2)
+    blocks, groups = np.repeat(np.arange(200), 2), np.tile([0, 1], 200)
+    labels = np.repeat(rng.integers(3, size=200), 2)
+    easy = np.repeat(rng.random(200) < 0.5, 2)
+    right = easy & ~((groups == 1) & (rng.random(400) < 0.15))
+    _, within = fairness.measure_gap(labels, say(labels, right), groups, blocks, 500, 0)
+    _, between = fairness.measure_gap(labels, say(labels, right), groups, np.arange(400), 500, 0)
+    assert within < 0.01 < between
+
+
+def test_persons_keep_their_group_together():
+    # One person of twenty is always wrong: as faces that is much, as persons it is chance.
+    persons = np.repeat(np.arange(20), 30)
+    groups = (persons < 10).astype(int)
+    labels = np.zeros(600, int)
+    said = say(labels, persons != 3)
+    assert fairness.measure_gap(labels, said, groups, persons, 500, 0)[1] > 0.3
+    assert fairness.measure_gap(labels, said, groups, np.arange(600), 500, 0)[1] < 0.01
+
+
+def test_small_groups_do_not_enter_a_gap():
+    labels = np.zeros(105, int)
+    groups = np.repeat([0, 1, 2], [50, 50, 5])
+    said = say(labels, groups != 2)
+    assert fairness.measure_gap(labels, said, groups, np.arange(105), 20, 0, min_faces=10)[0] == 0
+    assert fairness.measure_gap(labels, said, groups, np.arange(105), 20, 0)[0] == 1
+
+
+def test_ratio_is_lowest_over_highest_recall(faces):
+    labels, said, groups = faces
+    recalls = [balanced_accuracy_score(labels[groups == g], said[groups == g]) for g in (0, 1)]
+    ratio, low, high = fairness.compute_ratio(labels, said, groups, np.arange(600), 200, 0)
+    assert ratio == pytest.approx(min(recalls) / max(recalls))
+    assert low < ratio < high
+
+
+def test_interaction_that_neither_factor_explains_comes_first():
+    rng = np.random.default_rng(3)
+    first, second = rng.choice(["a", "b"], 800), rng.choice(["x", "y"], 800)
+    labels = rng.integers(3, size=800)
+    right = rng.random(800) < np.where((first == "a") & (second == "y"), 0.3, 0.9)
+    table = fairness.list_interactions(labels, say(labels, right), {"one": first, "two": second}, 20)
+    top = table.iloc[0]
+    assert abs(top["excess"]) > 5
+    assert len(table) == 4
+
+
+def test_proxies_follow_the_picture():
+    face = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (48, 1))
+    landmarks = np.array([[[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]] * 2)
+    landmarks[1, 2, 0] = 0.6  # the nose is off the middle
+    table = fairness.measure_proxies([face, face], landmarks)
+    darker = fairness.measure_proxies([face // 2, face // 2], landmarks)
+    np.testing.assert_allclose(table["luminance"], 2 * darker["luminance"], rtol=0.05)
+    assert (table["sharpness"] > darker["sharpness"]).all()
+    assert table["size"][0] == pytest.approx(0.4)
+    assert table["yaw"].tolist() == pytest.approx([0, 0.25])
+    assert table["roll"][0] == 0
+
+
+def test_quintiles_are_fifths():
+    fifths = fairness.cut_quintiles(pd.Series(np.random.default_rng(0).random(100)))
+    assert np.bincount(fifths).tolist() == [0, 20, 20, 20, 20, 20]

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from fer_lib import faithfulness
+from fer_lib.explain import METHODS, compute_heatmaps, find_stage, list_stages
+from fer_lib.models import create_model
+
+SIDE = 32
+
+
+class Corner(nn.Module):
+    """Says class 1 by the texture of the upper left quarter, and looks nowhere else."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images):
+        texture = self.scale * (images[:, :, : SIDE // 2, : SIDE // 2] ** 2).mean(dim=(1, 2, 3))
+        return torch.stack([-texture, texture], dim=1)
+
+
+def build_maps():
+    """Return a map of the quarter that counts and one of the opposite quarter, (2, SIDE, SIDE)."""
+    maps = np.zeros((2, SIDE, SIDE), np.float32)
+    maps[0, : SIDE // 2, : SIDE // 2] = 1
+    maps[1, SIDE // 2 :, SIDE // 2 :] = 1
+    return maps
+
+
+def build_images(n):
+    # White noise: what blur takes away.
+    return torch.randn(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def test_true_map_deletes_and_inserts_faster_than_a_false_one():
+    images, targets, maps = build_images(2), np.array([1, 1]), build_maps()
+    right, wrong = (np.stack([m, m]) for m in maps)
+    areas = {
+        (title, insertion): faithfulness.compute_area(
+            faithfulness.compute_curves(Corner(), images, targets, found, insertion)
+        )
+        for title, found in {"right": right, "wrong": wrong}.items()
+        for insertion in (False, True)
+    }
+    assert (areas["right", False] < areas["wrong", False]).all()
+    assert (areas["right", True] > areas["wrong", True]).all()
+
+
+def test_curves_begin_and_end_at_the_face_and_its_blur():
+    images, targets = build_images(2), np.array([1, 1])
+    maps = np.random.default_rng(0).random((2, SIDE, SIDE)).astype(np.float32)
+    deletion = faithfulness.compute_curves(Corner(), images, targets, maps, insertion=False)
+    insertion = faithfulness.compute_curves(Corner(), images, targets, maps, insertion=True)
+    np.testing.assert_allclose(deletion[:, 0], faithfulness.predict_target(Corner(), images, targets))
+    np.testing.assert_allclose(deletion[:, 0], insertion[:, -1])
+    np.testing.assert_allclose(deletion[:, -1], insertion[:, 0])
+
+
+def test_cells_are_ranked_from_the_hottest():
+    maps = np.zeros((1, SIDE, SIDE), np.float32)
+    maps[0, :2, :2] = 1
+    ranks = faithfulness.rank_cells(maps)[0]
+    assert ranks[0, 0] == 0
+    assert sorted(ranks.ravel()) == list(range(faithfulness.CELLS**2))
+
+
+def test_area_of_a_constant_is_the_constant():
+    assert faithfulness.compute_area(np.full((1, 11), 0.3)) == pytest.approx(0.3)
+
+
+def test_energy_and_pointing_by_hand():
+    maps, masks = np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool)
+    maps[0, 0, 0], maps[0, 3, 3], masks[0, 0, 0] = 3, 1, True
+    np.testing.assert_allclose(
+        faithfulness.compute_energy(maps, masks), [0.75, 0.0]
+    )  # the second is all zero
+    np.testing.assert_array_equal(faithfulness.play_pointing_game(maps, masks), [1, 0])
+
+
+def test_rank_correlation_is_spearmans():
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 3, 16, 16))
+    found = faithfulness.correlate_ranks(a, b)
+    expected = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(faithfulness.correlate_ranks(a, a), 1)
+    assert faithfulness.correlate_ranks(a[:1], np.zeros((1, 16, 16)))[0] == 0
+
+
+def test_centre_map_is_hottest_at_the_centre():
+    found = faithfulness.build_centre_maps(np.array([[0.25, 0.75]]), np.array([0.1]), 40)[0]
+    assert np.unravel_index(found.argmax(), found.shape) in [(y, x) for y in (29, 30) for x in (9, 10)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return create_model("test_resnet", 7).eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_maps_every_stage(network, method):
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    for stage in list_stages(network):
+        maps = compute_heatmaps(network, images, np.array([0, 1]), stage, method)
+        assert maps.shape == (2, SIDE, SIDE)
+        assert maps.min() >= 0
+        assert maps.max() <= 1
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_randomising_changes_the_map_and_not_the_network(network):
+    images = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = faithfulness.randomise_layers(network, images, np.zeros(4, int), find_stage(network), seed=0)
+    assert len(found) > 3
+    assert np.mean(list(found.values())[-1]) < 0.9
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_map_of_an_unmoved_face_is_stable(network):
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    asked = (network, images, np.zeros(2, int), find_stage(network))
+    np.testing.assert_allclose(faithfulness.measure_stability(*asked, shift=0), 1)
+    assert (faithfulness.measure_stability(*asked, shift=4) < 1).all()

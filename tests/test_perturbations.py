@@ -1,0 +1,146 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_lib.framing import FER2013_FRAMING
+from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, expose, perturb
+
+SIDE = 48
+LANDMARKS = np.array(FER2013_FRAMING.landmarks) * SIDE
+
+
+def draw(seed, channels=1):
+    """Return a smooth random face-like picture."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    shape = (12, 12) if channels == 1 else (12, 12, 3)
+    return cv2.resize(
+        rng.integers(40, 216, shape).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC
+    )
+
+
+def measure_change(face, name, severity, sample):
+    return np.abs(perturb(face, name, severity, sample).astype(float) - face).mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_keeps_shape_repeats_and_is_the_identity_at_severity_0(name, channels):
+    face, sample = draw(0, channels), Sample(LANDMARKS, 3)
+    before = face.copy()
+    np.testing.assert_array_equal(perturb(face, name, 0, sample), face)
+    for severity in SEVERITIES[1:]:
+        first, second = (perturb(face, name, severity, sample) for _ in range(2))
+        assert first.shape == face.shape
+        assert first.dtype == np.uint8
+        np.testing.assert_array_equal(first, second)
+        assert not np.array_equal(first, face)
+    np.testing.assert_array_equal(face, before)  # the face that was given is left as it was
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_next_severity_changes_more(name):
+    # Averaged over faces: of one face a block may lie where it happens to look like what it hides.
+    changes = [
+        np.mean([measure_change(draw(i), name, severity, Sample(LANDMARKS, i)) for i in range(12)])
+        for severity in SEVERITIES
+    ]
+    assert changes[0] == 0
+    # Of a random texture, a shift beyond its grain changes no more than one just beyond it.
+    assert all(later > 0.95 * earlier for earlier, later in pairwise(changes))
+    assert changes[5] > 1.3 * changes[1]
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_nothing_leaks_from_one_face_to_another(name):
+    faces = [draw(i) for i in range(4)]
+    samples = [Sample(LANDMARKS, i) for i in range(4)]
+    forth = [perturb(face, name, 3, sample) for face, sample in zip(faces, samples, strict=True)]
+    back = [perturb(faces[i], name, 3, samples[i]) for i in (3, 2, 1, 0)][::-1]
+    for a, b in zip(forth, back, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["noise", "shift", "block"])
+def test_faces_differ_in_what_is_random_and_severities_of_a_face_do_not(name):
+    face = draw(0)
+    several = {perturb(face, name, 4, Sample(LANDMARKS, seed)).tobytes() for seed in range(20)}
+    assert len(several) > 3
+
+
+def test_families_are_all_used():
+    assert {perturbation.family for perturbation in PERTURBATIONS.values()} == set(FAMILIES)
+    assert all(len(set(perturbation.levels)) == 5 for perturbation in PERTURBATIONS.values())
+
+
+@given(st.integers(1, 254))
+def test_a_stop_doubles_linear_light(level):
+    # By hand: 128 is 0.2159 of white in linear light; twice that is 0.4317, which sRGB codes as 176.
+    face = np.full((4, 4), level, np.uint8)
+    brighter = int(expose(face, 1.0, Sample(LANDMARKS, 0))[0, 0])
+    coded = level / 255
+    linear = coded / 12.92 if coded <= 0.04045 else ((coded + 0.055) / 1.055) ** 2.4
+    doubled = min(1.0, 2 * linear)
+    expected = 12.92 * doubled if doubled <= 0.0031308 else 1.055 * doubled ** (1 / 2.4) - 0.055
+    assert abs(brighter - 255 * min(expected, 1.0)) <= 1
+    if level == 128:
+        assert brighter == 176
+
+
+@pytest.mark.parametrize(("name", "axis"), [("yaw", 1), ("pitch", 0)])
+def test_a_turned_square_shrinks_by_the_cosine(name, axis):
+    face = np.zeros((SIDE, SIDE), np.uint8)
+    face[12:36, 12:36] = 255
+    degrees = PERTURBATIONS[name].levels[2]
+    turned = perturb(face, name, 3, Sample(LANDMARKS, 0)) > 127
+    lengths = turned.any(axis=1 - axis).sum()
+    assert lengths == pytest.approx(24 * np.cos(np.radians(degrees)), abs=2)
+    assert turned.any(axis=axis).sum() == pytest.approx(24, abs=4)  # nearer edges grow, farther ones shrink
+
+
+def is_changed(name, severity, point, seed=0):
+    face = np.full((SIDE, SIDE), 200, np.uint8)
+    x, y = np.round(point).astype(int)
+    return perturb(face, name, severity, Sample(LANDMARKS, seed))[y, x] != 200
+
+
+def test_coverings_lie_where_they_are_worn():
+    right_eye, left_eye, nose, mouth_right, _ = LANDMARKS
+    assert is_changed("mask", 5, nose)
+    assert is_changed("mask", 5, mouth_right)
+    assert not is_changed("mask", 5, right_eye)
+    assert not is_changed("mask", 1, mouth_right)
+    assert is_changed("sunglasses", 1, left_eye)
+    assert not is_changed("sunglasses", 5, mouth_right)
+    assert not is_changed("glasses", 5, left_eye)  # the rim leaves the eye free
+    assert is_changed("glasses", 5, (right_eye + left_eye) / 2)  # the bridge
+    dark = perturb(np.full((SIDE, SIDE), 200, np.uint8), "sunglasses", 5, Sample(LANDMARKS, 0))
+    assert dark[tuple(np.round(left_eye[::-1]).astype(int))] < 40
+
+
+def test_coverings_turn_with_the_face():
+    angle = np.radians(30)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = np.array([SIDE / 2, SIDE / 2])
+    tilted = (LANDMARKS - middle) @ turn.T + middle
+    face = np.full((SIDE, SIDE), 200, np.uint8)
+    masked = perturb(face, "mask", 5, Sample(tilted, 0))
+    for point, covered in zip(tilted, (False, False, True, True, True), strict=True):
+        x, y = np.round(point).astype(int)
+        assert (masked[y, x] != 200) == covered
+
+
+def test_strength_of_blur_and_resolution_does_not_depend_on_the_stores_size():
+    import cv2
+
+    small = draw(1)
+    large = cv2.resize(small, (96, 96), interpolation=cv2.INTER_LINEAR)
+    for name in ("blur", "low resolution"):
+        a = perturb(small, name, 4, Sample(LANDMARKS, 0)).astype(float)
+        b = perturb(large, name, 4, Sample(2 * LANDMARKS, 0))
+        b = cv2.resize(b, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(float)
+        assert np.abs(a - b).mean() < 3
