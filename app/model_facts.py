@@ -108,20 +108,25 @@ def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> 
     return sentence
 
 
+_ATTACKED = {"data_hash": "data_hash", "network": "recipe"}
+"""Keys of the attacks' metrics, and of the model's configuration, that must agree."""
+
+
 def describe_privacy(config: Mapping[str, Any], attacks: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the network gives away of its training faces.
 
-    attacks: the metrics of `fer_lib.privacy` for the model's data set; none when they are of other faces.
+    attacks: the metrics of `fer_lib.privacy`; nothing is said when another network was attacked.
     """
-    if not attacks or attacks.get("data_hash") != config.get("data_hash"):
+    if not attacks or any(attacks.get(key) != config.get(of) for key, of in _ATTACKED.items()):
         return []
     auroc = _show(attacks, "membership.auroc", ".2f")
     train, unseen = (_show(attacks, f"inversion.{split}", ".2f") for split in ("train", "unseen"))
     return [
         "Who has the network and a face can ask whether it learned from that face. By the network's error "
         f"alone such a guess is worth {auroc}, where 0.5 is chance and 1 certainty.",
-        "Who searches for the picture of which the network is surest can compare it with faces: at best it "
-        f"correlates by {train} with one that the network learned from, by {unseen} with one it never saw.",
+        "Who searches for the picture of which the network is surest can compare it with faces. On average "
+        f"over the emotions the most alike correlates by {train} among those that the network learned from, "
+        f"and by {unseen} among as many that it never saw. Other attacks may do better.",
     ]
 
 

@@ -16,7 +16,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     audit = commands.add_parser("audit", help="write the robustness and subgroup report of a model")
     audit.add_argument("--out", default="audit", metavar="DIR", help="where to write (default: audit/)")
     audit.add_argument(
-        "--faces", type=int, default=300, metavar="N", help="how many are perturbed (default: 300)"
+        "--faces", type=_parse_count, default=300, metavar="N", help="how many are perturbed (default: 300)"
     )
     audit.set_defaults(run=_run_audit)
 
@@ -41,6 +41,12 @@ def _load(options: argparse.Namespace):
     return recognizer, load_outside(recognizer, options.data)
 
 
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, found {text!r}")
+    return int(text)
+
+
 def _run_evaluate(options: argparse.Namespace) -> None:
     from fer_lib.metrics_file import format_interval
     from fer_lib.outside import evaluate_outside
@@ -60,4 +66,4 @@ def _run_audit(options: argparse.Namespace) -> None:
     from fer_lib.model_audit import audit_model
 
     recognizer, faces = _load(options)
-    print(f"report: {audit_model(recognizer, faces, Path(options.out), options.data, options.faces)}")
+    print(f"report: {audit_model(recognizer, faces, Path(options.out), options.faces)}")

@@ -24,7 +24,8 @@ METHODS: Mapping[str, type[BaseCAM]] = {
 """Selvaraju et al. 2017; Chattopadhay et al. 2018; Draelos and Carin 2020; Wang et al. 2020."""
 
 METHOD, REDUCTION = "HiResCAM", 8
-"""What the app and `explain` show: of the methods and stages that notebook 07 compares, the most faithful.
+"""What the app and `explain` show: of the methods and stages that notebook 07 compares on validation faces of
+FER2013, the most faithful.
 
 REDUCTION: how many pixels of the input a cell of the map stands for.
 """

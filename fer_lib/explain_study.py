@@ -32,6 +32,8 @@ from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.preprocessing import preprocess
 from fer_lib.recipes import check_match
 from fer_lib.regions import FACE, build_active_mask, build_part_masks, locate_landmarks
+from fer_lib.resampling import draw_rows
+from fer_lib.results import write_table
 
 CHOSEN, LAST, RANDOM, CENTRE = "chosen", "Grad-CAM, last stage", "random", "face centre"
 """The maps compared on test: what validation chose, what most projects show, and two that saw no network."""
@@ -39,16 +41,23 @@ CHOSEN, LAST, RANDOM, CENTRE = "chosen", "Grad-CAM, last stage", "random", "face
 SIDE = 48
 """Of the mean maps, aligned by the landmarks."""
 
+N_DRAWS = 3
+"""How often the weights are randomised anew."""
+
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces to explain. images: float32 (N, 3, S, S); said: int (N,), the emotion named; the rest by row."""
+    """Faces to explain. images: float32 (N, 3, S, S); said: int (N,), the emotion named; the rest by row.
+
+    landmarks: float (N, 5, 2), shares of the side.   is_found: bool (N,), whether YuNet found them.
+    """
 
     rows: np.ndarray
     labels: np.ndarray
     said: np.ndarray
     images: torch.Tensor
     landmarks: np.ndarray
+    is_found: np.ndarray
 
 
 def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
@@ -56,7 +65,8 @@ def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
 
     Writes to `reports/<dataset>/explain/`: `choice.parquet`, every method and stage on validation;
     `faces.parquet`, the chosen one and its rivals on test faces; `randomised.parquet` and
-    `stability.parquet`; `maps.npz`, mean maps by emotion, of no single face.
+    `stability.parquet`; `maps.npz`, mean maps by emotion, of `gradcam.min_faces` or more; `examples.npz`, of
+    drawn faces, maps of single ones.
     Raises ModelError when the network has not been trained, or is not convolutional.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
@@ -70,32 +80,35 @@ def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
     method, stage = choose_method(choice)
     test = load_faces(checkpoint, data, "test", settings.n_faces, settings.seed)
     maps = build_maps(checkpoint.model, test, method, stage, settings)
-    few = slice(settings.n_randomised)
+    few = draw_rows(np.arange(len(test.rows)), settings.n_randomised, settings.seed)
     asked = (checkpoint.model, test.images[few], test.said[few], stage)
-    randomised = randomise_layers(*asked, seed=settings.seed, method=method)
+    draws = [
+        pd.DataFrame(randomise_layers(*asked, settings.seed + draw, method)).assign(row=test.rows[few])
+        for draw in tqdm(range(N_DRAWS), desc="randomised", unit="draw", disable=None)
+    ]
     stability = {str(shift): measure_stability(*asked, shift, method) for shift in settings.shifts}
     tables = {
         "choice": choice,
         "faces": judge_maps(checkpoint.model, data, test, maps),
-        "randomised": pd.DataFrame(randomised),
-        "stability": pd.DataFrame(stability),
+        "randomised": pd.concat(draws, ignore_index=True),
+        "stability": pd.DataFrame(stability).assign(row=test.rows[few]),
     }
     for name, table in tables.items():
-        write_atomically(folder / f"{name}.parquet", table.to_parquet(index=False, compression="zstd"))
-    _write_maps(folder / "maps.npz", average_maps(data, test, maps[CHOSEN]))
+        write_table(folder / f"{name}.parquet", table, data)
+    _write_maps(folder / "maps.npz", average_maps(data, test, maps[CHOSEN], settings.min_faces))
+    _write_maps(folder / "examples.npz", pick_examples(data, test, maps[CHOSEN]))
     return folder
 
 
 def load_faces(checkpoint: Checkpoint, data: PackedDataset, split: str, n: int, seed: int) -> Faces:
     """Return `n` faces of a split, drawn by the seed, as the network sees them and what it says."""
-    rows = data.get_rows(split)
-    rows = np.sort(np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False))
+    rows = draw_rows(data.get_rows(split), n, seed)
     images = torch.from_numpy(
         np.ascontiguousarray(preprocess([data.faces[row] for row in rows], checkpoint.preprocessing))
     )
     with torch.inference_mode():
         said = np.concatenate([checkpoint.model(part).argmax(dim=1).numpy() for part in images.split(128)])
-    return Faces(rows, data.labels[rows], said, images, locate_landmarks(data, rows)[0])
+    return Faces(rows, data.labels[rows], said, images, *locate_landmarks(data, rows))
 
 
 def compare_methods(model: nn.Module, faces: Faces) -> pd.DataFrame:
@@ -142,8 +155,9 @@ def judge_maps(
 ) -> pd.DataFrame:
     """Return one row per face and map: row, label, said, map, the areas, energy, pointing, and parts.
 
-    energy and pointing: of the active regions of the emotion named (see `build_active_masks`).
-    `part_<name>`: the share of the map's weight in each part of `regions`; `area_<name>`: of its pixels.
+    energy and pointing: of the active regions (see `build_active_masks`).   `part_<name>`: the share of the
+    map's weight in each part of `regions`; `area_<name>`: of its pixels.   `deletion/<step>`,
+    `insertion/<step>`: the curves.   landmarks_found: whether the parts rest on this face's own landmarks.
     """
     side = faces.images.shape[-1]
     parts = [build_part_masks(points, side) for points in faces.landmarks]
@@ -152,8 +166,9 @@ def judge_maps(
     tables = []
     for name, heatmaps in tqdm(maps.items(), desc="maps", unit="map", disable=None):
         columns = {"row": faces.rows, "label": faces.labels, "said": faces.said, "map": name}
-        columns |= _measure_areas(model, faces, heatmaps)
+        columns |= _measure_areas(model, faces, heatmaps, with_curves=True)
         columns |= {
+            "landmarks_found": faces.is_found,
             "energy": compute_energy(heatmaps, active),
             "pointing": play_pointing_game(heatmaps, active),
             "active_area": active.mean(axis=(1, 2)),
@@ -181,10 +196,12 @@ def build_active_masks(data: PackedDataset, faces: Faces, parts: list[dict[str, 
     ).astype(np.float32)
 
 
-def average_maps(data: PackedDataset, faces: Faces, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
+def average_maps(
+    data: PackedDataset, faces: Faces, heatmaps: np.ndarray, min_faces: int
+) -> dict[str, np.ndarray]:
     """Return mean maps, float32 (SIDE, SIDE), aligned by the landmarks, and the number of faces in each.
 
-    Keys: `<right|wrong>/<emotion named>`, and the same with `/n`.
+    Keys: `<right|wrong>/<emotion named>`, of at least `min_faces`, and the same with `/n`.
     """
     typical = np.median(faces.landmarks, axis=0)
     aligned = []
@@ -195,9 +212,24 @@ def average_maps(data: PackedDataset, faces: Faces, heatmaps: np.ndarray) -> dic
     for index, emotion in enumerate(data.emotions):
         for title, is_right in (("right", True), ("wrong", False)):
             chosen = (faces.said == index) & ((faces.labels == faces.said) == is_right)
-            if chosen.any():
+            if chosen.sum() >= min_faces:
                 found[f"{title}/{emotion}"] = stacked[chosen].mean(axis=0).astype(np.float32)
             found[f"{title}/{emotion}/n"] = np.int64(chosen.sum())
+    return found
+
+
+def pick_examples(data: PackedDataset, faces: Faces, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `<right|wrong>/<emotion named>` to a map, float32 (S, S), and with `/row` the face's row.
+
+    One of each kind, the first that is there; none of photographs, which are not shown one by one.
+    """
+    found: dict[str, np.ndarray] = {}
+    if data.packed_regions is None:
+        return found
+    for row, label, said, heatmap in zip(faces.rows, faces.labels, faces.said, heatmaps, strict=True):
+        key = f"{'right' if label == said else 'wrong'}/{data.emotions[said]}"
+        if key not in found:
+            found |= {key: heatmap, f"{key}/row": np.int64(row)}
     return found
 
 
@@ -206,11 +238,16 @@ def get_folder(dirs: OutputDirs) -> Path:
     return dirs.reports / "explain"
 
 
-def _measure_areas(model: nn.Module, faces: Faces, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        title: compute_area(compute_curves(model, faces.images, faces.said, heatmaps, insertion))
-        for title, insertion in {"deletion": False, "insertion": True}.items()
-    }
+def _measure_areas(
+    model: nn.Module, faces: Faces, heatmaps: np.ndarray, with_curves: bool = False
+) -> dict[str, np.ndarray]:
+    found = {}
+    for title, insertion in {"deletion": False, "insertion": True}.items():
+        curves = compute_curves(model, faces.images, faces.said, heatmaps, insertion)
+        found[title] = compute_area(curves)
+        if with_curves:
+            found |= {f"{title}/{step}": values for step, values in enumerate(curves.T)}
+    return found
 
 
 def _write_maps(path: Path, maps: Mapping[str, np.ndarray]) -> None:

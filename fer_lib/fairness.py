@@ -1,15 +1,15 @@
 """How a network treats groups of faces: rates by group, the largest gap, and whether chance explains it.
 
 Drawn faces know their factors, and are drawn again with one of them changed: the same faces in every group.
-Photographs carry no such labels and none are guessed; `measure_proxies` says what a picture itself shows.
+Photographs carry no such labels and none are guessed; `proxies` says what a picture itself shows.
 """
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 import pandas as pd
 
+from fer_lib.metrics_file import show_interval
 from fer_lib.resampling import ECE_BINS, assign_bins, compute_intervals, draw_weights
 
 MEASURES = ("accuracy", "macro_recall", "false_positive_rate", "ece")
@@ -46,6 +46,21 @@ def score_groups(
     return pd.DataFrame(rows).set_index("group")
 
 
+def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the rates of `score_groups` with their intervals as text, one row per group of every factor."""
+    rows = {}
+    for factor, table in tables.items():
+        for group, row in table.iterrows():
+            cells = {
+                measure.replace("_", " ").replace("ece", "ECE"): show_interval(
+                    (row[measure], row[f"{measure}_lo"], row[f"{measure}_hi"]), ".2f"
+                )
+                for measure in MEASURES
+            }
+            rows[f"{factor} {group}".replace("_", " ")] = {"n": int(row["n"])} | cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+
+
 def measure_gap(
     labels: np.ndarray,
     said: np.ndarray,
@@ -80,10 +95,7 @@ def measure_gap(
     as_large = 0
     for _ in range(n_permutations):
         if is_within:
-            order = np.lexsort((rng.random(len(codes)), members))
-            sorted_ = np.argsort(members, kind="stable")
-            assigned = np.empty_like(codes)
-            assigned[sorted_] = codes[order]
+            assigned = codes[_exchange_within(rng, members)]
         else:
             assigned = rng.permutation(codes[first])[members]
         as_large += find_gap(assigned) >= observed - 1e-12
@@ -125,64 +137,102 @@ def compute_ratio(
     return float(ratios[False][0]), float(low), float(high)
 
 
-def list_interactions(
-    labels: np.ndarray, said: np.ndarray, factors: Mapping[str, np.ndarray], min_faces: int
-) -> pd.DataFrame:
-    """Return pairs of groups whose accuracy differs most from what their two factors alone would give.
+def compare_gaps(
+    labels: np.ndarray,
+    said: np.ndarray,
+    before: np.ndarray,
+    groups: np.ndarray,
+    clusters: np.ndarray,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float, float]]:
+    """Return what changes from the answers `before` to `said` on the same faces, with 95 % intervals.
 
-    Columns: first, second, n, accuracy, expected (the sum of both factors' own effects), excess (points);
-    the largest excess first. Cells of fewer faces are left out.
+    `accuracy`: the gain.   `gap`: the growth of the largest difference in accuracy between two groups.
     """
-    right = (said == labels).astype(float)
-    mean, rows = right.mean(), []
+    names, codes = np.unique(groups, return_inverse=True)
+    member = np.eye(len(names))[codes]
+    drawn = np.concatenate(list(draw_weights(len(labels), n_resamples, seed, clusters)))
+    weights = np.concatenate([np.ones((1, len(labels))), drawn])
+    found = []
+    for named in (said, before):
+        right = (named == labels).astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            by_group = weights @ (member * right[:, None]) / (weights @ member)
+        gap = np.nanmax(by_group, axis=1) - np.nanmin(by_group, axis=1)
+        found.append({"accuracy": weights @ right / weights.sum(axis=1), "gap": gap})
+    return {
+        name: (float(change[0]), *map(float, np.quantile(change[1:], [0.025, 0.975])))
+        for name, change in ((name, found[0][name] - found[1][name]) for name in found[0])
+    }
+
+
+def adjust_for_many(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values that stay valid although several were looked at (Holm 1979)."""
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)
+    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted
+
+
+def list_interactions(
+    labels: np.ndarray,
+    said: np.ndarray,
+    factors: Mapping[str, np.ndarray],
+    blocks: np.ndarray,
+    min_faces: int,
+    n_permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return pairs of groups whose accuracy differs from what their two factors alone would give.
+
+    Columns: first, second, n, accuracy, expected (least squares of both factors' own effects), excess
+    (points), p; the largest excess first. p is that of the largest excess of all that are listed; for it
+    residuals are exchanged within blocks, int (N,), such as a face's variants (Freedman and Lane 1983). Cells
+    of fewer faces are left out.
+    """
+    right, rows, makers, residuals = (said == labels).astype(float), [], [], []
     names = list(factors)
     for place, first in enumerate(names):
         for second in names[place + 1 :]:
-            frame = pd.DataFrame({"a": factors[first], "b": factors[second], "right": right})
-            alone = {key: frame.groupby(key)["right"].mean() - mean for key in ("a", "b")}
-            for (a, b), cell in frame.groupby(["a", "b"])["right"]:
-                if len(cell) >= min_faces:
-                    expected = float(np.clip(mean + alone["a"][a] + alone["b"][b], 0, 1))
-                    rows.append((f"{first} {a}", f"{second} {b}", len(cell), cell.mean(), expected))
+            design = np.hstack([pd.get_dummies(factors[name]).to_numpy(float) for name in (first, second)])
+            inverse = np.linalg.pinv(design, rcond=1e-9)  # both factors sum to one: a rank is missing
+            fitted = design @ (inverse @ right)
+            cells = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
+            cells = {pair: inside for pair, inside in cells.items() if len(inside) >= min_faces}
+            means = np.zeros((len(cells), len(right)))
+            for row, ((a, b), inside) in zip(means, cells.items(), strict=True):
+                row[inside] = 1 / len(inside)
+                rows.append(
+                    (
+                        f"{first} {a}",
+                        f"{second} {b}",
+                        len(inside),
+                        right[inside].mean(),
+                        fitted[inside].mean(),
+                    )
+                )
+            makers.append(means - (means @ design) @ inverse)
+            residuals.append(right - fitted)
     table = pd.DataFrame(rows, columns=["first", "second", "n", "accuracy", "expected"])
     table["excess"] = 100 * (table["accuracy"] - table["expected"])
+    rng, largest = np.random.default_rng(seed), np.zeros(n_permutations)
+    for draw in range(n_permutations):
+        order = _exchange_within(rng, blocks)
+        excesses = [np.abs(make @ rest[order]) for make, rest in zip(makers, residuals, strict=True)]
+        largest[draw] = 100 * np.concatenate(excesses).max(initial=0)
+    sizes = table["excess"].abs().to_numpy()
+    table["p"] = [(1 + (largest >= size - 1e-9).sum()) / (1 + n_permutations) for size in sizes]
     return table.reindex(table["excess"].abs().sort_values(ascending=False, kind="stable").index)
 
 
-def measure_proxies(faces: Sequence[np.ndarray], landmarks: np.ndarray) -> pd.DataFrame:
-    """Return what pictures show of themselves, one row per face; none of it says who or what a person is.
-
-    luminance: mean grey level (0 to 255) of the nose and cheeks, of skin and light together.   sharpness:
-    variance of the Laplacian.   size: eye distance as a share of the side.   yaw: how far the nose's tip is
-    off the middle of the eyes, in eye distances.   roll: degrees.   landmarks: (N, 5, 2), shares of the side.
-    """
-    rows = []
-    for face, points in zip(faces, landmarks, strict=True):
-        grey = face if face.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(face), cv2.COLOR_RGB2GRAY)
-        side, middle = grey.shape[0], points[:2].mean(axis=0)
-        across = points[1] - points[0]
-        distance = max(float(np.hypot(*across)), 1e-3)
-        reach = distance * side / 2
-        x, y = points[2] * side
-        patch = grey[
-            max(0, int(y - reach / 2)) : int(y + reach / 2) + 1, max(0, int(x - reach)) : int(x + reach) + 1
-        ]
-        rows.append(
-            {
-                "luminance": float(patch.mean()) if patch.size else float(grey.mean()),
-                "sharpness": float(cv2.Laplacian(np.ascontiguousarray(grey), cv2.CV_64F).var()),
-                "size": distance,
-                "yaw": abs(float((points[2] - middle) @ across)) / distance**2,
-                "roll": abs(float(np.degrees(np.arctan2(across[1], across[0])))),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def cut_quintiles(values: pd.Series) -> np.ndarray:
-    """Return int (N,) from 1 to 5: the fifth of the faces in which each value lies."""
-    ranks = values.rank(method="first")
-    return (np.ceil(5 * ranks / len(values))).astype(int).to_numpy()
+def _exchange_within(rng: np.random.Generator, blocks: np.ndarray) -> np.ndarray:
+    """Return an order, int (N,), that exchanges at random what is in the same block."""
+    order = np.empty(len(blocks), np.int64)
+    order[np.argsort(blocks, kind="stable")] = np.lexsort((rng.random(len(blocks)), blocks))
+    return order
 
 
 def _score(labels: np.ndarray, said: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -49,14 +49,19 @@ def compute_curves(
 
 
 def rank_cells(heatmaps: np.ndarray) -> np.ndarray:
-    """Return int (N, CELLS, CELLS): the place of each cell from the hottest, 0, to the coldest."""
+    """Return int (N, CELLS, CELLS): the place of each cell from the hottest, 0, to the coldest.
+
+    Cells of equal heat follow one another in an order that is random, and the same for every face.
+    """
     cells = np.stack(
         [
             cv2.resize(map_.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
             for map_ in heatmaps
         ]
     )
-    order = np.argsort(-cells.reshape(len(cells), -1), axis=1, kind="stable")
+    # A map is zero in many cells; read row by row, the top of the picture would be hidden before the bottom.
+    ties = np.random.default_rng(0).permutation(CELLS**2)
+    order = ties[np.argsort(-cells.reshape(len(cells), -1)[:, ties], axis=1, kind="stable")]
     return np.argsort(order, axis=1).reshape(-1, CELLS, CELLS)
 
 
@@ -119,7 +124,8 @@ def randomise_layers(
     """Return block to float (N,): the rank correlation of a map with the one before, weights randomised.
 
     Blocks are randomised from the classifier down, each in addition to those before (the cascade of Adebayo
-    et al. 2018), by permuting each weight tensor, which keeps its distribution. The model is left as it was.
+    et al. 2018), by permuting each weight tensor, which keeps its distribution. NaN where a map became flat:
+    it says nothing. The model is left as it was.
     """
     before = compute_heatmaps(model, images, targets, stage, method)
     changed, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
@@ -135,7 +141,8 @@ def randomise_layers(
                     order = torch.randperm(weight.numel(), generator=generator)
                     weight.copy_(weight.flatten()[order].reshape(weight.shape))
             after = compute_heatmaps(changed, images, targets, stage, method)
-            found[part_name] = correlate_ranks(before, after)
+            is_flat = np.ptp(after, axis=(1, 2)) == 0
+            found[part_name] = np.where(is_flat, np.nan, correlate_ranks(before, after))
     return found
 
 

@@ -182,7 +182,7 @@ def show_studies(
     """
     rows = select_studies(table, *studies)
     if rows.empty:
-        stage.show_text("None of these arms was trained on this data set.")
+        stage.show_text(f"{caption}: none of these arms was trained on this data set.")
         return
     title = f"{caption}, against {against}"
     figure = plot_differences(rows, SHARES)

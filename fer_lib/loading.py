@@ -85,25 +85,36 @@ def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarr
     return rows
 
 
-def select_strata(data: PackedDataset, rows: np.ndarray, training: TrainingParams) -> np.ndarray | None:
-    """Return int (N,): what is to be drawn equally often, the classes, or groups within each class.
+def select_groups(data: PackedDataset, rows: np.ndarray, name: str) -> np.ndarray:
+    """Return int (N,): the group of each row by the index's column `name`.
 
-    Groups are those of the index's column `training.balance`. None: all faces alike. Raises ParamsError for a
-    column that the data do not have.
+    Raises ParamsError for a column that the data do not have, or do not know of every face.
     """
-    labels = data.labels[rows]
-    if training.balance is None:
-        return labels if training.sampler == "weighted" else None
-    if training.balance not in data.index:
-        known = ", ".join(map(str, data.index.columns))
-        raise ParamsError(f"training.balance: no column {training.balance!r} in the index; known: {known}")
-    groups = pd.factorize(data.index[training.balance].iloc[rows])[0]
-    return np.unique(labels * (groups.max() + 1) + groups, return_inverse=True)[1]
+    if name not in data.index or data.index[name].iloc[rows].isna().any():
+        raise ParamsError(
+            f"training.balance: expected a column that {data.meta['dataset']} knows of every face, found "
+            f"{name!r}; use null"
+        )
+    return np.unique(data.index[name].iloc[rows], return_inverse=True)[1]
 
 
-def compute_sampling_weights(strata: np.ndarray) -> np.ndarray:
-    """Return float64 (N,) weights with which each of `strata`, int (N,), is drawn equally often."""
-    return 1.0 / np.bincount(strata)[strata]
+def compute_sampling_weights(
+    labels: np.ndarray, is_weighted: bool, groups: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Return float64 (N,): how often each face is to be drawn, relative to others; None: all alike.
+
+    is_weighted: every class as often as another; else each as often as it is there.   groups: int (N,), to be
+    drawn equally often within each class, whose own share stays as it is.
+    """
+    weights = 1.0 / np.bincount(labels)[labels] if is_weighted else None
+    if groups is None:
+        return weights
+    cells = pd.DataFrame({"label": labels, "group": groups})
+    in_cell = cells.groupby(["label", "group"])["group"].transform("size").to_numpy()
+    in_class = np.bincount(labels)[labels]
+    n_groups = cells.groupby("label")["group"].transform("nunique").to_numpy()
+    even = in_class / (n_groups * in_cell)
+    return even if weights is None else even * weights
 
 
 def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:

@@ -65,6 +65,17 @@ def format_interval(metrics: dict[str, Any], key: str, spec: str = ".3f") -> str
     return f"{value} [{low}, {high}]"
 
 
+def flatten_interval(key: str, values: tuple[float, float, float]) -> dict[str, float]:
+    """Return a value and its interval as they stand in a metrics file: `key`, `key_lo`, `key_hi`."""
+    return {f"{key}{end}": value for end, value in zip(("", "_lo", "_hi"), values, strict=True)}
+
+
+def show_interval(values: tuple[float, float, float], spec: str = ".3f") -> str:
+    """Return a value and its interval as text, as `format_interval` does, that does not break in a table."""
+    value, low, high = (format(number, spec) for number in values)
+    return f"{value} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def _clean_value(key: str, value: Any) -> int | float | str:
     if key in PROVENANCE_KEYS:
         raise FerError(f"metrics: {key!r} is written by write_metrics itself; leave it out or rename it")

@@ -5,7 +5,7 @@ from textwrap import shorten
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fer_lib.errors import ParamsError
 from fer_lib.paths import PARAMS_FILE
@@ -171,6 +171,7 @@ class GradcamParams(Section):
     n_chosen: int = Field(ge=1)  # validation faces on which method and stage are chosen
     n_faces: int = Field(ge=1)
     n_randomised: int = Field(ge=1)
+    min_faces: int = Field(ge=1)  # fewer are neither averaged nor judged as a group
     shifts: tuple[int, ...] = Field(min_length=1)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
@@ -182,7 +183,9 @@ class RobustnessParams(Section):
     explained: str
     networks: tuple[str, ...] = Field(min_length=1)
     members: tuple[str, ...] = Field(min_length=1)
+    comparisons: dict[str, tuple[str, str]]  # of two networks each
     audited: tuple[str, ...] = Field(min_length=1)
+    mitigations: dict[str, str]  # audited network: the one that it is to improve on
     n_faces: int = Field(ge=1)
     n_heatmaps: int = Field(ge=1)
     n_variants: int = Field(ge=1)
@@ -191,6 +194,15 @@ class RobustnessParams(Section):
     n_permutations: int = Field(ge=10)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "RobustnessParams":
+        pairs = {"comparisons": (self.comparisons.values(), self.networks)}
+        pairs["mitigations"] = (self.mitigations.items(), self.audited)
+        for title, (named, known) in pairs.items():
+            for name in {name for pair in named for name in pair} - set(known):
+                raise ValueError(f"{title}: expected names among {', '.join(known)}, found {name!r}")
+        return self
 
 
 class AblationsParams(Section):

@@ -138,9 +138,10 @@ def add_noise(face: np.ndarray, sigma: float, sample: Sample) -> np.ndarray:
 
 
 def compress_jpeg(face: np.ndarray, quality: float, _sample: Sample) -> np.ndarray:
-    """Code as JPEG and read back."""
-    kind = cv2.IMREAD_GRAYSCALE if face.ndim == 2 else cv2.IMREAD_COLOR
-    _, coded = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+    """Code as JPEG, which keeps colour more coarsely than brightness, and read back."""
+    kind = cv2.IMREAD_GRAYSCALE if face.ndim == 2 else cv2.IMREAD_COLOR_RGB
+    plain = face if face.ndim == 2 else cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
+    _, coded = cv2.imencode(".jpg", plain, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     return cv2.imdecode(coded, kind)
 
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from fer_lib.explain import METHODS, overlay_heatmap
 from fer_lib.explain_study import CHOSEN
 from fer_lib.plots import INK, MAIN, SECOND, SOFT, STYLE, build_figure
+from fer_lib.preprocessing import to_rgb
 
 _METHOD_COLOURS = dict(zip(METHODS, (MAIN, "#56B4E9", SECOND, "#009E73"), strict=True))
 
@@ -52,6 +55,50 @@ def plot_measures(scores: Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 @mpl.rc_context(STYLE)
+def plot_hiding(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Plot deletion and insertion curves of `explain_scores.average_curves`, with 95 % intervals."""
+    figure, axes = build_figure(9.5, 3.6, columns=len(curves), sharey=True)
+    for place, (title, of_maps) in zip(axes, curves.items(), strict=True):
+        for colour, (name, (mean, low, high)) in zip((MAIN, SECOND, SOFT, INK), of_maps.items(), strict=True):
+            cells = np.linspace(0, 1, len(mean))
+            place.fill_between(cells, low, high, color=colour, alpha=0.15, lw=0)
+            place.plot(cells, mean, color=colour, label=name)
+        what = "hidden, the most marked first" if title == "deletion" else "shown, the most marked first"
+        place.set(title=title.capitalize(), xlabel=f"share of the face {what}", ylim=(0, 1))
+        place.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        place.grid(axis="y")
+    axes[0].set_ylabel("probability of the emotion named")
+    axes[0].legend()
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_examples(
+    examples: Mapping[str, np.ndarray], faces: Mapping[int, np.ndarray], names: Mapping[int, str]
+) -> Figure:
+    """Plot drawn faces and, below each, its heat map; those named rightly above those named wrongly.
+
+    examples: of `explain_study.pick_examples`.   faces: row to uint8 face.   names: row to its label.
+    """
+    keys = [key for key in examples if not key.endswith("/row")]
+    kinds = [[key for key in keys if key.startswith(kind)] for kind in ("right", "wrong")]
+    figure, axes = build_figure(9.5, 6.2, rows=2, columns=max(map(len, kinds)), squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    for row, of_kind in zip(axes, kinds, strict=True):
+        for place, key in zip(row, of_kind, strict=False):
+            number, said = int(examples[f"{key}/row"]), key.partition("/")[2]
+            heatmap = overlay_heatmap(faces[number], examples[key])
+            face = cv2.resize(to_rgb(faces[number]), heatmap.shape[1::-1])
+            place.imshow(np.vstack([face, heatmap]))
+            is_right = said == names[number]
+            place.set_title(
+                said if is_right else f"{said},\nis {names[number]}", fontsize=9, loc="center", pad=4
+            )
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def plot_parts(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot emotion by part, one panel per title: how much denser the map is there than over the picture."""
     shown = {title: table for title, table in tables.items() if len(table)}
@@ -78,10 +125,8 @@ def plot_parts(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_mean_maps(
-    maps: Mapping[str, np.ndarray], emotions: Sequence[str], backdrop: np.ndarray, min_faces: int
-) -> Figure:
-    """Plot mean maps over a mean face, named rightly above, wrongly below; of `min_faces` or more alone.
+def plot_mean_maps(maps: Mapping[str, np.ndarray], emotions: Sequence[str], backdrop: np.ndarray) -> Figure:
+    """Plot mean maps over a mean face, named rightly above, wrongly below.
 
     maps: as `explain_study.average_maps` returns them.   backdrop: uint8 (S, S), the mean face.
     """
@@ -92,7 +137,8 @@ def plot_mean_maps(
             place.set_axis_off()
             if row == 0:
                 place.set_title(emotion, fontsize=10, loc="center")
-            if n < min_faces:
+            if f"{title}/{emotion}" not in maps:
+                place.set_box_aspect(1)
                 place.text(
                     0.5, 0.5, "too few", ha="center", va="center", color=SOFT, transform=place.transAxes
                 )

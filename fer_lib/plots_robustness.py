@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, perturb
-from fer_lib.plots import INK, MAIN, SECOND, STYLE, build_figure
+from fer_lib.plots import MAIN, SECOND, SOFT, STYLE, build_figure
 from fer_lib.robustness_scores import Curves, list_family
 
-_COLOURS = (MAIN, "#56B4E9", "#009E73", "#E69F00", SECOND, "#AA4499", "#7A7A7A")
+_COLOURS = (MAIN, "#56B4E9", "#009E73", "#E69F00", SECOND, "#AA4499", "#7A7A7A", "#332288", "#882255")
 
 
 @mpl.rc_context(STYLE)
@@ -30,8 +30,9 @@ def plot_curves(curves: Mapping[str, Curves], measure: str = "accuracy") -> Figu
             place.set_axis_off()
         for place, name in zip(row, names, strict=False):
             _draw_curves(place, name, curves, measure)
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    if len(curves) > 1:
+        handles, names = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
@@ -46,30 +47,26 @@ def _draw_curves(place: Axes, name: str, curves: Mapping[str, Curves], measure: 
     place.set_xticks(list(SEVERITIES), ticks, fontsize=7)
     place.set_title(name, fontsize=10)
     place.set_xlabel(perturbation.unit, fontsize=8, labelpad=1)
-    place.set_ylim(0, 1)
+    place.set_ylim(0, 1 if measure != "ece" else 0.5)
     place.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     place.grid(axis="y")
 
 
 @mpl.rc_context(STYLE)
 def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
-    """Plot one face under every perturbation: a row each, severity 0 to 5. Drawn or averaged faces only."""
-    figure, axes = build_figure(
-        8.6,
-        0.62 * len(PERTURBATIONS) / 2 + 1,
-        rows=-(-len(PERTURBATIONS) // 2),
-        columns=2 * len(SEVERITIES) + 1,
-        gridspec_kw={"wspace": 0.02, "hspace": 0.02},
-    )
+    """Plot one face under every perturbation, severity 0 to 5 in a strip. Drawn or averaged faces only."""
+    rows = -(-len(PERTURBATIONS) // 2)
+    figure, axes = build_figure(9.5, 0.95 * rows, rows=rows, columns=2)
+    edges = ((0, 0), (0, face.shape[1] // 12)) + ((0, 0),) * (face.ndim - 2)
     for place in axes.flat:
         place.set_axis_off()
-    for number, name in enumerate(PERTURBATIONS):
-        row, half = number // 2, number % 2
-        for severity in SEVERITIES:
-            place = axes[row, half * (len(SEVERITIES) + 1) + severity]
-            place.imshow(perturb(face, name, severity, sample), cmap="gray", vmin=0, vmax=255)
-        first = axes[row, half * (len(SEVERITIES) + 1)]
-        first.set_title(name, fontsize=7, loc="left", pad=2, fontweight="normal")
+    for place, name in zip(axes.flat, PERTURBATIONS, strict=False):
+        strip = [
+            np.pad(perturb(face, name, severity, sample), edges, constant_values=255)
+            for severity in SEVERITIES
+        ]
+        place.imshow(np.hstack(strip), cmap="gray", vmin=0, vmax=255)
+        place.set_title(name, fontsize=9, pad=3)
     return figure
 
 
@@ -93,21 +90,20 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], measure: str = "accuracy") -
 
 
 @mpl.rc_context(STYLE)
-def plot_following(correlations: pd.DataFrame) -> Figure:
-    """Plot how far heat maps follow: perturbation by severity, the median rank correlation."""
-    figure, axes = build_figure(6.5, 0.34 * len(correlations) + 1)
-    axes.imshow(correlations, vmin=-1, vmax=1, cmap="RdBu", aspect="auto")
-    for (row, column), value in np.ndenumerate(correlations.to_numpy()):
-        axes.text(
-            column,
-            row,
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            size=9,
-            color="white" if abs(value) > 0.5 else INK,
-        )
-    axes.set_xticks(range(correlations.shape[1]), list(correlations.columns))
-    axes.set_yticks(range(len(correlations)), list(correlations.index))
-    axes.set_xlabel("severity")
+def plot_following(followed: Mapping[str, tuple[float, float, float]]) -> Figure:
+    """Plot how far heat maps follow: a panel per family, a line per perturbation, with 95 % intervals.
+
+    followed: of `robustness_scores.score_following`.
+    """
+    figure, axes = build_figure(12, 3.1, columns=len(FAMILIES), sharey=True)
+    for place, family in zip(axes, FAMILIES, strict=True):
+        for colour, name in zip(_COLOURS, list_family(family), strict=False):
+            steps = np.array([followed[f"{name}/{severity}"] for severity in SEVERITIES[1:]]).T
+            place.fill_between(SEVERITIES[1:], steps[1], steps[2], color=colour, alpha=0.12, lw=0)
+            place.plot(SEVERITIES[1:], steps[0], color=colour, lw=1.5, label=name)
+        place.set(title=family, xlabel="severity", ylim=(-0.2, 1))
+        place.axhline(0, color=SOFT, lw=1)
+        place.grid(axis="y")
+        place.legend(fontsize=7.5, loc="lower left")
+    axes[0].set_ylabel("rank correlation")
     return figure

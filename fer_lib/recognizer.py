@@ -22,6 +22,9 @@ from fer_lib.preprocessing import Preprocessing, preprocess, resize_face
 
 BACKENDS = ("onnx", "torch")
 
+BATCH_SIZE = 64
+"""Crops that go through the network at once: a folder of any size needs no more memory than these."""
+
 
 @dataclass(frozen=True)
 class Emotion:
@@ -166,7 +169,9 @@ class Recognizer:
         """Return float64 (N, C) probabilities of crops in the model's framing (`Face.crop`), uint8."""
         if not len(crops):
             return np.empty((0, len(self.emotions)))
-        logits = self._run(preprocess(list(crops), self.preprocessing)).astype(np.float64)
+        parts = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
+        logits = np.concatenate([self._run(preprocess(list(part), self.preprocessing)) for part in parts])
+        logits = logits.astype(np.float64)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 

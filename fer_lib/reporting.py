@@ -236,9 +236,17 @@ def _reduce_colours(image: Image.Image) -> Image.Image:
     """Return the picture with a palette of 256 colours: a third of the size, and no difference to the eye."""
     palette = image.quantize(colors=256, kmeans=1, dither=Image.Dither.NONE)
     if image.getcolors(CHART_COLOURS):
-        return palette
+        return _keep_paper(palette, image)
     # Faces have more colours than a palette; dithering keeps lips red and backgrounds even.
-    return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    return _keep_paper(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG), image)
+
+
+def _keep_paper(reduced: Image.Image, image: Image.Image) -> Image.Image:
+    """Return the reduced picture with the colour of its corner as it was: white is not to turn grey."""
+    colours, paper = reduced.getpalette(), reduced.getpixel((0, 0))
+    colours[3 * paper : 3 * paper + 3] = image.getpixel((0, 0))
+    reduced.putpalette(colours)
+    return reduced
 
 
 def _display_html(content: str) -> None:

@@ -109,6 +109,11 @@ def _compute_auroc(
     return _divide(wins, positives.sum(axis=1) * negatives.sum(axis=1), np.nan)
 
 
+def draw_rows(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Return `n` of the rows, or all where there are fewer, drawn by the seed and in order."""
+    return np.sort(np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False))
+
+
 def draw_weights(
     n_images: int, n_resamples: int, seed: int, clusters: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:

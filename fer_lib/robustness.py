@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from fer_lib import conditions, occlusions, perturbations
+from fer_lib import conditions, explain, faithfulness, occlusions, perturbations, preprocessing, regions
+from fer_lib.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from fer_lib.compression import get_forms_dir
-from fer_lib.errors import FerError, ModelError
+from fer_lib.errors import ModelError
 from fer_lib.explain import compute_heatmaps, find_stage
 from fer_lib.faithfulness import correlate_ranks
 from fer_lib.files import write_atomically
@@ -24,11 +25,12 @@ from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import RobustnessParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.perturbations import FRAMING, ORIENTATION, PERTURBATIONS, SEVERITIES, Sample, perturb
-from fer_lib.predictions import hash_weights
 from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.provenance import hash_code
 from fer_lib.recipes import check_match
 from fer_lib.regions import locate_landmarks
+from fer_lib.resampling import draw_rows
+from fer_lib.results import read_table, write_table
 from fer_lib.runtime import open_session, run_session
 
 CLEAN = "clean"
@@ -42,6 +44,9 @@ HEATMAPS = "heatmaps"
 
 BATCH_SIZE = 64
 
+_DECISIVE_MODULES = (conditions, explain, faithfulness, occlusions, perturbations, preprocessing, regions)
+"""A state that other code of these left is void."""
+
 Network = Callable[[list[np.ndarray]], np.ndarray]
 """Cropped faces, uint8, to float64 (N, C) probabilities."""
 
@@ -52,9 +57,8 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
     """Write what every network says under every perturbation and severity; return the folder of the files.
 
     `robustness/perturbed/<network>.parquet`: row, label, and per condition `<perturbation>/<severity>/said`,
-    the emotion named (as index), and `.../confidence`. `heatmaps.parquet`: row, and per condition that leaves
-    the face where it is the rank correlation of the explained network's map with that of the face as it is,
-    both for the emotion named there. Killed and started again, it goes on with the next perturbation. Raises
+    the emotion named (as index), and `.../confidence`. `heatmaps.parquet`: row, and per condition the rank
+    correlation of `Follower`. Killed and started again, it goes on with the next perturbation. Raises
     ModelError when a network has not been trained, or was trained on other data.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
@@ -62,9 +66,10 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
     names = [name for name in (*settings.networks, *settings.members) if name != ENSEMBLE]
     networks = {name: open_network(name, dirs, data) for name in dict.fromkeys(names)}
     checkpoint = load_checkpoint(dirs.models / settings.explained)
-    rows = choose_rows(data, settings)
+    rows = draw_rows(data.get_rows("test"), settings.n_faces, settings.seed)
     faces, samples = [np.asarray(data.faces[row]) for row in rows], build_samples(data, rows, settings.seed)
-    follower = Follower(checkpoint, faces[: settings.n_heatmaps])
+    few = draw_rows(np.arange(len(rows)), settings.n_heatmaps, settings.seed)
+    follower = Follower(checkpoint, [faces[i] for i in few], [samples[i] for i in few])
     state = dirs.training_state / "perturbed.npz"
     fingerprint = _describe_run(dirs, data, settings)
     found = _read_state(state, fingerprint)
@@ -79,35 +84,45 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
                 key = f"{network}|{name}/{severity}"
                 found[f"{key}/said"] = said[network].argmax(axis=1).astype(np.uint8)
                 found[f"{key}/confidence"] = said[network].max(axis=1).round(3).astype(np.float32)
-            if name != CLEAN and PERTURBATIONS[name].family not in (FRAMING, ORIENTATION):
-                found[f"{HEATMAPS}|{name}/{severity}"] = follower.follow(changed[: settings.n_heatmaps])
+            if name != CLEAN:
+                found[f"{HEATMAPS}|{name}/{severity}"] = follower.follow(
+                    [changed[i] for i in few], name, severity
+                )
         _write_state(state, fingerprint, found)
     about = {"row": rows, "label": data.labels[rows].astype(np.uint8)}
-    for network in settings.networks:
-        _write_table(get_predictions_path(dirs, network), about | _select(found, network))
-    _write_table(
-        get_predictions_path(dirs, HEATMAPS),
-        {"row": rows[: settings.n_heatmaps]} | _select(found, HEATMAPS),
-    )
+    tables = {network: about | _select(found, network) for network in settings.networks}
+    tables[HEATMAPS] = {"row": rows[few]} | _select(found, HEATMAPS)
+    for title, columns in tables.items():
+        write_table(get_predictions_path(dirs, title), pd.DataFrame(columns), data)
     state.unlink(missing_ok=True)
     return get_predictions_path(dirs, HEATMAPS).parent
 
 
 class Follower:
-    """The heat maps of some faces as they are, with which those of the same faces changed are compared."""
+    """The heat maps of some faces as they are, with which those of the same faces changed are compared.
 
-    def __init__(self, checkpoint: Checkpoint, faces: list[np.ndarray]):
-        self._checkpoint = checkpoint
+    The maps are those that the app shows. Both are of the emotion that is named on the face as it is.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, faces: list[np.ndarray], samples: list[Sample]):
+        self._checkpoint, self._samples = checkpoint, samples
         self._stage = find_stage(checkpoint.model)
         images = self._build_input(faces)
         with torch.inference_mode():
             self._said = checkpoint.model(images).argmax(dim=1).numpy()
         self._plain = compute_heatmaps(checkpoint.model, images, self._said, self._stage)
 
-    def follow(self, faces: list[np.ndarray]) -> np.ndarray:
-        """Return float32 (N,): the rank correlation of each face's map with that of the face as it was."""
+    def follow(self, faces: list[np.ndarray], name: str, severity: int) -> np.ndarray:
+        """Return float32 (N,): the rank correlation of each changed face's map with the face's own.
+
+        Where a perturbation moves the face, the earlier map is moved as well before the two are compared.
+        """
         maps = compute_heatmaps(self._checkpoint.model, self._build_input(faces), self._said, self._stage)
-        return correlate_ranks(self._plain, maps).astype(np.float32)
+        plain = self._plain
+        if PERTURBATIONS[name].family in (FRAMING, ORIENTATION):
+            levels = [np.round(255 * heatmap).astype(np.uint8) for heatmap in plain]
+            plain = np.stack(_perturb_all(levels, name, severity, self._samples))
+        return correlate_ranks(plain, maps).astype(np.float32)
 
     def _build_input(self, faces: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(preprocess(faces, self._checkpoint.preprocessing)))
@@ -122,23 +137,15 @@ def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
     checkpoint = load_checkpoint(dirs.models / network)
     check_match(checkpoint, data)
     if not form:
-        return partial(_run_torch, checkpoint.model, checkpoint.preprocessing)
+        return partial(_run_in_batches, partial(_run_torch, checkpoint.model), checkpoint.preprocessing)
     path = get_forms_dir(dirs, network) / f"{form}.onnx"
     if not path.is_file():
         raise ModelError(
-            f"{path}: not found; run `python -m fer_lib compress {network}` or `make repro` first"
+            f"{path}: not found; run `python -m fer_lib compress {network} --dataset {data.meta['dataset']}` "
+            "or `make repro` first"
         )
-    session = open_session(path)
-    return lambda faces: compute_softmax(
-        run_session(session, preprocess(faces, checkpoint.preprocessing), BATCH_SIZE)
-    )
-
-
-def choose_rows(data: PackedDataset, settings: RobustnessParams) -> np.ndarray:
-    """Return the test rows that are perturbed: `n_faces` of them, drawn by the seed, in order."""
-    rows = data.get_rows("test")
-    rng = np.random.default_rng(settings.seed)
-    return np.sort(rng.choice(rows, min(settings.n_faces, len(rows)), replace=False))
+    run = partial(run_session, open_session(path), batch_size=BATCH_SIZE)
+    return partial(_run_in_batches, run, checkpoint.preprocessing)
 
 
 def build_samples(data: PackedDataset, rows: np.ndarray, seed: int) -> list[Sample]:
@@ -154,14 +161,8 @@ def get_predictions_path(dirs: OutputDirs, name: str) -> Path:
 
 
 def read_perturbed(dirs: OutputDirs, name: str, data: PackedDataset) -> pd.DataFrame:
-    """Return a network's table. Raises FerError when there is none, or one of other faces."""
-    path = get_predictions_path(dirs, name)
-    if not path.is_file():
-        raise FerError(f"{path}: not found; run `python -m fer_lib perturb` or `make repro` first")
-    table = pd.read_parquet(path)
-    if not np.array_equal(table["label"], data.labels[table["row"]]):
-        raise FerError(f"{path}: made of other faces than those of {data.meta['dataset']}; run `make repro`")
-    return table
+    """Return the table of a network, or of `HEATMAPS`. Raises DataError for none, or one of other data."""
+    return read_table(get_predictions_path(dirs, name), data, "perturb")
 
 
 def _perturb_all(
@@ -170,19 +171,31 @@ def _perturb_all(
     return [perturb(face, name, severity, sample) for face, sample in zip(faces, samples, strict=True)]
 
 
-def _run_torch(model: torch.nn.Module, preprocessing: Preprocessing, faces: list[np.ndarray]) -> np.ndarray:
-    images = torch.from_numpy(np.ascontiguousarray(preprocess(faces, preprocessing)))
+def _run_in_batches(
+    run: Callable[[np.ndarray], np.ndarray], settings: Preprocessing, faces: list[np.ndarray]
+) -> np.ndarray:
+    starts = range(0, len(faces), BATCH_SIZE)
+    logits = [run(preprocess(faces[start : start + BATCH_SIZE], settings)) for start in starts]
+    return compute_softmax(np.concatenate(logits))
+
+
+def _run_torch(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        logits = [model(part.to(memory_format=torch.channels_last)) for part in images.split(BATCH_SIZE)]
-    return compute_softmax(torch.cat(logits).float().numpy())
+        inputs = torch.from_numpy(np.ascontiguousarray(images)).to(memory_format=torch.channels_last)
+        return model(inputs).float().numpy()
 
 
 def _describe_run(dirs: OutputDirs, data: PackedDataset, settings: RobustnessParams) -> str:
     """Return a hash of all that decides the answers; a state with another one is void."""
-    names = {name.partition(".")[0] for name in (*settings.networks, *settings.members)} - {ENSEMBLE}
-    weights = {name: hash_weights(dirs.models / name) for name in sorted({*names, settings.explained})}
-    code = hash_code([Path(module.__file__) for module in (conditions, occlusions, perturbations)])
-    content = [data.data_hash, settings.model_dump(), weights, code]
+    names = sorted({*settings.networks, *settings.members, settings.explained} - {ENSEMBLE})
+    networks = [name.partition(".") for name in names]
+    files = [dirs.models / name / part for name, _, _ in networks for part in (CONFIG_NAME, WEIGHTS_NAME)]
+    files += [get_forms_dir(dirs, name) / f"{form}.onnx" for name, _, form in networks if form]
+    weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    code = hash_code(Path(module.__file__) for module in _DECISIVE_MODULES)
+    used = {"networks", "members", "explained", "n_faces", "n_heatmaps", "seed"}
+    chosen = settings.model_dump(include=used)
+    content = [data.data_hash, chosen, weights, code]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -202,7 +215,3 @@ def _write_state(path: Path, fingerprint: str, found: Columns) -> None:
 
 def _select(found: Mapping[str, np.ndarray], network: str) -> Columns:
     return {key.split("|", 1)[1]: values for key, values in found.items() if key.startswith(f"{network}|")}
-
-
-def _write_table(path: Path, columns: Columns) -> None:
-    write_atomically(path, pd.DataFrame(columns).to_parquet(index=False, compression="zstd"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from fer_lib.metrics_file import flatten_interval, show_interval
 from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES
 from fer_lib.resampling import ECE_BINS, assign_bins, draw_weights
 from fer_lib.robustness import CLEAN
@@ -94,18 +95,22 @@ def find_first_fallen(
 
     Columns: perturbation, emotion, severity (the first at which its recall is under half of that on clean
     faces; 0: none falls so far, and the emotion is the one that lost the largest share at 5), recall there,
-    recall clean, into: the emotion that is then named most. Emotions with fewer faces do not take part.
+    recall clean, into: the emotion that is then named most. Emotions of fewer faces, or that are found on
+    clean faces no more often than by chance, do not take part; no rows where none does.
     """
     labels = table["label"].to_numpy()
-    counted = [i for i in range(len(emotions)) if (labels == i).sum() >= min_faces]
+    clean = [curves.trace("blur", f"recall_{emotion}")["value"][0] for emotion in emotions]
+    chance = 1 / len(emotions)
+    counted = [i for i in range(len(emotions)) if (labels == i).sum() >= min_faces and clean[i] > chance]
     rows = []
-    for name in PERTURBATIONS:
+    for name in PERTURBATIONS if counted else ():
         recalls = np.array([curves.trace(name, f"recall_{emotions[i]}")["value"] for i in counted])
-        shares = recalls / np.maximum(recalls[:, :1], 1e-9)
+        shares = recalls / recalls[:, :1]
         fallen = shares < 0.5
         severity = next((s for s in SEVERITIES[1:] if fallen[:, s].any()), 0)
-        place = int(shares[:, severity or SEVERITIES[-1]].argmin())
-        index, at = counted[place], severity or SEVERITIES[-1]
+        at = severity or SEVERITIES[-1]
+        place = int(shares[:, at].argmin())
+        index = counted[place]
         said = table.loc[labels == index, f"{name}/{at}/said"]
         wrong = said[said != index]
         rows.append(
@@ -118,7 +123,20 @@ def find_first_fallen(
                 "into": emotions[int(wrong.mode().iloc[0])] if len(wrong) else "–",
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["perturbation", "emotion", "severity", "recall", "clean", "into"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def count_first_fallen(fallen: pd.DataFrame) -> tuple[str, int, str, int]:
+    """Return the emotion that falls first most often, under how many perturbations, what it is then taken for
+    most often, and under how many perturbations any falls; of `find_first_fallen`. No names where none falls.
+    """
+    below = fallen[fallen["severity"] > 0]
+    if below.empty:
+        return "", 0, "", 0
+    emotion = below["emotion"].mode().iloc[0]
+    of_it = below[below["emotion"] == emotion]
+    return str(emotion), len(of_it), str(of_it["into"].mode().iloc[0]), len(below)
 
 
 def summarise_families(curves: Curves) -> dict[str, tuple[float, float, float]]:
@@ -167,9 +185,40 @@ def _summarise(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
     return float(value), float(low), float(high)
 
 
-def tabulate_following(followed: pd.DataFrame) -> pd.DataFrame:
-    """Return perturbation by severity: the median over faces of what `robustness.follow_heatmaps` wrote."""
-    medians = followed.median()
-    names = [name for name in PERTURBATIONS if f"{name}/1" in followed]
-    rows = {name: [medians[f"{name}/{severity}"] for severity in SEVERITIES[1:]] for name in names}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(SEVERITIES[1:]))
+def tabulate_areas(curves: Mapping[str, Curves]) -> pd.DataFrame:
+    """Return perturbation by network: the area under the accuracy curve relative to clean, as text."""
+    cells = {
+        name: [show_interval(found.measure_area(p), ".2f") for p in PERTURBATIONS]
+        for name, found in curves.items()
+    }
+    return pd.DataFrame(cells, index=list(PERTURBATIONS)).rename_axis("perturbation")
+
+
+def score_following(
+    followed: pd.DataFrame, clusters: np.ndarray, n_resamples: int, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """Return `<perturbation>/<severity>` to the mean rank correlation of heat maps, with its interval.
+
+    followed: what `robustness.Follower` found.   clusters: (N,), as in `score_conditions`.
+    """
+    drawn = np.concatenate(list(draw_weights(len(followed), n_resamples, seed, clusters)))
+    shares = drawn / drawn.sum(axis=1, keepdims=True)
+    names = [f"{name}/{severity}" for name in PERTURBATIONS for severity in SEVERITIES[1:]]
+    return {
+        name: _summarise(values.mean(), shares @ values)
+        for name, values in ((name, followed[name].to_numpy(float)) for name in names)
+    }
+
+
+def flatten_curves(curves: Curves, prefix: str) -> dict[str, float]:
+    """Return accuracy, macro recall and ECE at severities 1 to 5 as flat metrics, with `_lo` and `_hi`.
+
+    Keys: `<prefix>.<perturbation>.<severity>.<measure>`.
+    """
+    flat = {}
+    for name in PERTURBATIONS:
+        for measure in ("accuracy", "macro_recall", "ece"):
+            for step in curves.trace(name, measure).iloc[1:].itertuples():
+                key = f"{prefix}.{name.replace(' ', '_')}.{step.severity}.{measure}"
+                flat |= flatten_interval(key, (step.value, step.low, step.high))
+    return flat

@@ -24,7 +24,7 @@ from fer_lib.loading import (
     build_eval_batches,
     build_loader,
     compute_sampling_weights,
-    select_strata,
+    select_groups,
     select_train_rows,
 )
 from fer_lib.losses import Loss, build_loss
@@ -122,8 +122,8 @@ class _Run:
         self.loss = build_loss(training, self.targets[self.rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
         self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
-        strata = select_strata(data, self.rows, training)
-        weights = None if strata is None else compute_sampling_weights(strata)
+        groups = select_groups(data, self.rows, training.balance) if training.balance else None
+        weights = compute_sampling_weights(data.labels[self.rows], training.sampler == "weighted", groups)
         self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
         self.loaded_size, self.train_loader = 0, None
         plain = FaceDataset(data, build_eval_transform(self.preprocessing))

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.datasets.demo_variants import draw_variants, list_variants, name_factors
-from fer_lib.errors import FerError
-from fer_lib.files import write_atomically
-from fer_lib.packed import load_packed
+from fer_lib.packed import PackedDataset, load_packed
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.results import read_table, write_table
 from fer_lib.robustness import open_network
 
 _FEW = 16
@@ -22,23 +21,14 @@ def predict_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
     """Write what every network of `robustness.audited` says of varied test faces; return the parquet file.
 
     Columns: row, label, person, factor, value (as text; of a pair, joined by + and by |), and per network
-    `<network>/said`, the emotion named (as index), and `.../confidence`. Where faces were not drawn the table
-    is empty. Raises as `robustness.open_network`.
+    `<network>/said`, the emotion named (as index), and `.../confidence`. Raises as
+    `robustness.open_network`, and DataError for faces that were not drawn.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
-    path = get_variants_path(dirs)
-    if data.meta["layout"] != "demo":
-        write_atomically(path, pd.DataFrame({"row": []}).to_parquet(index=False))
-        return path
-    rows = data.get_rows("test")
-    rng = np.random.default_rng(settings.seed)
-    rows = np.sort(rng.choice(rows, min(settings.n_variants, len(rows)), replace=False))
-    faces = draw_variants(
-        data.index["source"].iloc[rows].tolist(),
-        data.meta["size"],
-        os.cpu_count() or 1 if len(rows) > 16 else 1,
-    )
+    rows = draw_evenly(data, settings.n_variants, settings.seed)
+    workers = (os.cpu_count() or 1) if len(rows) > _FEW else 1
+    faces = draw_variants(data.index["source"].iloc[rows].tolist(), data.meta["size"], workers)
     variants, n = list_variants(), len(rows)
     table = {
         "row": np.repeat(rows, len(variants)),
@@ -52,8 +42,16 @@ def predict_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
         probabilities = open_network(name, dirs, data)(flat)
         table[f"{name}/said"] = probabilities.argmax(axis=1).astype(np.uint8)
         table[f"{name}/confidence"] = probabilities.max(axis=1).round(3).astype(np.float32)
-    write_atomically(path, pd.DataFrame(table).to_parquet(index=False, compression="zstd"))
+    path = get_variants_path(dirs)
+    write_table(path, pd.DataFrame(table), data)
     return path
+
+
+def draw_evenly(data: PackedDataset, n: int, seed: int) -> np.ndarray:
+    """Return at most `n` test rows in order, as many of each class as there are, drawn by the seed."""
+    rows = np.random.default_rng(seed).permutation(data.get_rows("test"))
+    place = pd.Series(data.labels[rows]).groupby(data.labels[rows]).cumcount().to_numpy()
+    return np.sort(rows[place < n // len(data.emotions)])
 
 
 def get_variants_path(dirs: OutputDirs) -> Path:
@@ -61,15 +59,12 @@ def get_variants_path(dirs: OutputDirs) -> Path:
     return dirs.reports / "robustness" / "variants.parquet"
 
 
-def read_variants(dirs: OutputDirs, network: str, factor: str) -> pd.DataFrame:
+def read_variants(dirs: OutputDirs, data: PackedDataset, network: str, factor: str) -> pd.DataFrame:
     """Return the rows of one factor: row, label, person, value, and the network's said and confidence.
 
-    Raises FerError when the stage has not run.
+    Raises DataError when the stage has not run, or ran on other data.
     """
-    path = get_variants_path(dirs)
-    if not path.is_file():
-        raise FerError(f"{path}: not found; run `python -m fer_lib vary` or `make repro` first")
-    table = pd.read_parquet(path)
+    table = read_table(get_variants_path(dirs), data, "vary")
     part = table[table["factor"] == factor].reset_index(drop=True)
     kept = part[["row", "label", "person", "value"]].astype({"label": np.int64})
     said = part[f"{network}/said"].astype(np.int64)

@@ -417,9 +417,11 @@ def test_form_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, mo
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():
     ends = {"": 0.55, "_lo": 0.53, "_hi": 0.57}
     keys = ("membership.auroc", "inversion.train", "inversion.unseen")
-    attacks = {f"{key}{end}": value for key in keys for end, value in ends.items()} | {"data_hash": "a"}
-    sentences = describe_privacy({"data_hash": "a"}, attacks)
+    attacks = {f"{key}{end}": value for key in keys for end, value in ends.items()}
+    attacks |= {"data_hash": "a", "network": "student"}
+    sentences = describe_privacy({"data_hash": "a", "recipe": "student"}, attacks)
     assert len(sentences) == 2
     assert all("0.55 [0.53, 0.57]" in sentence for sentence in sentences)
-    assert describe_privacy({"data_hash": "b"}, attacks) == []
-    assert describe_privacy({"data_hash": "a"}, {}) == []
+    assert describe_privacy({"data_hash": "b", "recipe": "student"}, attacks) == []
+    assert describe_privacy({"data_hash": "a", "recipe": "tiny"}, attacks) == []
+    assert describe_privacy({"data_hash": "a", "recipe": "student"}, {}) == []

@@ -25,6 +25,8 @@ from fer_lib.datasets.demo_factors import (
     N_IDENTITIES,
     PROTOTYPES,
     SPLIT_IDENTITIES,
+    change_age,
+    change_masculinity,
     get_split,
 )
 from fer_lib.labels import EMOTIONS_7
@@ -105,6 +107,18 @@ def test_an_identity_is_the_same_person_in_every_picture(many_factors):
         assert people.setdefault(factors.identity.id, factors.identity) == factors.identity
     assert len(people) > 0.8 * N_IDENTITIES  # 800 draws of 400 leave e^-2 of them out
     assert {p.skin_tone for p in people.values()} == set(range(1, 11))
+
+
+def test_masculinity_brings_its_anatomy_along_and_age_its_hair():
+    person = sample_identity(SEED, 15)
+    assert change_masculinity(person, person.masculinity) == person
+    soft, hard = (change_masculinity(person, value) for value in (0.0, 1.0))
+    assert hard.jaw_width_scale - soft.jaw_width_scale == pytest.approx(0.11)
+    assert hard.lip_fullness_scale < soft.lip_fullness_scale
+    assert soft.beard == "none"
+    child, old = (change_age(replace(person, beard="full"), value) for value in (0.1, 0.9))
+    assert (child.beard, old.beard, old.hair_colour) == ("none", "full", "grey")
+    assert change_age(old, 0.5).hair_colour != "grey"
 
 
 def test_skin_tone_is_independent_of_the_emotion(many_factors):

@@ -1,11 +1,21 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 
 from fer_lib.errors import ModelError
-from fer_lib.explain import compute_heatmaps, explain_face, find_stage, list_stages, overlay_heatmap
+from fer_lib.explain import (
+    METHOD,
+    REDUCTION,
+    compute_heatmaps,
+    explain_face,
+    find_stage,
+    list_stages,
+    overlay_heatmap,
+)
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models import Checkpoint, create_model
 from fer_lib.plots_faces import plot_explanations
@@ -17,6 +27,11 @@ from fer_lib.scenes import draw_scene
 @pytest.fixture(scope="module")
 def recognizer():
     return Recognizer.load()
+
+
+def test_shown_is_what_notebook_07_found_most_faithful_on_photographs():
+    found = json.loads((REPO / "reports" / "fer2013" / "metrics" / "gradcam.json").read_text())
+    assert (found["method"], found["reduction"]) == (METHOD, REDUCTION)
 
 
 def build_checkpoint(architecture, size=64):

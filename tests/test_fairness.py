@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
@@ -89,28 +88,57 @@ def test_ratio_is_lowest_over_highest_recall(faces):
 
 def test_interaction_that_neither_factor_explains_comes_first():
     rng = np.random.default_rng(3)
-    first, second = rng.choice(["a", "b"], 800), rng.choice(["x", "y"], 800)
+    first, second = rng.choice(["a", "b"], 800), rng.choice(["x", "y", "z"], 800)
     labels = rng.integers(3, size=800)
-    right = rng.random(800) < np.where((first == "a") & (second == "y"), 0.3, 0.9)
-    table = fairness.list_interactions(labels, say(labels, right), {"one": first, "two": second}, 20)
-    top = table.iloc[0]
-    assert abs(top["excess"]) > 5
-    assert len(table) == 4
+    right = rng.random(800) < np.where((first == "a") & (second == "y"), 0.2, 0.9)
+    pair = {"one": first, "two": second}
+    table = fairness.list_interactions(labels, say(labels, right), pair, np.zeros(800), 20, 200, 0)
+    cells = {(row.first, row.second): row for row in table.itertuples()}
+    assert len(cells) == 6
+    planted = cells["one a", "two y"]
+    assert planted.excess < -10
+    assert planted.p < 0.01
+    chosen = right[(first == "a") & (second == "y")]
+    assert planted.accuracy == pytest.approx(chosen.mean())
+    assert (table["excess"].abs().diff().dropna() <= 0).all()
 
 
-def test_proxies_follow_the_picture():
-    face = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (48, 1))
-    landmarks = np.array([[[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]]] * 2)
-    landmarks[1, 2, 0] = 0.6  # the nose is off the middle
-    table = fairness.measure_proxies([face, face], landmarks)
-    darker = fairness.measure_proxies([face // 2, face // 2], landmarks)
-    np.testing.assert_allclose(table["luminance"], 2 * darker["luminance"], rtol=0.05)
-    assert (table["sharpness"] > darker["sharpness"]).all()
-    assert table["size"][0] == pytest.approx(0.4)
-    assert table["yaw"].tolist() == pytest.approx([0, 0.25])
-    assert table["roll"][0] == 0
+def test_factors_that_go_together_are_no_interaction():
+    rng = np.random.default_rng(4)
+    first = rng.random(3000) < 0.5
+    second = np.where(rng.random(3000) < 0.9, first, ~first)
+    labels = rng.integers(3, size=3000)
+    right = rng.random(3000) < 0.4 + 0.25 * first + 0.25 * second
+    pair = {"one": first, "two": second}
+    table = fairness.list_interactions(labels, say(labels, right), pair, np.zeros(3000), 20, 20, 0)
+    # The rare cells hold 150 faces, a standard error of 4 points. Adding both marginal effects would give 23.
+    assert table["excess"].abs().max() < 8
 
 
-def test_quintiles_are_fifths():
-    fifths = fairness.cut_quintiles(pd.Series(np.random.default_rng(0).random(100)))
-    assert np.bincount(fifths).tolist() == [0, 20, 20, 20, 20, 20]
+def test_p_values_are_adjusted_as_holm_does():
+    # By hand: 4 x 0.01, then at least that, 3 x 0.01 = 0.03 -> 0.04; 2 x 0.03; 0.04 -> at least 0.06.
+    assert fairness.adjust_for_many([0.03, 0.01, 0.01, 0.04]) == pytest.approx([0.06, 0.04, 0.04, 0.06])
+    assert fairness.adjust_for_many([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_remedy_is_judged_on_the_same_faces(faces):
+    labels, said, groups = faces
+    mended = np.where(groups == 1, labels, said)
+    change = fairness.compare_gaps(labels, mended, said, groups, np.arange(600), 200, 0)
+    right = said == labels
+    assert change["accuracy"][0] == pytest.approx((mended == labels).mean() - right.mean())
+    rates = [right[groups == group].mean() for group in (0, 1)]
+    assert change["gap"][0] == pytest.approx((1 - rates[0]) - abs(rates[0] - rates[1]))
+    assert change["gap"][1] < change["gap"][0] < change["gap"][2]
+    same = fairness.compare_gaps(labels, said, said, groups, np.arange(600), 20, 0)
+    assert same == {"accuracy": (0, 0, 0), "gap": (0, 0, 0)}
+
+
+def test_rates_are_written_with_their_intervals(faces):
+    labels, said, groups = faces
+    scores = fairness.score_groups(labels, said, np.full(600, 0.8), groups, np.arange(600), 50, 0)
+    table = fairness.tabulate_rates({"skin_tone": scores})
+    assert table.index.tolist() == ["skin tone 0", "skin tone 1"]
+    row = scores.loc[0]
+    shown = f"{row['accuracy']:.2f} [{row['accuracy_lo']:.2f}, {row['accuracy_hi']:.2f}]"
+    assert table.loc["skin tone 0", "accuracy"].replace("\N{NO-BREAK SPACE}", " ") == shown

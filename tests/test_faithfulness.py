@@ -68,6 +68,13 @@ def test_cells_are_ranked_from_the_hottest():
     assert sorted(ranks.ravel()) == list(range(faithfulness.CELLS**2))
 
 
+def test_equally_hot_cells_are_not_hidden_from_the_top():
+    ranks = faithfulness.rank_cells(np.zeros((2, SIDE, SIDE), np.float32))
+    first = ranks[0] < faithfulness.CELLS**2 / 2
+    assert 0.3 < first[: faithfulness.CELLS // 2].mean() < 0.7
+    np.testing.assert_array_equal(ranks[0], ranks[1])
+
+
 def test_area_of_a_constant_is_the_constant():
     assert faithfulness.compute_area(np.full((1, 11), 0.3)) == pytest.approx(0.3)
 
@@ -118,9 +125,16 @@ def test_randomising_changes_the_map_and_not_the_network(network):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     found = faithfulness.randomise_layers(network, images, np.zeros(4, int), find_stage(network), seed=0)
     assert len(found) > 3
-    assert np.mean(list(found.values())[-1]) < 0.9
+    assert np.nanmean(list(found.values())[-1]) < 0.9
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_flat_map_of_random_weights_says_nothing(network, monkeypatch):
+    maps = iter([np.random.default_rng(0).random((1, SIDE, SIDE)), *[np.zeros((1, SIDE, SIDE))] * 99])
+    monkeypatch.setattr(faithfulness, "compute_heatmaps", lambda *_: next(maps))
+    found = faithfulness.randomise_layers(network, build_images(1), np.zeros(1, int), "layer4", seed=0)
+    assert all(np.isnan(values).all() for values in found.values())
 
 
 def test_map_of_an_unmoved_face_is_stable(network):

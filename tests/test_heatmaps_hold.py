@@ -68,4 +68,6 @@ def test_random_weights_destroy_the_map(named):
     recognizer, images, labels, _ = named
     model = recognizer.checkpoint.model
     found = faithfulness.randomise_layers(model, images[:8], labels[:8], find_stage(model), seed=0)
-    assert np.mean(list(found.values())[-1]) < 0.3
+    last = list(found.values())[-1]
+    assert not np.isnan(last).all()
+    assert np.nanmean(last) < 0.3

@@ -13,13 +13,29 @@ def list_rows(batches: EpochBatches) -> list[int]:
 
 
 def test_weighted_sampler_draws_every_class_equally_often():
-    batches = EpochBatches(np.arange(1000), compute_sampling_weights(LABELS), 10, seed=0)
+    batches = EpochBatches(np.arange(1000), compute_sampling_weights(LABELS, True), 10, seed=0)
     drawn = []
     for batches.epoch in range(20):
         drawn += list_rows(batches)
     shares = np.bincount(LABELS[drawn]) / len(drawn)
     # 20,000 draws: the standard error of a share of 1/3 is 0.0033; four of them.
     assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.0133)
+
+
+@pytest.mark.parametrize("is_weighted", [True, False])
+def test_groups_are_drawn_equally_often_within_a_class_and_classes_as_before(is_weighted):
+    groups = np.concatenate([np.repeat([0, 1], [800, 100]), np.repeat([0, 1], [45, 45]), np.ones(10, int)])
+    weights = compute_sampling_weights(LABELS, is_weighted, groups)
+    shares = {
+        (label, group): weights[(label == LABELS) & (group == groups)].sum() / weights.sum()
+        for label in range(3)
+        for group in range(2)
+    }
+    of_class = [1 / 3] * 3 if is_weighted else [0.9, 0.09, 0.01]
+    for label in (0, 1):
+        assert shares[label, 0] == pytest.approx(of_class[label] / 2)
+        assert shares[label, 1] == pytest.approx(of_class[label] / 2)
+    assert shares[2, 1] == pytest.approx(of_class[2])  # a class of one group keeps its share
 
 
 @settings(max_examples=30, deadline=None)
@@ -36,7 +52,7 @@ def test_shuffle_uses_every_row_at_most_once(n, batch_size, seed):
 @settings(max_examples=30, deadline=None)
 @given(start=st.integers(0, 12), weighted=st.booleans(), epoch=st.integers(0, 5))
 def test_an_interrupted_epoch_goes_on_with_the_same_batches(start, weighted, epoch):
-    weights = compute_sampling_weights(LABELS) if weighted else None
+    weights = compute_sampling_weights(LABELS, True) if weighted else None
     whole = EpochBatches(np.arange(1000), weights, 80, seed=4, epoch=epoch)
     rest = EpochBatches(np.arange(1000), weights, 80, seed=4, epoch=epoch, start=start)
     assert list(whole)[start:] == list(rest)

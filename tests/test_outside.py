@@ -1,12 +1,16 @@
+import json
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import run_fer_lib
+from conftest import REPO, run_fer_lib
 
-from fer_lib import outside
+from fer_lib import model_audit, outside
 from fer_lib.datasets.demo import make_face
-from fer_lib.errors import DataError
+from fer_lib.errors import DataError, MediaError
 from fer_lib.labels import EMOTIONS_7
+from fer_lib.packed import load_packed
 from fer_lib.recognizer import Recognizer
 from fer_lib.scenes import draw_scene
 
@@ -64,30 +68,109 @@ def test_crop_is_taken_whole(recognizer, shape):
         np.testing.assert_array_equal(found, crop)
 
 
-def test_what_cannot_be_evaluated_is_told_in_a_line(recognizer, tmp_path):
-    with pytest.raises(DataError, match="expected a packed data set or a folder"):
+def test_picture_without_a_face_is_counted_and_not_scored(recognizer, folder):
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / "sad" / "noise.png"), noise)
+    faces = outside.load_outside(recognizer, str(folder))
+    assert len(faces.labels) == 9
+    table = faces.mapping.set_index("class")
+    assert table["no face"].to_dict() == {"happy": 0, "sad": 1, "Anger": 0, "asleep": 0}
+    assert table.loc["sad", "pictures"] == 4
+
+
+def test_what_is_no_picture_is_passed_over(recognizer, folder):
+    (folder / "happy" / "._0.png").write_bytes(b"of a file system")
+    (folder / "happy" / "folder.png").mkdir()
+    (folder / "happy" / "notes.txt").write_text("none")
+    (folder / "surprise").mkdir()
+    faces = outside.load_outside(recognizer, str(folder))
+    table = faces.mapping.set_index("class")
+    assert table.loc["happy", "pictures"] == 3
+    assert table.loc["surprise", "pictures"] == 0
+
+
+def test_own_faces_are_taken_as_they_are_and_others_are_cut(recognizer, tiny_project, monkeypatch):
+    data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
+    monkeypatch.setattr(outside, "load_packed", lambda _: data)
+    monkeypatch.setattr(outside, "get_packed_dir", lambda _: tiny_project / "data" / "packed" / "demo")
+    rows = data.get_rows("test")
+    other = outside.load_outside(recognizer, "demo")
+    assert {crop.shape for crop in other.crops} == {(48, 48)}
+    assert other.data_hash == data.data_hash
+    assert "skin_tone" in other.factors
+    assert len(other.factors) == len(other.persons) == len(other.labels) == len(other.crops)
+    assert len(rows) == len(other.labels) + other.mapping["no face"].sum()
+    monkeypatch.setattr(outside, "read_config", lambda _: {"data_hash": data.data_hash})
+    own = outside.load_outside(recognizer, "demo")
+    np.testing.assert_array_equal(own.crops, data.faces[rows])
+    np.testing.assert_array_equal(own.persons, data.persons[rows])
+
+
+def test_what_cannot_be_evaluated_is_told_in_a_line(recognizer, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"expected a data set .* or a folder .*; check the path"):
         outside.load_outside(recognizer, str(tmp_path / "none"))
-    (tmp_path / "asleep").mkdir()
-    with pytest.raises(DataError, match="expected faces of angry"):
+    (tmp_path / "train" / "happy").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"found train, .*give the folder that holds the classes"):
+        outside.load_outside(recognizer, str(tmp_path))
+    monkeypatch.setattr(outside, "get_packed_dir", lambda _: tmp_path / "nothing")
+    with pytest.raises(DataError, match="fer_lib prepare --dataset demo"):
+        outside.load_outside(recognizer, "demo")
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "cut.png").write_bytes(b"\x89PNG cut off")
+    with pytest.raises(MediaError, match=r"cut\.png"):
         outside.load_outside(recognizer, str(tmp_path))
 
 
-def test_commands_print_the_mapping_and_write_the_report(folder, tmp_path_factory):
-    for path in (folder / "happy", folder / "sad"):  # an audit needs some faces
-        for index in range(3, 10):
-            (path / f"{index}.png").write_bytes((path / f"{index % 3}.png").read_bytes())
-    root = tmp_path_factory.mktemp("outside")
-    from conftest import REPO
+@pytest.mark.parametrize("count", ["0", "-1", "few"])
+def test_number_of_faces_is_checked(count):
+    done = run_fer_lib(REPO, "audit", f"--faces={count}")
+    assert done.returncode == 2
+    assert "expected a whole number of 1 or more" in done.stderr
 
+
+def test_commands_print_the_mapping_and_write_the_report(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("outside") / "audit"
     done = run_fer_lib(REPO, "evaluate", "--model", "fer2013-b0", "--form", "tiny", "--data", folder)
     assert done.returncode == 0, done.stderr
     assert "other spelling of angry" in done.stdout
     assert "accuracy" in done.stdout
-    out = root / "audit"
     arguments = ("audit", "--form", "tiny", "--data", folder, "--out", out, "--faces", 5)
+    for path in (folder / "happy", folder / "sad", folder / "Anger"):
+        for index in range(3, 40):
+            (path / f"{index}.png").write_bytes((path / f"{index % 3}.png").read_bytes())
     done = run_fer_lib(REPO, *arguments)
     assert done.returncode == 0, done.stderr
     page = (out / "audit.html").read_text()
-    assert 'id="figure-curves"' in page
+    assert 'id="figure-curves-ece"' in page
     assert "no conclusion about persons" in page
-    assert (out / "audit.json").is_file()
+    found = json.loads((out / "audit.json").read_text())
+    assert found["n_faces"] == 120
+    assert found["n_perturbed"] == 5
+    assert {"curve.blur.3.macro_recall_lo", "group.luminance.gap", "git_commit"} <= set(found)
+
+
+def test_few_faces_are_not_audited(recognizer, folder, tmp_path):
+    faces = outside.load_outside(recognizer, str(folder))
+    with pytest.raises(DataError, match=r"expected at least 100 faces .*, found 9; give more"):
+        model_audit.audit_model(recognizer, faces, tmp_path, n_faces=5)
+
+
+def test_drawn_faces_are_audited_by_what_is_known_of_them():
+    faces = outside.OutsideFaces(
+        name="demo",
+        crops=[],
+        labels=np.tile(np.arange(7), 30),
+        persons=np.repeat(np.arange(42), 5),
+        factors=pd.DataFrame({"mask": np.arange(210) < 100, "age": np.linspace(0, 1, 210)}),
+        mapping=pd.DataFrame(),
+        data_hash="",
+    )
+    groups = model_audit.group_factors(faces, 0)
+    assert sorted(set(groups["mask"])) == ["False", "True"]
+    assert sorted(set(groups["age"])) == ["1", "2", "3", "4", "5"]
+    probabilities = np.where(groups["mask"] == "True", 0.0, 1.0)[:, None] * np.eye(7)[faces.labels] + 0.1
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    rates, gaps = model_audit.judge_groups(faces, probabilities, groups, 0)
+    assert rates["mask"].loc["False", "accuracy"] == 1
+    assert gaps.loc["mask", "gap"] > 0.8
+    assert gaps.loc["mask", "p"] < 0.01

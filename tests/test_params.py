@@ -71,6 +71,11 @@ def get_arm(content, study, arm):
             "recipes.student.training: weight",
         ),
         (lambda c: c["datasets"]["demo"]["ablations"].update(seeds=[]), "ablations.seeds"),
+        (
+            lambda c: c["robustness"]["comparisons"].update(int8=["student.int4", "ensemble"]),
+            "found 'student.int4'",
+        ),
+        (lambda c: c["robustness"].update(mitigations={"augmented": "none"}), "mitigations: expected names"),
         (lambda c: c["ablations"].update(members=["b0", "lite"]), "ablations.members: no arm 'lite'"),
         (
             lambda c: c["ablations"]["reference"]["training"].update(epoch=2),

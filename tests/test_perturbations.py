@@ -1,9 +1,11 @@
+import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fer_lib.framing import FER2013_FRAMING
 from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, expose, perturb
@@ -66,10 +68,38 @@ def test_nothing_leaks_from_one_face_to_another(name):
 
 
 @pytest.mark.parametrize("name", ["noise", "shift", "block"])
-def test_faces_differ_in_what_is_random_and_severities_of_a_face_do_not(name):
+def test_faces_differ_in_what_is_random(name):
     face = draw(0)
     several = {perturb(face, name, 4, Sample(LANDMARKS, seed)).tobytes() for seed in range(20)}
     assert len(several) > 3
+
+
+@pytest.mark.parametrize("name", ["side light", "hand", "yaw", "pitch", "rotation"])
+def test_direction_is_drawn_for_a_face_and_kept_at_every_severity(name):
+    x, y = np.meshgrid(*[np.arange(SIDE) - (SIDE - 1) / 2] * 2)
+    # Alike on all sides, so that only the perturbation can favour one of them.
+    face = (128 + 60 * np.cos(x / 6) * np.cos(y / 12)).round().astype(np.uint8)
+    axis = {"pitch": y, "rotation": x * y}.get(name, x)
+    signs = [
+        {
+            np.sign((perturb(face, name, severity, Sample(LANDMARKS, seed)) * axis).sum())
+            for severity in (2, 3)
+        }
+        for seed in range(12)
+    ]
+    assert all(len(found) == 1 for found in signs)
+    assert set.union(*signs) == {-1, 1}
+
+
+def test_jpeg_keeps_colours_as_another_encoder_does():
+    rng = np.random.default_rng(0)
+    face = np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    coded = io.BytesIO()
+    Image.fromarray(face).save(coded, "JPEG", quality=20, subsampling="4:2:0")
+    ours = perturb(face, "JPEG", 3, Sample(LANDMARKS, 0)).astype(float)
+    theirs = np.asarray(Image.open(coded)).astype(float)
+    assert np.abs(ours - theirs).mean() < 2
+    assert np.abs(ours - face).mean() > 4  # what both lose, and a swap of channels would add to
 
 
 def test_families_are_all_used():

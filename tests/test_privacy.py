@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,26 @@ from fer_lib.preprocessing import Preprocessing
 def test_attack_is_the_auroc_of_the_loss():
     rng = np.random.default_rng(0)
     members, others = rng.exponential(0.5, 200), rng.exponential(1.0, 200)
-    found = privacy.attack_membership(members, others, 50, 0)
+    found = privacy.attack_membership(members, others, np.arange(400), 50, 0)
     expected = roc_auc_score(np.repeat([1, 0], 200), -np.concatenate([members, others]))
     assert found["auroc"][0] == pytest.approx(expected)
     assert found["auroc"][1] < expected < found["auroc"][2]
 
 
+def test_faces_of_one_person_count_once():
+    rng = np.random.default_rng(2)
+    members, others = rng.exponential(0.7, 40), rng.exponential(1.0, 40)
+    apart = privacy.attack_membership(members, others, np.arange(80), 300, 0)["auroc"]
+    ten_times = [np.repeat(values, 10) for values in (members, others)]
+    together = privacy.attack_membership(*ten_times, np.repeat(np.arange(80), 10), 300, 0)["auroc"]
+    assert together[0] == pytest.approx(apart[0])
+    assert together[2] - together[1] == pytest.approx(apart[2] - apart[1], rel=0.2)
+
+
 def test_same_losses_give_nothing_away_and_separate_ones_everything():
     same = np.random.default_rng(1).random(300)
-    assert privacy.attack_membership(same, same, 20, 0)["auroc"][0] == pytest.approx(0.5)
-    found = privacy.attack_membership(np.zeros(50), np.ones(50), 20, 0)
+    assert privacy.attack_membership(same, same, np.arange(600), 20, 0)["auroc"][0] == pytest.approx(0.5)
+    found = privacy.attack_membership(np.zeros(50), np.ones(50), np.arange(100), 20, 0)
     assert found["auroc"][0] == 1
     assert found["advantage"][0] == 1
 
@@ -38,3 +50,11 @@ def test_inversion_finds_what_a_class_looks_like():
     pictures = privacy.invert_classes(Matcher(), Preprocessing(side, (0.5,) * 3, (0.5,) * 3), 2)
     for picture, pattern in zip(pictures, patterns.numpy(), strict=True):
         assert np.corrcoef(picture.ravel(), pattern.ravel())[0, 1] > 0.8
+        assert np.abs(picture).max() <= 1  # a picture's pixels, normalised
+
+
+def test_as_many_faces_of_each_class_are_searched():
+    data = SimpleNamespace(labels=np.array([0, 0, 0, 1, 0, 1, 1, 1]), emotions=("happy", "sad"))
+    rows = {"train": np.array([0, 1, 2, 3]), "unseen": np.array([4, 5, 6, 7])}
+    found = privacy.match_classes(data, rows)
+    assert {split: chosen.tolist() for split, chosen in found.items()} == {"train": [0, 3], "unseen": [4, 5]}

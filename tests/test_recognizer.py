@@ -157,6 +157,15 @@ def test_large_crops_are_reduced_to_what_the_network_knows(recognizer, crops):
     )
 
 
+def test_many_faces_need_no_more_memory_than_a_few(recognizer, crops, monkeypatch):
+    sizes, run = [], recognizer._run
+    monkeypatch.setattr(recognizer, "_run", lambda pixels: sizes.append(len(pixels)) or run(pixels))
+    found = recognizer.compute_probabilities([crops[0], *[crops[1]] * 99])
+    assert sizes == [64, 36]
+    assert found[0] == pytest.approx(recognizer.compute_probabilities([crops[0]])[0], abs=1e-5)
+    assert found[99] == pytest.approx(found[1], abs=1e-5)
+
+
 def test_faces_of_one_batch_do_not_touch_each_other(recognizer, crops):
     alone = np.concatenate([recognizer.compute_probabilities([crop]) for crop in crops])
     assert recognizer.compute_probabilities(crops) == pytest.approx(alone, abs=1e-5)

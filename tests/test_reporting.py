@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from fer_lib import execution, index_page, metrics_file, reporting
 from fer_lib.errors import FerError
@@ -64,6 +66,16 @@ def test_interval_reads_as_the_field_writes_it(stage):
 def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(stage):
     with pytest.raises(FerError, match="run the notebook"):
         _ = stage.metrics
+
+
+def test_paper_stays_white_whatever_the_colours(stage, shown):
+    figure = plt.figure(figsize=(4, 4))
+    axes = figure.subplots()
+    axes.imshow(np.random.default_rng(0).random((60, 60, 3)))  # more colours than a palette holds
+    axes.set_axis_off()
+    stage.show_figure(figure, "noise", "Noise.")
+    saved = Image.open(stage.dirs.figures / "training" / "noise.png").convert("RGB")
+    assert saved.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, shown):

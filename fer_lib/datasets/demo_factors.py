@@ -5,7 +5,7 @@ Action units (AU) and the prototype of each emotion follow Ekman & Friesen, Faci
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -68,6 +68,7 @@ GLASSES = ("none", "glasses", "sunglasses")
 _STYLE_WEIGHTS_FEMININE = (0.0, 0.02, 0.06, 0.04, 0.12, 0.08, 0.14, 0.17, 0.22, 0.1, 0.05)
 _STYLE_WEIGHTS_MASCULINE = (0.13, 0.17, 0.3, 0.2, 0.1, 0.06, 0.02, 0.01, 0.01, 0.0, 0.0)
 _BEARD_WEIGHTS = (0.5, 0.25, 0.08, 0.17)
+_BEARDLESS, _CHILDISH = 0.6, 0.15  # masculinity and age from which on there may be a beard
 
 # Roberts' R2 sequence: two additive recurrences that fill the unit square evenly (g is the plastic number).
 # Class and split of face i come from it, so that even a small set keeps its class and split proportions.
@@ -160,6 +161,18 @@ def build_prototype(emotion: str, intensity: float = 1.0) -> dict[str, float]:
     return dict.fromkeys(PROTOTYPES[emotion], intensity)
 
 
+_PER_MASCULINITY = {
+    "jaw_width_scale": 0.11,
+    "chin_length": 0.03,
+    "eye_size_scale": -0.11,
+    "nose_width_scale": 0.12,
+    "lip_fullness_scale": -0.22,
+    "brow_thickness_scale": 0.5,
+    "brow_height": 0.015,
+}
+"""How the anatomy's means move as masculinity goes from 0 to 1."""
+
+
 @lru_cache(maxsize=N_IDENTITIES)
 def sample_identity(seed: int, identity_id: int) -> Identity:
     """Return the person with this id; depends on (seed, identity_id) and nothing else."""
@@ -171,10 +184,13 @@ def sample_identity(seed: int, identity_id: int) -> Identity:
     weights = np.asarray(_STYLE_WEIGHTS_FEMININE) * (1 - masculinity)
     weights += np.asarray(_STYLE_WEIGHTS_MASCULINE) * masculinity
     style = str(rng.choice(HAIR_STYLES, p=weights / weights.sum()))
-    beard = str(rng.choice(BEARDS, p=_BEARD_WEIGHTS)) if masculinity > 0.6 and age > 0.15 else "none"
+    may_have_beard = masculinity > _BEARDLESS and age > _CHILDISH
+    beard = str(rng.choice(BEARDS, p=_BEARD_WEIGHTS)) if may_have_beard else "none"
 
     def vary(sigma: float, mean: float = 1.0) -> float:
         return float(mean + sigma * np.clip(rng.standard_normal(), -2, 2))
+
+    moved = {name: slope * masculinity for name, slope in _PER_MASCULINITY.items()}
 
     return Identity(
         id=identity_id,
@@ -182,17 +198,17 @@ def sample_identity(seed: int, identity_id: int) -> Identity:
         age=age,
         masculinity=masculinity,
         face_width_scale=vary(0.045),
-        jaw_width_scale=vary(0.05, 0.95 + 0.11 * masculinity),
-        chin_length=vary(0.03, 0.03 * masculinity),
+        jaw_width_scale=vary(0.05, 0.95 + moved["jaw_width_scale"]),
+        chin_length=vary(0.03, moved["chin_length"]),
         eye_spacing_scale=vary(0.035),
-        eye_size_scale=vary(0.06, 1.07 - 0.11 * masculinity),
+        eye_size_scale=vary(0.06, 1.07 + moved["eye_size_scale"]),
         eye_tilt=vary(0.015, 0.0),
         nose_length_scale=vary(0.06),
-        nose_width_scale=vary(0.1, 0.96 + 0.12 * masculinity),
-        lip_fullness_scale=vary(0.13, 1.12 - 0.22 * masculinity),
+        nose_width_scale=vary(0.1, 0.96 + moved["nose_width_scale"]),
+        lip_fullness_scale=vary(0.13, 1.12 + moved["lip_fullness_scale"]),
         mouth_width_scale=vary(0.06),
-        brow_thickness_scale=vary(0.16, 0.75 + 0.5 * masculinity),
-        brow_height=vary(0.012, 0.015 * masculinity),
+        brow_thickness_scale=vary(0.16, 0.75 + moved["brow_thickness_scale"]),
+        brow_height=vary(0.012, moved["brow_height"]),
         iris=_sample_iris(rng, tone),
         hair_style=style,
         hair_colour=_sample_hair_colour(rng, tone, age),
@@ -200,6 +216,21 @@ def sample_identity(seed: int, identity_id: int) -> Identity:
         freckles=float(rng.random() < 0.25) * float(rng.uniform(0.3, 1.0)) * float(tone <= 5),
         texture_seed=int(rng.integers(2**31)),
     )
+
+
+def change_masculinity(identity: Identity, value: float) -> Identity:
+    """Return the person with another masculinity, 0..1, and the anatomy that goes with it; the hair stays."""
+    step = value - identity.masculinity
+    moved = {name: getattr(identity, name) + slope * step for name, slope in _PER_MASCULINITY.items()}
+    beard = identity.beard if value > _BEARDLESS else "none"
+    return replace(identity, masculinity=value, beard=beard, **moved)
+
+
+def change_age(identity: Identity, value: float) -> Identity:
+    """Return the person at another age, 0..1: furrows, grey hair when old, no beard as a child."""
+    colour = "grey" if value > 0.75 else HAIR_COLOURS[1] if identity.hair_colour == "grey" else None
+    beard = identity.beard if value > _CHILDISH else "none"
+    return replace(identity, age=value, beard=beard, hair_colour=colour or identity.hair_colour)
 
 
 def _sample_iris(rng: np.random.Generator, tone: int) -> int:

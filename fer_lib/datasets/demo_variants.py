@@ -9,7 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_lib.datasets.demo_factors import FaceFactors, sample_factors
+from fer_lib.datasets.demo_factors import (
+    FaceFactors,
+    Identity,
+    change_age,
+    change_masculinity,
+    sample_factors,
+)
 from fer_lib.datasets.demo_scene import draw_face
 from fer_lib.errors import DataError
 
@@ -21,23 +27,25 @@ def _set(name: str) -> Callable[[FaceFactors, Any], FaceFactors]:
     return lambda factors, value: replace(factors, **{name: value})
 
 
-def _set_identity(name: str) -> Callable[[FaceFactors, Any], FaceFactors]:
-    return lambda factors, value: replace(factors, identity=replace(factors.identity, **{name: value}))
+def _change_identity(
+    change: Callable[[Identity, Any], Identity],
+) -> Callable[[FaceFactors, Any], FaceFactors]:
+    return lambda factors, value: replace(factors, identity=change(factors.identity, value))
 
 
 FACTORS: Mapping[str, tuple[tuple[Any, ...], Callable[[FaceFactors, Any], FaceFactors]]] = {
-    "skin_tone": (tuple(range(1, 11)), _set_identity("skin_tone")),
-    "age": ((0.1, 0.5, 0.9), _set_identity("age")),
-    "masculinity": ((0.05, 0.5, 0.95), _set_identity("masculinity")),
+    "skin_tone": (tuple(range(1, 11)), _change_identity(lambda one, tone: replace(one, skin_tone=tone))),
+    "age": ((0.1, 0.5, 0.9), _change_identity(change_age)),
+    "masculinity": ((0.05, 0.5, 0.95), _change_identity(change_masculinity)),
     "glasses": (("none", "glasses", "sunglasses"), _set("glasses")),
     "mask": ((False, True), _set("mask")),
-    "yaw": ((-40.0, -20.0, 0.0, 20.0, 40.0), _set("yaw")),
-    "pitch": ((-20.0, -10.0, 0.0, 10.0, 20.0), _set("pitch")),
-    "light_azimuth": ((-80.0, -40.0, 0.0, 40.0, 80.0), _set("light_azimuth")),
+    "yaw": ((0, 10, 20, 30, 40, 50), _set("yaw")),
+    "pitch": ((0, 8, 16, 24, 32, 40), _set("pitch")),
+    "light_azimuth": ((-80, -40, 0, 40, 80), _set("light_azimuth")),
     "light_strength": ((0.35, 0.6, 1.0, 1.4, 1.8), _set("light_strength")),
 }
-"""Factor to its values, and how it is set: Monk's tones; shares; what is worn; degrees; 1 is well exposed."""
-
+"""Factor to its values, and how it is set: Monk's tones, for which the camera exposes anew; shares; what is
+worn; degrees, of which those of yaw and pitch are five severities; 1 is well exposed."""
 
 PAIRS: tuple[tuple[str, tuple[Any, ...], str, tuple[Any, ...]], ...] = (
     ("skin_tone", (1, 5, 10), "light_strength", (0.35, 1.0, 1.8)),
