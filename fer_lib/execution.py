@@ -29,6 +29,9 @@ DROPPED_TYPES = re.compile(r"application/vnd\.jupyter\.widget|application/javasc
 MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 """As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded pictures."""
 
+ALIGNMENT = re.compile(r' style="text-align: (?:left|right)"')
+"""What JupyterLab needs in every cell of a table; the page's style sheet says it once."""
+
 KERNEL_SETTLES_SECONDS = 60
 """How long the kernel may take to fall idle after a cell; nbclient's 4 are too few on a busy machine."""
 
@@ -91,7 +94,7 @@ def export_html(notebook: "NotebookNode", name: str, dataset: str, dirs: Any, sm
         "provenance": _read_provenance(dirs, name),
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return STRINGS.sub(_join_spans, UNCOLOURED.sub(r"\1", body))
+    return ALIGNMENT.sub("", STRINGS.sub(_join_spans, UNCOLOURED.sub(r"\1", body)))
 
 
 def _join_spans(spans: re.Match[str]) -> str:

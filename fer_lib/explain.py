@@ -55,7 +55,7 @@ def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.n
 def compute_heatmaps(
     model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, method: str = METHOD
 ) -> np.ndarray:
-    """Return float32 (N, S, S) maps in 0..1 of what speaks for `targets`, each scaled to its own maximum.
+    """Return float32 (N, S, S) maps of what speaks for `targets`, each stretched from its minimum, 0, to 1.
 
     images: float32 (N, 3, S, S), normalised.   targets: int (N,), indices of logits.   stage: the layer
     whose output is weighed, a key of `list_stages`.   method: a key of `METHODS`.
@@ -90,10 +90,10 @@ def list_stages(model: nn.Module) -> dict[str, int]:
     return stages
 
 
-def find_stage(model: nn.Module, reduction: int = REDUCTION) -> str:
-    """Return the last stage whose cells are no larger than `reduction` pixels. Raises as `list_stages`."""
+def find_stage(model: nn.Module) -> str:
+    """Return the last stage whose cells are no larger than `REDUCTION` pixels. Raises as `list_stages`."""
     stages = list_stages(model)
-    fitting = [name for name, found in stages.items() if found <= reduction]
+    fitting = [name for name, reduction in stages.items() if reduction <= REDUCTION]
     return fitting[-1] if fitting else next(iter(stages))
 
 

@@ -210,6 +210,8 @@ def _summarise(values: np.ndarray, weights: np.ndarray) -> Interval:
 
 
 def _bound(means: np.ndarray) -> Interval:
+    if np.isnan(means).all():
+        return (float("nan"),) * 3
     low, high = np.nanquantile(means[1:], [0.025, 0.975])
     return float(means[0]), float(low), float(high)
 

@@ -66,12 +66,19 @@ def format_interval(metrics: dict[str, Any], key: str, spec: str = ".3f") -> str
 
 
 def flatten_interval(key: str, values: tuple[float, float, float]) -> dict[str, float]:
-    """Return a value and its interval as they stand in a metrics file: `key`, `key_lo`, `key_hi`."""
+    """Return a value and its interval as they stand in a metrics file: `key`, `key_lo`, `key_hi`.
+
+    Nothing for an undefined one, NaN, as of a class that is not there.
+    """
+    if not all(map(math.isfinite, values)):
+        return {}
     return {f"{key}{end}": value for end, value in zip(("", "_lo", "_hi"), values, strict=True)}
 
 
 def show_interval(values: tuple[float, float, float], spec: str = ".3f") -> str:
-    """Return a value and its interval as text, as `format_interval` does, that does not break in a table."""
+    """Return a value and its interval as text that does not break in a table; a dash for an undefined one."""
+    if not all(map(math.isfinite, values)):
+        return "–"
     value, low, high = (format(number, spec) for number in values)
     return f"{value} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
 

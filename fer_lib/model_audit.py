@@ -27,6 +27,7 @@ from fer_lib.reporting import build_figure_html, build_table
 from fer_lib.resampling import draw_rows
 from fer_lib.robustness import CLEAN
 from fer_lib.robustness_scores import (
+    CURVES,
     Curves,
     find_first_fallen,
     flatten_curves,
@@ -39,8 +40,6 @@ MIN_FACES = 5 * MIN_GROUP
 """The groups are fifths."""
 
 N_RESAMPLES, N_PERMUTATIONS = 1000, 1000
-
-MEASURES = {"accuracy": "Accuracy", "macro_recall": "Macro recall", "ece": "Calibration error (ECE)"}
 
 
 def audit_model(
@@ -156,7 +155,7 @@ def _build_parts(
             f"curves-{measure}",
             f"{title} by perturbation and severity, with 95 % intervals.",
         )
-        for measure, title in MEASURES.items()
+        for measure, title in CURVES.items()
     ]
     perturbed.append(
         build_table(

@@ -188,7 +188,7 @@ class RobustnessParams(Section):
     mitigations: dict[str, str]  # audited network: the one that it is to improve on
     n_faces: int = Field(ge=1)
     n_heatmaps: int = Field(ge=1)
-    n_variants: int = Field(ge=1)
+    n_variants: int = Field(ge=8)  # one of each class
     n_members: int = Field(ge=10)
     min_faces: int = Field(ge=1)
     n_permutations: int = Field(ge=10)

@@ -71,15 +71,16 @@ def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_groups(tables: Mapping[str, pd.DataFrame], measure: str = "accuracy") -> Figure:
-    """Plot a panel per factor: each group's measure with its interval, from `fairness.score_groups`."""
+def plot_groups(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Plot a panel per factor: each group's accuracy with its interval, from `fairness.score_groups`."""
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = build_figure(10, 2.6 * rows, rows=rows, columns=columns, sharey=True, squeeze=False)
     for place, (factor, table) in zip(axes.flat, tables.items(), strict=False):
         places = np.arange(len(table))
-        spread = np.stack([table[measure] - table[f"{measure}_lo"], table[f"{measure}_hi"] - table[measure]])
-        place.errorbar(places, table[measure], np.clip(spread, 0, None), fmt="o", color=MAIN, lw=1.5)
+        middle, low, high = (table[f"accuracy{end}"] for end in ("", "_lo", "_hi"))
+        spread = np.stack([middle - low, high - middle])
+        place.errorbar(places, middle, np.clip(spread, 0, None), fmt="o", color=MAIN, lw=1.5)
         place.set_xticks(places, [str(name) for name in table.index], fontsize=8)
         place.set_title(factor.replace("_", " "), fontsize=10)
         place.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

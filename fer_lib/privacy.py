@@ -19,6 +19,16 @@ from fer_lib.preprocessing import Preprocessing, preprocess
 from fer_lib.recipes import check_match
 from fer_lib.resampling import compute_intervals, draw_weights
 
+MEASURES = {
+    "membership.auroc": "AUROC of the loss as a test of membership; 0.5 is guessing",
+    "membership.advantage": "its largest true minus false positive rate; 0 is guessing",
+    "inversion.train": "highest correlation of an inverted picture with a training face",
+    "inversion.unseen": "with a face never seen, among as many",
+    "inversion.gain": "the difference",
+    "inversion.mean_face": "what the mean training face of the emotion reaches with a face never seen",
+}
+"""What is measured, in words; on average over the emotions."""
+
 STEPS, RATE, SMOOTHNESS = 150, 0.05, 2.0
 """Of the inversion: steps of Adam, its rate in units of normalised pixels, weight of the total variation."""
 

@@ -12,7 +12,18 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from fer_lib import conditions, explain, faithfulness, occlusions, perturbations, preprocessing, regions
+from fer_lib import (
+    conditions,
+    detector,
+    explain,
+    faithfulness,
+    framing,
+    occlusions,
+    perturbations,
+    preprocessing,
+    regions,
+    resampling,
+)
 from fer_lib.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from fer_lib.compression import get_forms_dir
 from fer_lib.errors import ModelError
@@ -44,7 +55,16 @@ HEATMAPS = "heatmaps"
 
 BATCH_SIZE = 64
 
-_DECISIVE_MODULES = (conditions, explain, faithfulness, occlusions, perturbations, preprocessing, regions)
+_DECISIVE_FILES = [
+    Path(__file__),
+    *(
+        Path(module.__file__)
+        for module in (
+            *(conditions, detector, explain, faithfulness, framing, occlusions),
+            *(perturbations, preprocessing, regions, resampling),
+        )
+    ),
+]
 """A state that other code of these left is void."""
 
 Network = Callable[[list[np.ndarray]], np.ndarray]
@@ -192,7 +212,7 @@ def _describe_run(dirs: OutputDirs, data: PackedDataset, settings: RobustnessPar
     files = [dirs.models / name / part for name, _, _ in networks for part in (CONFIG_NAME, WEIGHTS_NAME)]
     files += [get_forms_dir(dirs, name) / f"{form}.onnx" for name, _, form in networks if form]
     weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    code = hash_code(Path(module.__file__) for module in _DECISIVE_MODULES)
+    code = hash_code(_DECISIVE_FILES)
     used = {"networks", "members", "explained", "n_faces", "n_heatmaps", "seed"}
     chosen = settings.model_dump(include=used)
     content = [data.data_hash, chosen, weights, code]

@@ -11,6 +11,9 @@ from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES
 from fer_lib.resampling import ECE_BINS, assign_bins, draw_weights
 from fer_lib.robustness import CLEAN
 
+CURVES = {"accuracy": "Accuracy", "macro_recall": "Macro recall", "ece": "Calibration error (ECE)"}
+"""What is traced over severities: measure to title."""
+
 LEVEL = 0.95
 _ENDS = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
@@ -32,8 +35,8 @@ class Curves:
         columns = [self.conditions.index(f"{name}/{s}") for name in names for s in SEVERITIES[1:]]
         return _summarise(_average(self.values[measure][columns]), _average(self.drawn[measure][:, columns]))
 
-    def measure_area(self, name: str, measure: str = "accuracy") -> tuple[float, float, float]:
-        """Return the area under the curve over the severities, relative to a flat one at the clean value."""
+    def measure_area(self, name: str) -> tuple[float, float, float]:
+        """Return the area under the accuracy curve, relative to a flat one at the clean value."""
         columns = [self._find(name, severity) for severity in SEVERITIES]
         whole = len(SEVERITIES) - 1
 
@@ -42,7 +45,7 @@ class Curves:
             area, clean = np.trapezoid(curve, axis=-1) / whole, curve[..., 0]
             return np.divide(area, clean, out=np.full_like(area, np.nan), where=clean > 0)
 
-        return _summarise(float(relate(self.values[measure])), relate(self.drawn[measure]))
+        return _summarise(float(relate(self.values["accuracy"])), relate(self.drawn["accuracy"]))
 
     def trace(self, name: str, measure: str = "accuracy") -> pd.DataFrame:
         """Return a curve: severity, value, low, high."""
@@ -99,7 +102,8 @@ def find_first_fallen(
     clean faces no more often than by chance, do not take part; no rows where none does.
     """
     labels = table["label"].to_numpy()
-    clean = [curves.trace("blur", f"recall_{emotion}")["value"][0] for emotion in emotions]
+    place = curves.conditions.index(f"{CLEAN}/0")
+    clean = [curves.values[f"recall_{emotion}"][place] for emotion in emotions]
     chance = 1 / len(emotions)
     counted = [i for i in range(len(emotions)) if (labels == i).sum() >= min_faces and clean[i] > chance]
     rows = []
@@ -109,8 +113,8 @@ def find_first_fallen(
         fallen = shares < 0.5
         severity = next((s for s in SEVERITIES[1:] if fallen[:, s].any()), 0)
         at = severity or SEVERITIES[-1]
-        place = int(shares[:, at].argmin())
-        index = counted[place]
+        lowest = int(shares[:, at].argmin())
+        index = counted[lowest]
         said = table.loc[labels == index, f"{name}/{at}/said"]
         wrong = said[said != index]
         rows.append(
@@ -118,8 +122,8 @@ def find_first_fallen(
                 "perturbation": name,
                 "emotion": emotions[index],
                 "severity": severity,
-                "recall": recalls[place, at],
-                "clean": recalls[place, 0],
+                "recall": recalls[lowest, at],
+                "clean": recalls[lowest, 0],
                 "into": emotions[int(wrong.mode().iloc[0])] if len(wrong) else "–",
             }
         )
@@ -181,15 +185,23 @@ def _average(values: np.ndarray) -> np.ndarray:
 
 
 def _summarise(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
+    if np.isnan(drawn).all():
+        return float("nan"), float("nan"), float("nan")
     low, high = np.nanquantile(drawn, _ENDS)
     return float(value), float(low), float(high)
 
 
 def tabulate_areas(curves: Mapping[str, Curves]) -> pd.DataFrame:
-    """Return perturbation by network: the area under the accuracy curve relative to clean, as text."""
+    """Return perturbation by network: the area under the accuracy curve relative to clean, as text.
+
+    With its interval for the first network.
+    """
     cells = {
-        name: [show_interval(found.measure_area(p), ".2f") for p in PERTURBATIONS]
-        for name, found in curves.items()
+        name: [
+            show_interval(found.measure_area(p), ".2f") if not place else f"{found.measure_area(p)[0]:.2f}"
+            for p in PERTURBATIONS
+        ]
+        for place, (name, found) in enumerate(curves.items())
     }
     return pd.DataFrame(cells, index=list(PERTURBATIONS)).rename_axis("perturbation")
 
@@ -217,8 +229,39 @@ def flatten_curves(curves: Curves, prefix: str) -> dict[str, float]:
     """
     flat = {}
     for name in PERTURBATIONS:
-        for measure in ("accuracy", "macro_recall", "ece"):
+        for measure in CURVES:
             for step in curves.trace(name, measure).iloc[1:].itertuples():
                 key = f"{prefix}.{name.replace(' ', '_')}.{step.severity}.{measure}"
                 flat |= flatten_interval(key, (step.value, step.low, step.high))
+    return flat
+
+
+def collect_metrics(
+    curves: Mapping[str, Curves],
+    gains: Mapping[str, Mapping[str, tuple[float, float, float]]],
+    follows: Mapping[str, tuple[float, float, float]],
+) -> dict[str, float]:
+    """Return flat metrics, of the first network where none is named.
+
+    `clean.accuracy`; `curve.<perturbation>.<severity>.<measure>`; `<family>.accuracy` and
+    `<perturbation>.accuracy`, means over severities; `perturbed.<measure>`, over all; `area.<network>.
+    <perturbation>`; `<comparison>.<measure>.gain`; `heatmaps.<perturbation>.<severity>`; with `_lo`, `_hi`.
+    """
+    main, every = next(iter(curves.values())), list(PERTURBATIONS)
+    flat = {"clean.accuracy": float(main.values["accuracy"][main.conditions.index(f"{CLEAN}/0")])}
+    flat |= flatten_curves(main, "curve")
+    for family, values in summarise_families(main).items():
+        flat |= flatten_interval(f"{family}.accuracy", values)
+    for name in every:
+        key = name.replace(" ", "_")
+        flat |= flatten_interval(f"{key}.accuracy", main.average([name]))
+        for network, found in curves.items():
+            flat |= flatten_interval(f"area.{network}.{key}", found.measure_area(name))
+    for measure in ("accuracy", "macro_precision", "precision_happy", "precision_neutral"):
+        flat |= flatten_interval(f"perturbed.{measure}", main.average(every, measure))
+    for title, of_pair in gains.items():
+        for measure, values in of_pair.items():
+            flat |= flatten_interval(f"{title}.{measure}.gain", values)
+    for condition, values in follows.items():
+        flat |= flatten_interval(f"heatmaps.{condition.replace(' ', '_').replace('/', '.')}", values)
     return flat

@@ -57,7 +57,7 @@ TINY = {
         "members": ["student.float32", "tiny.float32"],
         "n_faces": 12,
         "n_heatmaps": 3,
-        "n_variants": 3,
+        "n_variants": 8,
         "n_members": 16,
         "n_permutations": 20,
         "n_resamples": 20,

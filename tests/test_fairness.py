@@ -70,6 +70,16 @@ def test_persons_keep_their_group_together():
     assert fairness.measure_gap(labels, said, groups, np.arange(600), 500, 0)[1] < 0.01
 
 
+def test_person_on_the_border_of_two_groups_does_not_change_the_test():
+    persons = np.repeat(np.arange(50), 12)
+    groups = (persons >= 25).astype(int)
+    groups[persons == 25] = np.tile([0, 1], 6)  # cut through by a fifth's border
+    rng = np.random.default_rng(5)
+    labels = np.zeros(600, int)
+    said = say(labels, rng.random(600) < np.where(groups == 0, 0.9, 0.6))
+    assert fairness.measure_gap(labels, said, groups, persons, 300, 0)[1] < 0.02
+
+
 def test_small_groups_do_not_enter_a_gap():
     labels = np.zeros(105, int)
     groups = np.repeat([0, 1, 2], [50, 50, 5])
@@ -139,6 +149,7 @@ def test_rates_are_written_with_their_intervals(faces):
     scores = fairness.score_groups(labels, said, np.full(600, 0.8), groups, np.arange(600), 50, 0)
     table = fairness.tabulate_rates({"skin_tone": scores})
     assert table.index.tolist() == ["skin tone 0", "skin tone 1"]
+    assert table.columns.tolist() == ["accuracy", "false positive rate", "ECE"]
     row = scores.loc[0]
     shown = f"{row['accuracy']:.2f} [{row['accuracy_lo']:.2f}, {row['accuracy_hi']:.2f}]"
     assert table.loc["skin tone 0", "accuracy"].replace("\N{NO-BREAK SPACE}", " ") == shown

@@ -128,6 +128,23 @@ def test_studies_and_recipes_are_those_of_the_parameters():
     assert set(params["compression"]["networks"]) <= {"student", *distilled, *pruned}
 
 
+def test_stages_list_the_networks_they_show_faces_to():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    robustness = params["robustness"]
+    asked = {
+        "test-heatmaps": [params["gradcam"]["network"]],
+        "perturb": [*robustness["networks"], *robustness["members"], robustness["explained"]],
+        "vary": robustness["audited"],
+        "attack": [robustness["explained"]],
+    }
+    for stage, names in asked.items():
+        names = set(names) - {"ensemble"}
+        needed = {name.partition(".")[0] for name in names}
+        needed |= {"compressed"} if any("." in name for name in names) else set()
+        listed = {dep.rpartition("/")[2] for dep in read_stage(stage)["deps"] if dep.startswith("models/")}
+        assert listed == needed, stage
+
+
 def test_prepare_lists_the_files_it_uses():
     listed = read_stage("prepare")["deps"]
     used = find_used_files((ROOT / "fer_lib/prepare.py").read_text()) - NOT_LISTED

@@ -63,6 +63,15 @@ def test_interval_reads_as_the_field_writes_it(stage):
     assert stage.format_interval("test.accuracy") == "0.652 [0.637, 0.668]"
 
 
+def test_undefined_value_is_left_out_of_metrics_and_a_dash_in_tables():
+    nothing = (float("nan"),) * 3
+    assert metrics_file.flatten_interval("recall.fear", nothing) == {}
+    assert metrics_file.show_interval(nothing) == "–"
+    values = (0.5, 0.4, 0.6)
+    assert metrics_file.flatten_interval("a.b", values) == {"a.b": 0.5, "a.b_lo": 0.4, "a.b_hi": 0.6}
+    assert metrics_file.show_interval(values, ".1f") == "0.5\N{NO-BREAK SPACE}[0.4,\N{NO-BREAK SPACE}0.6]"
+
+
 def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(stage):
     with pytest.raises(FerError, match="run the notebook"):
         _ = stage.metrics

@@ -20,6 +20,7 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.perturbations import PERTURBATIONS
 from fer_lib.results import read_table, write_table
+from fer_lib.variant_scores import VariantScores, flatten_groups, tabulate_changes
 
 NETWORKS = ("student", "augmented")
 MIN_FACES = 2
@@ -34,10 +35,11 @@ def study(tiny_project):
         "networks": (*NETWORKS, robustness.ENSEMBLE),
         "members": NETWORKS,
         "audited": NETWORKS,
+        "mitigations": {"augmented": "student"},
         "n_faces": 12,
         "n_heatmaps": 3,
     }
-    settings = params.robustness.model_copy(update={**few, "n_variants": 7})
+    settings = params.robustness.model_copy(update={**few, "n_variants": 8})
     maps = params.gradcam.model_copy(
         update={"n_chosen": 3, "n_faces": 8, "n_randomised": 3, "shifts": (1,), "min_faces": MIN_FACES}
     )
@@ -257,6 +259,17 @@ def test_emotion_that_is_never_found_or_rare_does_not_fall():
     assert robustness_scores.count_first_fallen(none) == ("", 0, "", 0)
 
 
+def test_emotion_that_no_face_shows_has_no_recall_and_no_metric():
+    table = build_table(140)
+    table = table[table["label"] != 1].reset_index(drop=True)
+    curves = robustness_scores.score_conditions(table, EMOTIONS_7, np.arange(len(table)), 20, 0)
+    gain = robustness_scores.compare_curves(curves, curves, ["blur"], "recall_disgust")
+    assert np.isnan(gain).all()
+    assert np.isfinite(robustness_scores.compare_curves(curves, curves, ["blur"], "macro_recall")).all()
+    fallen = robustness_scores.find_first_fallen(table, curves, EMOTIONS_7, 5)
+    assert "disgust" not in set(fallen["emotion"])
+
+
 def test_calibration_error_is_that_of_evaluation():
     rng = np.random.default_rng(0)
     table = build_table(200)
@@ -374,3 +387,26 @@ def test_maps_of_few_faces_are_not_averaged_and_single_ones_are_of_drawn_faces(s
     assert all(examples[name].ndim == 2 for name in examples if not name.endswith("/row"))
     faces = SimpleNamespace(rows=[], labels=[], said=[])
     assert explain_study.pick_examples(SimpleNamespace(packed_regions=None), faces, []) == {}
+
+
+def test_drawn_faces_are_scored_by_factor_pair_and_remedy(study):
+    data, dirs, settings = study
+    varied = VariantScores(dirs, data, settings)
+    groups = varied.score_factors()
+    assert groups["skin_tone"].index.tolist() == [str(tone) for tone in range(1, 11)]
+    answers = variants.read_variants(dirs, data, "student", "mask")
+    bare = answers[answers["value"] == "False"]
+    assert groups["mask"].loc["False", "accuracy"] == pytest.approx((bare["said"] == bare["label"]).mean())
+    gaps = varied.find_gaps(groups)
+    accuracy = groups["pitch"]["accuracy"]
+    assert gaps.loc["pitch", "gap"] == pytest.approx(accuracy.max() - accuracy.min())
+    flat = flatten_groups(groups, gaps)
+    assert flat["group.pitch.gap"] == gaps.loc["pitch", "gap"]
+    assert flat["group.mask.False.accuracy"] == groups["mask"].loc["False", "accuracy"]
+    assert set(varied.score_networks().index) == set(NETWORKS)
+    assert {"first", "second", "excess", "p"} <= set(varied.list_pairs())
+    changes = varied.compare_remedies()
+    of_tones = [variants.read_variants(dirs, data, name, "skin_tone") for name in NETWORKS]
+    right = [(part["said"] == part["label"]).mean() for part in of_tones]
+    assert changes["augmented", "skin_tone"]["accuracy"][0] == pytest.approx(right[1] - right[0])
+    assert "augmented – student, skin tone" in tabulate_changes(changes, settings.mitigations).index

@@ -219,7 +219,10 @@ def sample_identity(seed: int, identity_id: int) -> Identity:
 
 
 def change_masculinity(identity: Identity, value: float) -> Identity:
-    """Return the person with another masculinity, 0..1, and the anatomy that goes with it; the hair stays."""
+    """Return the person with another masculinity, 0..1, and the anatomy and make-up that go with it.
+
+    The hair's style stays. A beard goes where there would be none; none is added.
+    """
     step = value - identity.masculinity
     moved = {name: getattr(identity, name) + slope * step for name, slope in _PER_MASCULINITY.items()}
     beard = identity.beard if value > _BEARDLESS else "none"
@@ -227,7 +230,10 @@ def change_masculinity(identity: Identity, value: float) -> Identity:
 
 
 def change_age(identity: Identity, value: float) -> Identity:
-    """Return the person at another age, 0..1: furrows, grey hair when old, no beard as a child."""
+    """Return the person at another age, 0..1: furrows, pouches and hairline, grey hair when old.
+
+    A child's beard goes; none is added.
+    """
     colour = "grey" if value > 0.75 else HAIR_COLOURS[1] if identity.hair_colour == "grey" else None
     beard = identity.beard if value > _CHILDISH else "none"
     return replace(identity, age=value, beard=beard, hair_colour=colour or identity.hair_colour)
