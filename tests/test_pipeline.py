@@ -18,7 +18,7 @@ from fer_lib.pipeline import list_targets
 KEPT = {
     "ablation": ["reference", "head"],
     "compress": TINY["compression"]["networks"],
-    "distilled": ["tiny"],
+    "distilled": ["lite", "compact", "tiny"],
     "predict-splits": ["baseline", "b0", "student"],
 }
 """Studies and networks of the copy; the others are stages of the same kind, and each takes its seconds."""
