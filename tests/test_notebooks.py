@@ -91,11 +91,8 @@ study_explanations("demo")
 """,
     "08_robustness": """
 from fer_lib.privacy import measure_privacy
-from fer_lib.recipes import train_recipe
 from fer_lib.robustness import predict_perturbed
 from fer_lib.variants import predict_variants
-for name in ("augmented", "unaugmented", "reweighted"):
-    train_recipe(name, "demo")
 predict_perturbed("demo")
 predict_variants("demo")
 measure_privacy("demo")

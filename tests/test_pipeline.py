@@ -18,10 +18,15 @@ from fer_lib.pipeline import list_targets
 KEPT = {
     "ablation": ["reference", "head"],
     "compress": TINY["compression"]["networks"],
-    "distilled": ["lite", "compact", "tiny"],
+    "compared": [],
+    "distilled": ["tiny"],
+    "mitigation": [],
     "predict-splits": ["baseline", "b0", "student"],
 }
 """Studies and networks of the copy; the others are stages of the same kind, and each takes its seconds."""
+
+SHOWN = dict.fromkeys(("perturb", "vary"), ("student", "tiny", "compressed"))
+"""Stages that show faces to networks which the copy does not train, and those that it shows them to."""
 
 
 def is_kept(target):
@@ -54,6 +59,13 @@ def build_copy(root):
         matrix = pipeline["stages"][stage]["matrix"]
         (key,) = matrix.keys() - {"dataset"}
         matrix[key] = entries
+        if not entries:
+            del pipeline["stages"][stage]
+    for stage, networks in SHOWN.items():
+        template = pipeline["stages"][stage].get("do", pipeline["stages"][stage])
+        others = [dep for dep in template["deps"] if not dep.startswith("models/")]
+        folder = next(dep for dep in template["deps"] if dep.startswith("models/")).rpartition("/")[0]
+        template["deps"] = [*others, *(f"{folder}/{name}" for name in networks)]
     (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     subprocess.run([*GIT, "init", "--quiet"], cwd=root, check=True)
     commit(root)
