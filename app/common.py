@@ -10,8 +10,10 @@ from pathlib import Path
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 
-from fer_lib.annotate import EMOTION_COLOURS
-from fer_lib.checkpoints import (
+from fer_lib.errors import FerError, ModelError
+from fer_lib.inference.annotate import EMOTION_COLOURS
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.models.checkpoints import (
     CONFIG_NAME,
     FLOAT_FORM,
     WEIGHTS_NAME,
@@ -21,8 +23,6 @@ from fer_lib.checkpoints import (
     list_forms,
     read_config,
 )
-from fer_lib.errors import FerError, ModelError
-from fer_lib.recognizer import Recognizer
 
 LOG = logging.getLogger("fer_lib.app")
 

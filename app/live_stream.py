@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
-from fer_lib.annotate import draw_faces
-from fer_lib.recognizer import Recognizer
-from fer_lib.tracking import FaceHider, FrameAnalyser, TrackedFace
+from fer_lib.inference.annotate import draw_faces
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
 
 if TYPE_CHECKING:
     from aiortc.contrib.media import MediaRelay

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_lib.checkpoints import CARD_NAME
 from fer_lib.metrics_file import format_interval
+from fer_lib.models.checkpoints import CARD_NAME
 
 SCORES = {
     "Right answers": ("test.accuracy", ".1%"),
@@ -115,7 +115,7 @@ _ATTACKED = {"data_hash": "data_hash", "network": "recipe"}
 def describe_privacy(config: Mapping[str, Any], attacks: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the network gives away of its training faces.
 
-    attacks: the metrics of `fer_lib.privacy`; nothing is said when another network was attacked.
+    attacks: the metrics of `fer_lib.analysis.privacy`; nothing is said when another network was attacked.
     """
     if not attacks or any(attacks.get(key) != config.get(of) for key, of in _ATTACKED.items()):
         return []

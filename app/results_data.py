@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from fer_lib import paths
-from fer_lib.checkpoints import list_checkpoints, read_config
 from fer_lib.errors import FerError
 from fer_lib.metrics_file import PROVENANCE_KEYS, format_interval, read_metrics
+from fer_lib.models.checkpoints import list_checkpoints, read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
-from fer_lib.reporting import get_stage_name
+from fer_lib.reporting.stage import get_stage_name
 
 SCORES = {
     "test.accuracy": ("Accuracy", ".1%"),

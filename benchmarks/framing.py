@@ -5,7 +5,7 @@
 Every face is enlarged, put on a larger canvas and, in the second column, turned by 30 degrees, as in
 photos; then it is detected, cut out in several ways and classified. All ways see the same images, those
 in which a face is found in both columns. A packed face has few pixels, so cutting it out again costs
-sharpness: `cut out, not moved` is what any of the others could reach. `fer_lib/framing.py` cuts by five
+sharpness: `cut out, not moved` is what any of the others could reach. `fer_lib/data/framing.py` cuts by five
 points at zoom 1.
 """
 
@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer_lib.detector import Detection, Detector
-from fer_lib.framing import Framing, cut_face, estimate_similarity
-from fer_lib.packed import load_packed
-from fer_lib.recognizer import Recognizer
+from fer_lib.data.detector import Detection, Detector
+from fer_lib.data.framing import Framing, cut_face, estimate_similarity
+from fer_lib.data.packed import load_packed
+from fer_lib.inference.recognizer import Recognizer
 
 ENLARGED, CANVAS = 288, 448
 """Pixels: side of the enlarged face, and of the canvas that leaves room to turn it."""

@@ -25,11 +25,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from demo_faces.clips import draw_clip, draw_scene
+from fer_lib.data.images import read_image
 from fer_lib.errors import MediaError
-from fer_lib.images import read_image
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_clip, draw_scene
-from fer_lib.video import analyse_video
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.video import analyse_video
 
 SLOWEST = 5.0
 """Seconds that one input may take."""

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fer_lib.checkpoints import DEFAULT_MODEL, find_checkpoint, list_forms, read_config
-from fer_lib.comparisons import summarise_gain
-from fer_lib.compression import load_images
-from fer_lib.inference import compute_softmax
-from fer_lib.latency import BATCHES, RUNS_OF_ONE, describe_machine, time_in_turn
-from fer_lib.models import load_checkpoint
-from fer_lib.packed import load_packed
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.runtime import INPUT, open_session
+from fer_lib.data.packed import load_packed
+from fer_lib.deployment.compression import load_images
+from fer_lib.deployment.latency import BATCHES, RUNS_OF_ONE, describe_machine, time_in_turn
+from fer_lib.evaluation.comparisons import summarise_gain
+from fer_lib.inference.runtime import INPUT, open_session
+from fer_lib.models.build import load_checkpoint
+from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_forms, read_config
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.training.predict import compute_softmax
 
 ROUNDS, N_CALIBRATION = 30, 128
 Run = Callable[[np.ndarray], np.ndarray]

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 from playwright.sync_api import Page, sync_playwright
 
+from demo_faces.clips import draw_clip
 from fer_lib.paths import ROOT
-from fer_lib.scenes import draw_clip
 
 WIDTH, HEIGHT, FPS, N_FRAMES = 640, 480, 30, 600
 BITS, SQUARE = 10, 32

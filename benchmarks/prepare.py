@@ -15,7 +15,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 from fer_lib.params import load_params
-from fer_lib.prepare import prepare
+from fer_lib.data.prepare import prepare
 dataset, raw_dir, out_dir = sys.argv[1:]
 meta = prepare(dataset, load_params(dataset).prepare, raw_dir=raw_dir or None, out_dir=out_dir)
 # The peak of this process alone; getrusage would inherit the parent's.

@@ -22,12 +22,12 @@ import av
 import cv2
 import numpy as np
 
-from fer_lib.annotate import draw_faces
-from fer_lib.preprocessing import preprocess
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_clip
-from fer_lib.tracking import FrameAnalyser
-from fer_lib.video_reader import VideoReader
+from demo_faces.clips import draw_clip
+from fer_lib.inference.annotate import draw_faces
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.tracking import FrameAnalyser
+from fer_lib.inference.video_io import VideoReader
+from fer_lib.models.preprocessing import preprocess
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    load = "from fer_lib.recognizer import Recognizer; Recognizer.load()"
+    load = "from fer_lib.inference.recognizer import Recognizer; Recognizer.load()"
     cold = [measure_cold_start(load) for _ in range(options.rounds)]
     print(f"cold start, imports included: {statistics.median(cold):.2f} s (slowest {max(cold):.2f})")
 

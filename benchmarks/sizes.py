@@ -10,12 +10,12 @@ import argparse
 
 import numpy as np
 
-from fer_lib.checkpoints import CONFIG_NAME
-from fer_lib.inference import predict_logits
-from fer_lib.models import load_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.data.packed import load_packed
+from fer_lib.models.build import load_checkpoint
+from fer_lib.models.checkpoints import CONFIG_NAME
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.preprocessing import Preprocessing
+from fer_lib.training.predict import predict_logits
 
 SIZES = range(48, 145, 8)
 STRIDE = 32

@@ -15,14 +15,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from fer_lib.loading import EpochBatches, FaceDataset, build_loader
-from fer_lib.losses import build_loss
-from fer_lib.models import create_model
-from fer_lib.packed import load_packed
+from fer_lib.data.packed import load_packed
+from fer_lib.models.build import create_model
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.training import build_ema, choose_precision, train_on_batch
-from fer_lib.transforms import build_train_transform
+from fer_lib.training.fit import build_ema, choose_precision, train_on_batch
+from fer_lib.training.loading import EpochBatches, FaceDataset, build_loader
+from fer_lib.training.optim import build_loss
+from fer_lib.training.transforms import build_train_transform
 
 WARM_UP_STEPS = 3
 STEPS_PER_ROUND = 12

@@ -12,14 +12,14 @@ from functools import partial
 import cv2
 import numpy as np
 
-from fer_lib.checkpoints import CONFIG_NAME
-from fer_lib.conditions import frame
-from fer_lib.evaluation import compute_metrics
-from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.data.packed import PackedDataset, load_packed
+from fer_lib.evaluation.conditions import frame
+from fer_lib.evaluation.metrics import compute_metrics
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import load_checkpoint
-from fer_lib.packed import PackedDataset, load_packed
+from fer_lib.models.build import load_checkpoint
+from fer_lib.models.checkpoints import CONFIG_NAME
 from fer_lib.paths import ROOT, get_output_dirs
+from fer_lib.training.predict import compute_softmax, predict_logits
 
 FRAMES = {
     "as drawn": np.copy,

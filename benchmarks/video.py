@@ -22,11 +22,11 @@ import numpy as np
 import psutil
 import trackers
 
-from fer_lib.detector import CANDIDATE, Detection
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_labelled_clip
-from fer_lib.tracking import LOST_SECONDS, SURE, FrameAnalyser, Numbering
-from fer_lib.video import analyse_video
+from demo_faces.clips import draw_labelled_clip
+from fer_lib.data.detector import CANDIDATE, Detection
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.tracking import LOST_SECONDS, SURE, FrameAnalyser, Numbering
+from fer_lib.inference.video import analyse_video
 
 WIDTH, HEIGHT = 640, 480
 N_SEEDS = 10

@@ -152,7 +152,7 @@ def enter_project(monkeypatch):
     import torch  # here, or tests that need no network would wait for it
 
     from fer_lib import metrics_file
-    from fer_lib.packed import load_packed
+    from fer_lib.data.packed import load_packed
     from fer_lib.params import load_params
 
     def enter(module, root):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from fer_lib.datasets.fer2013 import SPLIT_OF_USAGE, VOTES
+from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE, VOTES
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.params import PrepareParams, load_params
 

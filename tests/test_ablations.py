@@ -13,8 +13,11 @@ import pytest
 import yaml
 from conftest import build_command_environment, run_fer_lib
 
-from fer_lib import ablations, cli, training
-from fer_lib.ablations import (
+from fer_lib.cli import main as cli
+from fer_lib.data.packed import load_packed
+from fer_lib.errors import FerError, ModelError, ParamsError
+from fer_lib.evaluation import ablations
+from fer_lib.evaluation.ablations import (
     ENSEMBLE,
     ArmRun,
     find_arms,
@@ -24,14 +27,13 @@ from fer_lib.ablations import (
     train_arm,
     vote_together,
 )
-from fer_lib.ensemble import vote
-from fer_lib.errors import FerError, ModelError, ParamsError
-from fer_lib.evaluation import compute_metrics, group_probabilities
+from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
 from fer_lib.files import hold_lock
 from fer_lib.labels import EMOTIONS_7, VOTES
-from fer_lib.packed import load_packed
 from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
 from fer_lib.paths import get_output_dirs
+from fer_lib.training import fit as training
+from fer_lib.training.ensemble import vote
 
 ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
 SEEDS = [1, 0]  # those of the tiny parameters, in their order

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.annotate import EMOTION_COLOURS, choose_ink, draw_faces, name_face
+from demo_faces.clips import draw_scene
+from fer_lib.inference.annotate import EMOTION_COLOURS, choose_ink, draw_faces, name_face
+from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.tracking import TrackedFace
 from fer_lib.labels import EMOTIONS_8, GROUP_OF
-from fer_lib.plots import COLOURS
-from fer_lib.recognizer import Face, Recognizer
-from fer_lib.scenes import draw_scene
-from fer_lib.tracking import TrackedFace
+from fer_lib.reporting.figures.style import COLOURS
 
 
 def make_face(box, label="happy", confidence=0.84, abstained=False, **more):

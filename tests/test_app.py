@@ -18,10 +18,10 @@ from streamlit.testing.v1 import AppTest
 from app import common
 from app.model_facts import describe_privacy, describe_trust, list_facts, list_scores, read_card
 from app.views import photo
-from fer_lib import checkpoints
-from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_forms, read_config
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_scene
+from demo_faces.clips import draw_scene
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.models import checkpoints
+from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_forms, read_config
 
 PAGES = ("Photo", "Video", "Live", "Results", "About this model")
 SECONDS = 60  # a loaded machine; a page takes one

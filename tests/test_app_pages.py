@@ -20,13 +20,14 @@ from streamlit.testing.v1 import AppTest
 from app import common, live_stream, results_data, video_analysis
 from app.live_stream import LiveStream, keep_newest_frames_only
 from app.video_analysis import Request, analyse, describe_progress, draw_demo, show_time, summarise_tracks
-from fer_lib import checkpoints, paths
-from fer_lib.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_clip, draw_scene
-from fer_lib.video import probe_video
-from fer_lib.video_reader import VideoInfo
-from fer_lib.video_writer import VideoWriter
+from demo_faces.clips import draw_clip, draw_scene
+from fer_lib import paths
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.video import probe_video
+from fer_lib.inference.video_io import VideoInfo
+from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.models import checkpoints
+from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
 
 SECONDS = 60  # a loaded machine; a page takes one
 ACCURACY = {"test.accuracy": 0.684, "test.accuracy_lo": 0.668, "test.accuracy_hi": 0.698}

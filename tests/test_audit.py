@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fer_lib import audit
-from fer_lib.audit import (
+from fer_lib.data import audit
+from fer_lib.data.audit import (
     VOTE_COLUMNS,
     compute_mean_faces,
     compute_vote_entropy,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer_lib.augmentation import (
+from fer_lib.evaluation.augmentation import (
     ORIGINAL,
     SAMPLE_FACES,
     TOGETHER,
@@ -10,9 +10,9 @@ from fer_lib.augmentation import (
     measure_statistics,
     summarise_statistics,
 )
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.transforms import list_active
+from fer_lib.training.transforms import list_active
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 

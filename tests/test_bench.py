@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from fer_lib.bench import run_bench
-from fer_lib.checkpoints import DEFAULT_MODEL, describe_form, find_checkpoint, list_forms, read_config
+from fer_lib.deployment.bench import run_bench
 from fer_lib.errors import ModelError
+from fer_lib.models.checkpoints import DEFAULT_MODEL, describe_form, find_checkpoint, list_forms, read_config
 
 
 def test_table_has_every_form_of_the_release_with_its_accuracy():

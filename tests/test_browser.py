@@ -21,7 +21,7 @@ from conftest import REPO
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from fer_lib.scenes import draw_clip, draw_scene
+from demo_faces.clips import draw_clip, draw_scene
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")

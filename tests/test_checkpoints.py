@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from fer_lib import checkpoints
-from fer_lib.checkpoints import DEFAULT_MODEL, find_checkpoint, list_checkpoints, read_config
 from fer_lib.errors import ModelError
+from fer_lib.models import checkpoints
+from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_checkpoints, read_config
 
 CONFIG = {
     "architecture": "test_efficientnet",

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fer_lib import plots_claims
-from fer_lib.accuracies import collect_accuracies, describe_accuracies
-from fer_lib.claims import (
+from fer_lib.errors import FerError
+from fer_lib.evaluation.accuracies import collect_accuracies, describe_accuracies
+from fer_lib.evaluation.claims import (
     BELOW,
     CLAIMS_FILE,
     CONTAINED,
@@ -28,11 +28,11 @@ from fer_lib.claims import (
     load_records,
     write_ledger,
 )
-from fer_lib.errors import FerError
+from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
-from fer_lib.paper import EPOCHS
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
+from fer_lib.reporting.figures import claims as plots_claims
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS
 

@@ -8,8 +8,10 @@ import yaml
 from conftest import REPO, run_fer_lib, write_tiny_params
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from fer_lib import cli, pipeline, readme
+from fer_lib.cli import main as cli
+from fer_lib.cli import pipeline
 from fer_lib.errors import DataError, FerError, ParamsError
+from fer_lib.reporting import readme
 
 
 def run_main(monkeypatch, action):
@@ -58,7 +60,7 @@ def project(tmp_path):
     cells = [
         new_markdown_cell("# Fails\n\n**Question.** How?"),
         parameters,
-        new_code_cell("from fer_lib.packed import load_packed\n\nload_packed(dataset)"),
+        new_code_cell("from fer_lib.data.packed import load_packed\n\nload_packed(dataset)"),
     ]
     nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_fails.ipynb")
     cells[-1] = new_code_cell("1 / 0")
@@ -138,7 +140,7 @@ def test_data_set_is_added_to_params_once_and_comments_stay(params_file):
     assert after.replace(f"    {line}\n", "").replace("    - fer2013\n", "") == before
     assert yaml.safe_load(after)["pipeline"]["names"] == ["demo", "fer2013"]
     assert yaml.safe_load(after)["pipeline"]["datasets"] == {
-        "demo": "fer_lib/datasets/demo.py",
+        "demo": "fer_lib/data/readers/demo.py",
         "fer2013": "data/raw/fer2013",
     }
     assert pipeline.add_to_params("fer2013", "fer2013") is None

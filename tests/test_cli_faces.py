@@ -13,9 +13,9 @@ import pytest
 from conftest import REPO, run_fer_lib
 from PIL import Image
 
-from fer_lib import cli
-from fer_lib.image_files import list_images
-from fer_lib.scenes import draw_clip, draw_scene
+from demo_faces.clips import draw_clip, draw_scene
+from fer_lib.cli import main as cli
+from fer_lib.data.image_files import list_images
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_json_and_csv_say_the_same(folder, capsys):
 
 def test_picture_comes_from_stdin_without_torch_or_pandas(folder):
     code = (
-        "import sys; from fer_lib.cli import main; status = main(['predict', '-', '--json']); "
+        "import sys; from fer_lib.cli.main import main; status = main(['predict', '-', '--json']); "
         "assert not {'torch', 'pandas', 'matplotlib'} & sys.modules.keys(); sys.exit(status)"
     )
     done = subprocess.run(
@@ -200,7 +200,7 @@ def test_video_that_cannot_be_read_leaves_nothing(clip, tmp_path, capsys):
 
 
 def test_problems_of_a_video_are_told_and_the_rest_is_written(clip, tmp_path, capsys, monkeypatch):
-    from fer_lib import video
+    from fer_lib.inference import video
 
     analyse = video.analyse_video
 

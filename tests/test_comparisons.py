@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from fer_lib.comparisons import (
+from fer_lib.evaluation.comparisons import (
     Difference,
     compare_arms,
     compute_p_value,
@@ -12,7 +12,7 @@ from fer_lib.comparisons import (
     measure_disagreement,
     summarise_gain,
 )
-from fer_lib.evaluation import compare_mcnemar
+from fer_lib.evaluation.metrics import compare_mcnemar
 from fer_lib.labels import EMOTIONS_7
 
 AB = ("happy", "sad")

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lib import compression, forms
-from fer_lib.compression import FLOAT, INT8, INT8_ALL
+from fer_lib.data.packed import load_packed
+from fer_lib.deployment import compression, forms
+from fer_lib.deployment.compression import FLOAT, INT8, INT8_ALL
 from fer_lib.errors import FerError
 from fer_lib.metrics_file import read_metrics
-from fer_lib.models import create_model, save_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 

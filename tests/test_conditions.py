@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lib.conditions import CONDITIONS, alter, coarsen, frame, relight, score_conditions
-from fer_lib.packed import PackedDataset
+from fer_lib.data.packed import PackedDataset
+from fer_lib.evaluation.conditions import CONDITIONS, alter, coarsen, frame, relight, score_conditions
 
 FACE = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 

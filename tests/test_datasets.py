@@ -23,13 +23,13 @@ from raw_layouts import (
     write_votes,
 )
 
-from fer_lib import pipeline
-from fer_lib.datasets import open_reader
-from fer_lib.datasets.affectnet import AffectNetReader, crop_square_box
-from fer_lib.datasets.base import BadRow, Excluded, Face
-from fer_lib.datasets.fer2013 import Fer2013Reader
-from fer_lib.datasets.ferplus import FerPlusReader, count_majority
-from fer_lib.datasets.folder import FolderReader
+from fer_lib.cli import pipeline
+from fer_lib.data.readers import open_reader
+from fer_lib.data.readers.affectnet import AffectNetReader, crop_square_box
+from fer_lib.data.readers.base import BadRow, Excluded, Face
+from fer_lib.data.readers.fer2013 import Fer2013Reader
+from fer_lib.data.readers.ferplus import FerPlusReader, count_majority
+from fer_lib.data.readers.folder import FolderReader
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.labels import EMOTIONS_8, VOTES
 from fer_lib.paths import ROOT, get_raw_dir

@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.datasets import demo
-from fer_lib.datasets.demo import (
-    DemoReader,
-    FaceFactors,
-    build_prototype,
-    draw_face,
-    sample_factors,
-    sample_identity,
-)
-from fer_lib.datasets.demo_factors import (
+from demo_faces.factors import (
     ACTION_UNITS,
     FER2013_TRAIN_COUNTS,
     GLASSES,
@@ -28,6 +19,15 @@ from fer_lib.datasets.demo_factors import (
     change_age,
     change_masculinity,
     get_split,
+)
+from fer_lib.data.readers import demo
+from fer_lib.data.readers.demo import (
+    DemoReader,
+    FaceFactors,
+    build_prototype,
+    draw_face,
+    sample_factors,
+    sample_identity,
 )
 from fer_lib.labels import EMOTIONS_7
 

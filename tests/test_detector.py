@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib import detector as module
-from fer_lib.detector import Detector, find_model, measure_tilt
+from demo_faces.clips import draw_scene
+from fer_lib.data import detector as module
+from fer_lib.data.detector import Detector, find_model, measure_tilt
 from fer_lib.errors import ModelError
-from fer_lib.scenes import draw_scene
 
 
 @pytest.fixture(scope="module", autouse=True)

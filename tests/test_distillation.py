@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lib.distillation import Teacher, build_teacher
 from fer_lib.errors import ModelError
-from fer_lib.losses import build_loss
-from fer_lib.models import create_model, save_checkpoint
+from fer_lib.models.build import create_model, save_checkpoint
+from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
-from fer_lib.preprocessing import Preprocessing, preprocess
-from fer_lib.training import train_on_batch
+from fer_lib.training.distillation import Teacher, build_teacher
+from fer_lib.training.fit import train_on_batch
+from fer_lib.training.optim import build_loss
 
 EMOTIONS = ("happy", "sad")
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def predict(folder, faces):
-    from fer_lib.models import load_checkpoint
+    from fer_lib.models.build import load_checkpoint
 
     with torch.inference_mode():
         logits = load_checkpoint(folder).model(torch.from_numpy(preprocess(faces, OWN)))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.ensemble import fit_weights, vote
+from fer_lib.training.ensemble import fit_weights, vote
 
 
 def draw(seed: int, n_models: int = 3, n: int = 400, c: int = 7) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from fer_lib.evaluation import (
+from fer_lib.evaluation.bootstrap import Scorer
+from fer_lib.evaluation.metrics import (
     bootstrap_difference,
     bootstrap_intervals,
     compare_mcnemar,
@@ -24,7 +25,6 @@ from fer_lib.evaluation import (
     summarise,
 )
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
-from fer_lib.resampling import Scorer
 
 AB = ("happy", "sad")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import REPO
 
-from fer_lib.errors import ModelError
-from fer_lib.explain import (
+from demo_faces.clips import draw_scene
+from fer_lib.analysis.explain import (
     METHOD,
     REDUCTION,
     compute_heatmaps,
@@ -16,12 +16,12 @@ from fer_lib.explain import (
     list_stages,
     overlay_heatmap,
 )
+from fer_lib.errors import ModelError
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import Checkpoint, create_model
-from fer_lib.plots_faces import plot_explanations
-from fer_lib.preprocessing import preprocess
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_scene
+from fer_lib.models.build import Checkpoint, create_model
+from fer_lib.models.preprocessing import preprocess
+from fer_lib.reporting.figures.faces import plot_explanations
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from fer_lib import fairness
+from fer_lib.analysis import fairness
 
 
 def say(labels, right, n_classes=3):

@@ -4,9 +4,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from fer_lib import faithfulness
-from fer_lib.explain import METHODS, compute_heatmaps, find_stage, list_stages
-from fer_lib.models import create_model
+from fer_lib.analysis import faithfulness
+from fer_lib.analysis.explain import METHODS, compute_heatmaps, find_stage, list_stages
+from fer_lib.models.build import create_model
 
 SIDE = 32
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lib import findings
-from fer_lib.ablations import get_predictions_path
 from fer_lib.errors import FerError
+from fer_lib.evaluation import ablation_results as findings
+from fer_lib.evaluation.ablations import get_predictions_path
 from fer_lib.labels import EMOTIONS_7, VOTE_OF_LABEL, VOTES
 from fer_lib.params import AblationsParams
 from fer_lib.paths import get_output_dirs
-from fer_lib.targets import VOTE_COLUMNS
+from fer_lib.training.targets import VOTE_COLUMNS
 
 N_FACES, SEEDS = 700, (0, 1, 2)
 LABELS = np.arange(N_FACES) % 7

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from fer_lib import forms
+from fer_lib.deployment import forms
 from fer_lib.params import DeviceLimits, load_params
 
 

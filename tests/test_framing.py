@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib import framing
-from fer_lib.detector import Detector
-from fer_lib.framing import FER2013_FRAMING, Framing, cut_face, estimate_similarity, measure_framing
-from fer_lib.scenes import draw_scene
+from demo_faces.clips import draw_scene
+from fer_lib.data import framing
+from fer_lib.data.detector import Detector
+from fer_lib.data.framing import FER2013_FRAMING, Framing, cut_face, estimate_similarity, measure_framing
 
 POINTS = np.array([[30, 40], [70, 42], [50, 60], [36, 80], [66, 78]], float)
 COLOUR = replace(FER2013_FRAMING, channels=3)

@@ -1,10 +1,10 @@
 import numpy as np
 import torch
 
-from fer_lib.evaluation import group_probabilities
-from fer_lib.heads import HierarchicalHead, attach_hierarchical_head
+from fer_lib.evaluation.metrics import group_probabilities
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
-from fer_lib.models import create_model, load_checkpoint, save_checkpoint
+from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
+from fer_lib.models.networks import HierarchicalHead, attach_hierarchical_head
 
 
 def test_probabilities_are_the_product_of_the_two_levels():

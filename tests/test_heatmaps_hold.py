@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lib import faithfulness
-from fer_lib.datasets.demo import make_face
-from fer_lib.explain import compute_heatmaps, find_stage
-from fer_lib.framing import cut_face
-from fer_lib.preprocessing import preprocess
-from fer_lib.recognizer import Recognizer
-from fer_lib.regions import FACE
+from fer_lib.analysis import faithfulness
+from fer_lib.analysis.explain import compute_heatmaps, find_stage
+from fer_lib.analysis.regions import FACE
+from fer_lib.data.framing import cut_face
+from fer_lib.data.readers.demo import make_face
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.models.preprocessing import preprocess
 
 NEUTRAL = 6
 """No action unit makes it, so no region is active."""

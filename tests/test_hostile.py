@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import REPO, build_command_environment
 
+from fer_lib.data.images import read_image
 from fer_lib.errors import MediaError
-from fer_lib.images import read_image
-from fer_lib.video import analyse_video, probe_video
+from fer_lib.inference.video import analyse_video, probe_video
 
 SCRIPT = REPO / "benchmarks" / "hostile.py"
 N_PICTURES, N_VIDEOS = 1000, 150

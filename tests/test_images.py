@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fer_lib.data.images import FORMATS, MAX_PIXELS, MAX_SIDE, MIN_SIDE, SUFFIXES, read_image
 from fer_lib.errors import MediaError
-from fer_lib.images import FORMATS, MAX_PIXELS, MAX_SIDE, MIN_SIDE, SUFFIXES, read_image
 
 WIDTH, HEIGHT = 40, 24
 

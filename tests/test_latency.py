@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from onnx import TensorProto, helper
 
+from fer_lib.deployment.latency import RUNS_OF_ONE, Network, measure_memory, measure_times, summarise_times
 from fer_lib.errors import FerError
-from fer_lib.latency import RUNS_OF_ONE, Network, measure_memory, measure_times, summarise_times
-from fer_lib.runtime import INPUT, OUTPUT
+from fer_lib.inference.runtime import INPUT, OUTPUT
 
 
 @pytest.fixture

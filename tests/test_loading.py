@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.loading import EpochBatches, build_eval_batches, compute_sampling_weights
+from fer_lib.training.loading import EpochBatches, build_eval_batches, compute_sampling_weights
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from fer_lib.losses import build_loss, focal_loss
 from fer_lib.params import load_params
+from fer_lib.training.optim import build_loss, focal_loss
 
 
 def draw(seed: int, n: int = 16, c: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

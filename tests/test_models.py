@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from fer_lib.errors import ModelError
-from fer_lib.models import create_model, load_checkpoint, save_checkpoint
+from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 
 SMALL = "test_efficientnet"
 """timm's own miniature of an EfficientNet, made for tests."""

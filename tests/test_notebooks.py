@@ -64,19 +64,19 @@ class TestForm:
 
 TRAININGS_BEFORE = {
     "04_evaluation": """
-from fer_lib.predictions import predict_splits
-from fer_lib.recipes import train_recipe
+from fer_lib.evaluation.predictions import predict_splits
+from fer_lib.training.recipes import train_recipe
 for name in ("b0", "lite0"):
     train_recipe(name, "demo")
 for name in ("baseline", "b0", "lite0"):
     predict_splits(name, "demo")
 """,
     "06_compression": """
-from fer_lib.compression import compress
+from fer_lib.deployment.compression import compress
 from fer_lib.params import load_params
-from fer_lib.recipes import train_recipe
-from fer_lib.teacher import write_teacher
-from fer_lib.timing import time_forms
+from fer_lib.training.recipes import train_recipe
+from fer_lib.training.teacher import write_teacher
+from fer_lib.deployment.timing import time_forms
 train_recipe("resnet18", "demo")
 write_teacher("demo")
 for name in ("student", "tiny", "pruned_80", "pruned_65", "pruned_50"):
@@ -86,20 +86,20 @@ for name in load_params("demo").compression.networks:
 time_forms("demo")
 """,
     "07_gradcam": """
-from fer_lib.explain_study import study_explanations
+from fer_lib.analysis.explain_study import study_explanations
 study_explanations("demo")
 """,
     "08_robustness": """
-from fer_lib.privacy import measure_privacy
-from fer_lib.robustness import predict_perturbed
-from fer_lib.variants import predict_variants
+from fer_lib.analysis.privacy import measure_privacy
+from fer_lib.analysis.robustness import predict_perturbed
+from fer_lib.analysis.variants import predict_variants
 predict_perturbed("demo")
 predict_variants("demo")
 measure_privacy("demo")
 """,
     "05_ablations": """
 from concurrent.futures import ThreadPoolExecutor
-from fer_lib import ablations
+from fer_lib.evaluation import ablations
 from fer_lib.params import load_params
 ablations._start_pool = lambda: ThreadPoolExecutor(1)  # new processes would start longer than these train
 for study in load_params("demo").ablations.studies:

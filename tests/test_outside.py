@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from conftest import REPO, run_fer_lib
 
-from fer_lib import model_audit, outside
-from fer_lib.datasets.demo import make_face
+from demo_faces.clips import draw_scene
+from fer_lib.analysis import external as outside
+from fer_lib.data.packed import load_packed
+from fer_lib.data.readers.demo import make_face
 from fer_lib.errors import DataError, MediaError
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.packed import load_packed
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_scene
+from fer_lib.reporting import model_audit
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,14 @@ from raw_layouts import (
     write_votes,
 )
 
-from fer_lib import prepare as prepare_module
-from fer_lib.datasets.base import SPLITS, BadRow, Face
-from fer_lib.datasets.fer2013 import SPLIT_OF_USAGE
+from fer_lib.data import prepare as prepare_module
+from fer_lib.data.packed import load_packed
+from fer_lib.data.prepare import choose_split, prepare
+from fer_lib.data.readers.base import SPLITS, BadRow, Face
+from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE
+from fer_lib.data.store_writer import fit_image, fit_regions
 from fer_lib.errors import DataError, ParamsError
-from fer_lib.packed import load_packed
 from fer_lib.paths import ROOT
-from fer_lib.prepare import choose_split, prepare
-from fer_lib.store_writer import fit_image, fit_regions
 
 WRITERS = [write_parquet, write_csv, write_icml, write_folders]
 
@@ -553,7 +553,7 @@ MEASURE_PEAK = """
 import re, sys
 from pathlib import Path
 from fer_lib.params import load_params
-from fer_lib.prepare import prepare
+from fer_lib.data.prepare import prepare
 prepare("fer2013", load_params("fer2013").prepare, sys.argv[1], sys.argv[2], progress=False)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """

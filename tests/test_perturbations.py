@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_lib.framing import FER2013_FRAMING
-from fer_lib.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, expose, perturb
+from fer_lib.data.framing import FER2013_FRAMING
+from fer_lib.evaluation.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, expose, perturb
 
 SIDE = 48
 LANDMARKS = np.array(FER2013_FRAMING.landmarks) * SIDE

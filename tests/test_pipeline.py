@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import REPO, TINY, build_command_environment, write_tiny_params
 
-from fer_lib.pipeline import list_targets
+from fer_lib.cli.pipeline import list_targets
 
 KEPT = {
     "ablation": ["reference", "head"],

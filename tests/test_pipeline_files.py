@@ -13,10 +13,10 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 NOT_LISTED = {
     "fer_lib/__init__.py",
-    "fer_lib/datasets/__init__.py",  # only `prepare` opens readers; it lists the whole folder
+    "fer_lib/data/readers/__init__.py",  # only `prepare` opens readers; it lists the whole folder
     "fer_lib/errors.py",  # texts of errors; no result depends on them
     "fer_lib/files.py",  # how files are written, not what
-    "fer_lib/index_page.py",  # its page is rebuilt at every run and is no stage's output
+    "fer_lib/reporting/index_page.py",  # its page is rebuilt at every run and is no stage's output
     "fer_lib/params.py",  # the values it reads are listed under `params:`
     "fer_lib/paths.py",
     "fer_lib/provenance.py",
@@ -53,7 +53,7 @@ def find_used_files(source):
         if path not in used:
             used.add(path)
             # The package's own __init__ imports every reader; who imports one module needs only that one.
-            if path != "fer_lib/datasets/__init__.py":
+            if path != "fer_lib/data/readers/__init__.py":
                 waiting |= find_imports((ROOT / path).read_text())
     return used
 
@@ -97,7 +97,7 @@ def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
 def test_stage_lists_exactly_the_files_it_uses(name):
     used = find_used_files(read_code(name)) - NOT_LISTED
     # What turns the executed notebook into its page is not imported by the notebook itself.
-    used |= {"fer_lib/execution.py", "fer_lib/report_template"}
+    used |= {"fer_lib/reporting/execution.py", "fer_lib/report_template"}
     listed = {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")}
     assert listed == used
 
@@ -147,10 +147,10 @@ def test_stages_list_the_networks_they_show_faces_to():
 
 def test_prepare_lists_the_files_it_uses():
     listed = read_stage("prepare")["deps"]
-    used = find_used_files((ROOT / "fer_lib/prepare.py").read_text()) - NOT_LISTED
+    used = find_used_files((ROOT / "fer_lib/data/prepare.py").read_text()) - NOT_LISTED
     missing = {path for path in used if not path.startswith("fer_lib/datasets/")} - set(listed)
     assert not missing
-    assert {"fer_lib/prepare.py", "fer_lib/datasets"} <= set(listed)
+    assert {"fer_lib/data/prepare.py", "fer_lib/datasets"} <= set(listed)
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_STAGES)

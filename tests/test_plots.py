@@ -7,10 +7,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fer_lib import conditions, findings, plots, plots_data, plots_study
-from fer_lib.evaluation import compute_confusion, compute_reliability, summarise
+from fer_lib.evaluation import ablation_results as findings
+from fer_lib.evaluation import conditions
+from fer_lib.evaluation.metrics import compute_confusion, compute_reliability, summarise
+from fer_lib.evaluation.votes import compute_risk_coverage
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
-from fer_lib.refusal import compute_risk_coverage
+from fer_lib.reporting.figures import data as plots_data
+from fer_lib.reporting.figures import studies as plots_study
+from fer_lib.reporting.figures import style as plots
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 300)

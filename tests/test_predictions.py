@@ -7,19 +7,20 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from fer_lib import cli, predictions
-from fer_lib.conditions import CONDITIONS, alter
+from fer_lib.cli import main as cli
+from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import FerError, ModelError
-from fer_lib.inference import compute_softmax, predict_logits
-from fer_lib.models import Checkpoint, create_model, load_checkpoint, save_checkpoint
-from fer_lib.packed import PackedDataset, load_packed
-from fer_lib.paper import EPOCHS, compare_recipe
+from fer_lib.evaluation import predictions
+from fer_lib.evaluation.conditions import CONDITIONS, alter
+from fer_lib.evaluation.paper import EPOCHS, compare_recipe
+from fer_lib.evaluation.predictions import get_predictions_path, read_all_predictions, read_predictions
+from fer_lib.models.build import Checkpoint, create_model, load_checkpoint, save_checkpoint
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.predictions import get_predictions_path, read_all_predictions, read_predictions
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.recipes import check_match
-from fer_lib.views import predict_views
+from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.recipes import check_match
+from fer_lib.training.views import predict_views
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 

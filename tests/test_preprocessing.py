@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.preprocessing import Preprocessing, normalise, preprocess, resize_face, to_rgb
+from fer_lib.models.preprocessing import Preprocessing, normalise, preprocess, resize_face, to_rgb
 
 PREPROCESSING = Preprocessing(32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
 

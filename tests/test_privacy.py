@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from fer_lib import privacy
-from fer_lib.preprocessing import Preprocessing
+from fer_lib.analysis import privacy
+from fer_lib.models.preprocessing import Preprocessing
 
 
 def test_attack_is_the_auroc_of_the_loss():

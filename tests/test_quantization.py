@@ -3,10 +3,10 @@ import onnx
 import pytest
 import torch
 
-from fer_lib.export import export_onnx
-from fer_lib.models import Checkpoint, create_model
-from fer_lib.quantization import PLAIN_OPERATIONS, Quantizer
-from fer_lib.runtime import open_session, run_session
+from fer_lib.deployment.export import export_onnx
+from fer_lib.deployment.quantization import PLAIN_OPERATIONS, Quantizer
+from fer_lib.inference.runtime import open_session, run_session
+from fer_lib.models.build import Checkpoint, create_model
 
 SIZE = 32
 

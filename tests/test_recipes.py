@@ -7,15 +7,17 @@ import pytest
 import torch
 from conftest import write_tiny_params
 
-from fer_lib import cli, recipes, training
+from fer_lib.cli import main as cli
+from fer_lib.data.packed import load_packed
 from fer_lib.errors import ModelError, ParamsError
-from fer_lib.inference import compute_softmax, predict_logits
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import load_checkpoint, save_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.models.build import load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.recipes import (
+from fer_lib.training import fit as training
+from fer_lib.training import recipes
+from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.recipes import (
     build_recipe,
     list_training_seconds,
     read_time_curve,
@@ -23,7 +25,7 @@ from fer_lib.recipes import (
     train_recipe,
     use_known_targets,
 )
-from fer_lib.targets import VOTE_COLUMNS
+from fer_lib.training.targets import VOTE_COLUMNS
 
 SURPRISE = EMOTIONS_7.index("surprise")
 

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from demo_faces.clips import draw_scene
+from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import MediaError, ModelError
-from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7, GROUP_OF
-from fer_lib.models import create_model, save_checkpoint
-from fer_lib.packed import PackedDataset
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_scene
+from fer_lib.models.build import create_model, save_checkpoint
+from fer_lib.training.predict import compute_softmax, predict_logits
 
 RELEASE = REPO / "models" / "release" / "fer2013-b0"
 PARITY = 1e-3
@@ -192,7 +192,7 @@ def test_threads_get_what_one_would(recognizer):
 def test_nothing_heavy_is_loaded_to_read_a_face():
     code = """
 import sys, numpy as np
-from fer_lib.recognizer import Recognizer
+from fer_lib.inference.recognizer import Recognizer
 Recognizer.load(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
 heavy = {"torch", "torchvision", "timm", "albumentations", "pandas", "sklearn", "matplotlib", "onnx", "scipy"}
 print(sorted(heavy & sys.modules.keys()))
@@ -210,7 +210,10 @@ def test_nothing_is_left_in_the_home_or_reported(tmp_path):
     for name in ("CI", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         environment.pop(name, None)
     places = {name: str(tmp_path) for name in ("HOME", "TMPDIR")}
-    code = "import sys; from fer_lib.recognizer import Recognizer; Recognizer.load(sys.argv[1], threads=1)"
+    code = (
+        "import sys; from fer_lib.inference.recognizer import Recognizer; "
+        "Recognizer.load(sys.argv[1], threads=1)"
+    )
     command = [sys.executable, "-c", code, str(RELEASE)]
     subprocess.run(command, env={**environment, **places}, check=True, cwd=tmp_path)
     assert list(tmp_path.rglob("*")) == []

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from fer_lib.labels import EMOTIONS_7
-from fer_lib.refusal import (
+from fer_lib.evaluation.votes import (
     VOTE_COLUMNS,
     compute_risk_coverage,
     compute_soft_nll,
@@ -16,6 +15,7 @@ from fer_lib.refusal import (
     measure_agreement,
     summarise_votes,
 )
+from fer_lib.labels import EMOTIONS_7
 
 HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
 

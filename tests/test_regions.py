@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fer_lib.framing import FER2013_FRAMING
+from fer_lib.analysis.regions import ACTIVE_PARTS, BACKGROUND, PARTS, build_active_mask, build_part_masks
+from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.labels import EMOTIONS_8
-from fer_lib.regions import ACTIVE_PARTS, BACKGROUND, PARTS, build_active_mask, build_part_masks
 
 LANDMARKS = np.array(FER2013_FRAMING.landmarks)
 SIDE = 64

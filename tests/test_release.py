@@ -10,22 +10,22 @@ import torch
 from conftest import REPO
 from safetensors.torch import load_file
 
-from fer_lib import export, release
-from fer_lib.card import build_card
-from fer_lib.checkpoints import DEFAULT_MODEL, read_config
-from fer_lib.conditions import CONDITIONS
+from fer_lib.data.framing import FER2013_FRAMING
+from fer_lib.data.packed import PackedDataset
+from fer_lib.deployment import export, release
+from fer_lib.deployment.card import build_card
 from fer_lib.errors import FerError, ModelError
-from fer_lib.evaluation import fit_temperature
-from fer_lib.framing import FER2013_FRAMING
-from fer_lib.inference import compute_softmax, predict_logits
+from fer_lib.evaluation.conditions import CONDITIONS
+from fer_lib.evaluation.metrics import fit_temperature
+from fer_lib.evaluation.predictions import Predictions, get_predictions_path, hash_weights, write_predictions
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import create_model, load_checkpoint, save_checkpoint
-from fer_lib.packed import PackedDataset
+from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
+from fer_lib.models.checkpoints import DEFAULT_MODEL, read_config
+from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.predictions import Predictions, get_predictions_path, hash_weights, write_predictions
-from fer_lib.preprocessing import Preprocessing, preprocess
-from fer_lib.recognizer import Recognizer
+from fer_lib.training.predict import compute_softmax, predict_logits
 
 COMMITTED = REPO / "models" / "release" / DEFAULT_MODEL
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import REPO
 
-from fer_lib import release_forms
-from fer_lib.checkpoints import DEFAULT_MODEL, list_forms, read_config
+from fer_lib.deployment import release_forms
 from fer_lib.errors import ModelError
-from fer_lib.recognizer import Recognizer
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.models.checkpoints import DEFAULT_MODEL, list_forms, read_config
 
 COMMITTED = REPO / "models" / "release" / DEFAULT_MODEL
 

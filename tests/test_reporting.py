@@ -11,12 +11,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from fer_lib import execution, index_page, metrics_file, reporting
+from fer_lib import metrics_file
 from fer_lib.errors import FerError
-from fer_lib.execution import export_html, normalise_notebook
-from fer_lib.index_page import build_index
 from fer_lib.paths import get_output_dirs
-from fer_lib.reporting import build_table, start_stage, tabulate_metrics
+from fer_lib.reporting import execution, index_page
+from fer_lib.reporting import stage as reporting
+from fer_lib.reporting.execution import export_html, normalise_notebook
+from fer_lib.reporting.index_page import build_index
+from fer_lib.reporting.stage import build_table, start_stage, tabulate_metrics
 
 
 @pytest.fixture

@@ -9,18 +9,19 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, precision_score
 
-from fer_lib import explain_scores, explain_study, perturbations, robustness, robustness_scores, variants
-from fer_lib.datasets.demo_variants import draw_variants, list_variants
+from demo_faces.variants import draw_variants, list_variants
+from fer_lib.analysis import explain_scores, explain_study, robustness, robustness_scores, variants
+from fer_lib.analysis.variant_scores import VariantScores, flatten_groups, tabulate_changes
+from fer_lib.data.packed import load_packed
 from fer_lib.errors import DataError
-from fer_lib.evaluation import summarise
+from fer_lib.evaluation import perturbations
+from fer_lib.evaluation.metrics import summarise
+from fer_lib.evaluation.perturbations import PERTURBATIONS
+from fer_lib.evaluation.results import read_table, write_table
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import create_model, load_checkpoint, save_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.perturbations import PERTURBATIONS
-from fer_lib.results import read_table, write_table
-from fer_lib.variant_scores import VariantScores, flatten_groups, tabulate_changes
 
 NETWORKS = ("student", "augmented")
 MIN_FACES = 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.params import load_params
-from fer_lib.targets import build_targets, count_votes, has_votes, mix_batch
+from fer_lib.training.targets import build_targets, count_votes, has_votes, mix_batch
 
 TRAINING = load_params("demo").training
 ANGRY, HAPPY, NEUTRAL = (EMOTIONS_7.index(name) for name in ("angry", "happy", "neutral"))

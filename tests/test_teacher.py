@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lib import teacher
-from fer_lib.ensemble import fit_weights, vote
+from fer_lib.data.packed import load_packed
 from fer_lib.errors import ModelError
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import create_model, save_checkpoint
-from fer_lib.packed import load_packed
+from fer_lib.models.build import create_model, save_checkpoint
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import get_output_dirs
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.targets import read_teacher
-from fer_lib.teacher import write_teacher
-from fer_lib.views import FLIP, PLAIN, predict_views
+from fer_lib.training import teacher
+from fer_lib.training.ensemble import fit_weights, vote
+from fer_lib.training.targets import read_teacher
+from fer_lib.training.teacher import write_teacher
+from fer_lib.training.views import FLIP, PLAIN, predict_views
 
 MEMBERS = ("b0", "lite0", "resnet18")
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_lib import tracking
-from fer_lib.detector import Detection
-from fer_lib.recognizer import Face, Recognizer
-from fer_lib.scenes import draw_labelled_clip
-from fer_lib.tracking import FaceHider, FrameAnalyser, Numbering
+from demo_faces.clips import draw_labelled_clip
+from fer_lib.data.detector import Detection
+from fer_lib.inference import tracking
+from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.tracking import FaceHider, FrameAnalyser, Numbering
 
 EMOTIONS = ("happy", "sad", "neutral")
 FRAME = np.zeros((480, 640, 3), np.uint8)

@@ -5,16 +5,17 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lib import training
+from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
-from fer_lib.loading import select_train_rows
-from fer_lib.models import create_model
-from fer_lib.optimization import build_optimizer, compute_image_size, compute_lr
-from fer_lib.packed import PackedDataset
+from fer_lib.models.build import create_model
+from fer_lib.models.weights import InitialWeights
 from fer_lib.params import Params, load_params
-from fer_lib.training import _Run, choose_precision, fit
-from fer_lib.training_state import TrainingState, compute_fingerprint
-from fer_lib.weights import InitialWeights
+from fer_lib.training import fit
+from fer_lib.training import fit as training
+from fer_lib.training.fit import _Run, choose_precision
+from fer_lib.training.loading import select_train_rows
+from fer_lib.training.optimization import build_optimizer, compute_image_size, compute_lr
+from fer_lib.training.state import TrainingState, compute_fingerprint
 
 CPU = torch.device("cpu")
 

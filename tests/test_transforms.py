@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_lib.params import AugmentationParams
-from fer_lib.transforms import (
+from fer_lib.training.transforms import (
     AUGMENTATIONS,
     Preprocessing,
     build_eval_transform,

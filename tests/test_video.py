@@ -14,15 +14,15 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fer_lib import video_writer
+from demo_faces.clips import draw_clip
 from fer_lib.errors import MediaError
-from fer_lib.plots import COLOURS
-from fer_lib.plots_video import MAX_TRACKS, plot_timeline
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_clip
-from fer_lib.video import COLUMN_TYPES, analyse_video, probe_video, write_table
-from fer_lib.video_reader import MAX_LEAP, VideoInfo, VideoReader, describe_seconds
-from fer_lib.video_writer import VideoWriter
+from fer_lib.inference import video_writer
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.video import COLUMN_TYPES, analyse_video, probe_video, write_table
+from fer_lib.inference.video_io import MAX_LEAP, VideoInfo, VideoReader, describe_seconds
+from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.reporting.figures.style import COLOURS
+from fer_lib.reporting.figures.video import MAX_TRACKS, plot_timeline
 
 WIDTH, HEIGHT, FPS, N_FRAMES = 320, 240, 30, 24
 
@@ -476,6 +476,7 @@ def test_the_timeline_of_a_long_video_stays_small():
 
 
 def test_the_tracker_is_not_imported_for_pictures():
-    code = "import sys, fer_lib.tracking, fer_lib.recognizer; print('trackers' in sys.modules)"
+    modules = "fer_lib.inference.tracking, fer_lib.inference.recognizer"
+    code = f"import sys, {modules}; print('trackers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -3,12 +3,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lib.inference import compute_softmax, predict_logits
-from fer_lib.models import create_model
-from fer_lib.packed import PackedDataset
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.transforms import build_eval_transform
-from fer_lib.views import ALL, FLIP, PLAIN, View, predict_views
+from fer_lib.data.packed import PackedDataset
+from fer_lib.models.build import create_model
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.transforms import build_eval_transform
+from fer_lib.training.views import ALL, FLIP, PLAIN, View, predict_views
 
 PREPROCESSING = Preprocessing(36, (0.5, 0.4, 0.3), (0.5,) * 3)
 FACE = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fer_lib.errors import FerError
-from fer_lib.recognizer import Recognizer
+from fer_lib.inference.recognizer import Recognizer
 
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import sync_playwright

@@ -11,12 +11,12 @@ from safetensors.torch import save, save_file
 from sklearn.datasets import load_sample_image
 
 from fer_lib.errors import ModelError
-from fer_lib.heads import attach_hierarchical_head
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import create_model, save_checkpoint
-from fer_lib.preprocessing import Preprocessing
-from fer_lib.transforms import build_eval_transform
-from fer_lib.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
+from fer_lib.models.build import create_model, save_checkpoint
+from fer_lib.models.networks import attach_hierarchical_head
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
+from fer_lib.training.transforms import build_eval_transform
 
 SMALL = "test_efficientnet"
 DAISY = 985
@@ -114,10 +114,10 @@ def test_bad_weights_file_gives_one_line(tmp_path, content, message):
 
 LOAD_FROM_HUB = f"""
 from fer_lib.errors import ModelError
-from fer_lib.heads import attach_hierarchical_head
+from fer_lib.models.networks import attach_hierarchical_head
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models import create_model
-from fer_lib.weights import load_initial_weights
+from fer_lib.models.build import create_model
+from fer_lib.models.weights import load_initial_weights
 model = create_model("{SMALL}", 7)
 try:
     print(load_initial_weights(model, "{SMALL}", "hub").name, model.conv_stem.weight.sum().item())

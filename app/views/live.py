@@ -6,9 +6,9 @@ import streamlit as st
 
 from app.common import choose_model, show_probabilities
 from app.live_stream import CAMERA_FPS, LiveStream, keep_newest_frames_only
-from fer_lib.annotate import draw_faces, name_face
-from fer_lib.images import read_image
-from fer_lib.recognizer import Recognizer
+from fer_lib.data.images import read_image
+from fer_lib.inference.annotate import draw_faces, name_face
+from fer_lib.inference.recognizer import Recognizer
 
 KEY = "live camera"
 

@@ -11,13 +11,13 @@ import streamlit as st
 from PIL import Image
 
 from app.common import choose_model, escape_markdown, guard, offer_download, show_percent, show_probabilities
-from fer_lib.annotate import draw_faces, name_face
-from fer_lib.detector import SMALLEST_FACE
-from fer_lib.images import MAX_PIXELS, SUFFIXES, read_image
-from fer_lib.recognizer import Face, Recognizer
-from fer_lib.scenes import draw_scene
-from fer_lib.tables import build_table
-from fer_lib.tracking import TrackedFace
+from demo_faces.clips import draw_scene
+from fer_lib.data.detector import SMALLEST_FACE
+from fer_lib.data.images import MAX_PIXELS, SUFFIXES, read_image
+from fer_lib.inference.annotate import draw_faces, name_face
+from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.tables import build_table
+from fer_lib.inference.tracking import TrackedFace
 
 # Pictures of `MAX_PIXELS` are smaller as JPEG, WebP or AVIF.
 MAX_MEGABYTES = 50
@@ -206,7 +206,7 @@ def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarra
 
     Raises ModelError when the model's network is none that can be explained.
     """
-    from fer_lib.explain import explain_face, overlay_heatmap  # torch: only who asks waits for it
+    from fer_lib.analysis.explain import explain_face, overlay_heatmap  # torch: only who asks waits for it
 
     heatmap = explain_face(recognizer.checkpoint, face.crop, emotion)
     return heatmap, overlay_heatmap(face.crop, heatmap)

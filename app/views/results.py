@@ -21,7 +21,7 @@ from app.results_data import (
     remove_page_links,
     show_commit,
 )
-from fer_lib.index_page import ABOUT
+from fer_lib.reporting.index_page import ABOUT
 
 # Pixels: height of one model in the chart, and of the frame that a report is read in; it scrolls inside.
 CHART_ROW, REPORT_HEIGHT = 44, 800

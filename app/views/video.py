@@ -89,7 +89,7 @@ def _show_analysis(analysis: Analysis) -> None:
     if not n_faces:
         return
     st.subheader("Emotions over time")
-    from fer_lib.plots_video import plot_timeline
+    from fer_lib.reporting.figures.video import plot_timeline
 
     st.pyplot(plot_timeline(table), alt="Probability of each emotion over time, a row for each face")
     st.caption("A row for each face, with the number that it has in the video.")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import cv2
 
-from fer_lib.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms
+from demo_faces.clips import draw_scene
+from fer_lib.data.framing import cut_face
 from fer_lib.errors import FerError
-from fer_lib.framing import cut_face
-from fer_lib.recognizer import Recognizer
-from fer_lib.scenes import draw_scene
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")

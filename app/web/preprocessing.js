@@ -1,4 +1,4 @@
-// From pixels to the network's input, as fer_lib.preprocessing does it with OpenCV, to the last bit.
+// From pixels to the network's input, as fer_lib.models.preprocessing does it with OpenCV, to the last bit.
 
 /** Return grey levels (Uint8Array) of RGBA pixels, with OpenCV's weights in 15 bits. */
 export function toGrey(rgba) {

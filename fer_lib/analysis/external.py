@@ -1,0 +1,200 @@
+"""Faces a model was not made from: a folder of pictures sorted by emotion, or another data set's test."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from demo_faces.variants import FACTORS
+from fer_lib.data.detector import Detector
+from fer_lib.data.framing import cut_face, find_landmarks
+from fer_lib.data.images import SUFFIXES, read_image
+from fer_lib.data.packed import PackedDataset, load_packed
+from fer_lib.errors import DataError
+from fer_lib.evaluation.metrics import summarise
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.labels import normalise_emotion
+from fer_lib.models.checkpoints import read_config
+from fer_lib.params import read_params_file
+from fer_lib.paths import get_packed_dir
+
+SMALLEST_SEARCHED = 64
+"""Pixels: pictures no larger are faces that were cut out already, and are taken whole."""
+
+LEFT_OUT = "left out"
+
+
+@dataclass(frozen=True)
+class OutsideFaces:
+    """Faces in a model's framing.
+
+    name: of the data.   crops: uint8, as `Face.crop`.   labels: int (N,), indices into the model's emotions.
+    persons: (N,), equal for faces of one person, where that is known.   factors: one row per face, what is
+    known of drawn ones; no columns for others.   mapping: one row per class of the
+    source: class, model's emotion (or `left out`), how, pictures, no face (pictures of it without one).
+    data_hash: of packed data, else of the crops and labels.
+    """
+
+    name: str
+    crops: list[np.ndarray]
+    labels: np.ndarray
+    persons: np.ndarray
+    factors: pd.DataFrame
+    mapping: pd.DataFrame
+    data_hash: str
+
+
+def load_outside(recognizer: Recognizer, data: str) -> OutsideFaces:
+    """Return the faces of `data`: a packed data set's test split, by name, or a folder of class folders.
+
+    In a picture the largest face is cut out as the model's training faces were; a picture in which none is
+    found is left out and counted, and one that is a crop already is taken whole. Raises DataError when there
+    is nothing that the model could name, and MediaError for a file that is no picture.
+    """
+    datasets = read_params_file()["datasets"]
+    if data in datasets:
+        if not (get_packed_dir(data) / "meta.json").is_file():
+            raise DataError(
+                f"{data}: expected it packed, found none; run `python -m fer_lib prepare --dataset {data}` "
+                "or give a folder with one folder per class"
+            )
+        return _load_packed_faces(recognizer, load_packed(data))
+    if not Path(data).is_dir():
+        raise DataError(
+            f"{data}: expected a data set ({', '.join(datasets)}) or a folder with one folder per class, "
+            "found neither; check the path"
+        )
+    return _load_folder(recognizer, Path(data))
+
+
+def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> OutsideFaces:
+    rows, name = data.get_rows("test"), data.meta["dataset"]
+    given = [data.emotions[label] for label in data.labels[rows]]
+    mapping = map_classes(data.emotions, recognizer.emotions, given)
+    is_own = read_config(recognizer.folder).get("data_hash") == data.data_hash
+    # Its own faces are in the model's framing already; to cut them again would only move them.
+    cut = None if is_own else Detector(min_score=0.6)
+    pictures = [np.asarray(data.faces[row]) for row in rows]
+    kept, crops, labels, mapping = _cut_all(recognizer, pictures, given, mapping, cut, name)
+    rows = rows[kept]
+    factors = data.index.iloc[rows].filter(list(FACTORS)).reset_index(drop=True)
+    return OutsideFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)
+
+
+def _load_folder(recognizer: Recognizer, folder: Path) -> OutsideFaces:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = [(path, child.name) for child in classes for path in list_pictures(child)]
+    given = [name for _, name in files]
+    mapping = map_classes([child.name for child in classes], recognizer.emotions, given)
+    paths = [path for path, _ in files]
+    _, crops, labels, mapping = _cut_all(
+        recognizer, paths, given, mapping, Detector(min_score=0.6), str(folder)
+    )
+    digest = hashlib.sha256(labels.tobytes())
+    for crop in crops:
+        digest.update(crop.tobytes())
+    apart, unknown = np.arange(len(labels)), pd.DataFrame(index=range(len(labels)))
+    return OutsideFaces(str(folder), crops, labels, apart, unknown, mapping, digest.hexdigest())
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures directly in `folder`, sorted by name; hidden files and others are passed over."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _cut_all(
+    recognizer: Recognizer,
+    pictures: Sequence[np.ndarray | Path],
+    given: Sequence[str],
+    mapping: pd.DataFrame,
+    detector: Detector | None,
+    name: str,
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, pd.DataFrame]:
+    """Return which pictures hold a face that the model could name, these faces, their labels, the mapping."""
+    known = dict(zip(mapping["class"], mapping["model's emotion"], strict=True))
+    kept, crops, labels, empty = [], [], [], dict.fromkeys(known, 0)
+    named = [i for i, title in enumerate(given) if known[title] != LEFT_OUT]
+    for i in tqdm(named, desc="faces", unit="face", disable=None, leave=False):
+        picture = pictures[i]
+        pixels = read_image(picture) if isinstance(picture, Path) else picture
+        crop = pixels if detector is None else cut_largest(recognizer, pixels, detector)
+        if crop is None:
+            empty[given[i]] += 1
+            continue
+        kept.append(i)
+        crops.append(crop)
+        labels.append(recognizer.emotions.index(known[given[i]]))
+    if not crops:
+        raise DataError(
+            f"{name}: expected folders of pictures named {', '.join(recognizer.emotions)}, found "
+            f"{', '.join(map(str, known)) or 'none'}, and {sum(empty.values())} pictures without a face; "
+            "give the folder that holds the classes"
+        )
+    counted = mapping.assign(**{"no face": [empty[title] for title in mapping["class"]]})
+    return np.array(kept), crops, np.array(labels), counted
+
+
+def locate_in_crops(recognizer: Recognizer, crops: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks, float (N, 5, 2), fractions of the side, and bool (N,): whether YuNet found them.
+
+    Where it does not, they are those of the model's framing.
+    """
+    detector, typical = Detector(min_score=0.6), np.array(recognizer.framing.landmarks)
+    found = [find_landmarks(crop, detector) for crop in crops]
+    is_found = np.array([points is not None for points in found], dtype=bool)
+    return np.array([typical if points is None else points for points in found]), is_found
+
+
+def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence[str]) -> pd.DataFrame:
+    """Return how the classes of a source are read: class, model's emotion, how, pictures; in their order.
+
+    given: the class of every picture. A class that the model cannot name is left out.
+    """
+    counts, rows = pd.Series(list(given), dtype=object).value_counts(), []
+    for name in classes:
+        try:
+            emotion = normalise_emotion(name)
+        except KeyError:
+            emotion, how = LEFT_OUT, "no emotion known here"
+        else:
+            how = "same name" if emotion == name else f"other spelling of {emotion}"
+            if emotion not in emotions:
+                emotion, how = LEFT_OUT, "the model has no such class"
+        rows.append((name, emotion, how, int(counts.get(name, 0))))
+    return pd.DataFrame(rows, columns=["class", "model's emotion", "how", "pictures"])
+
+
+def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) -> np.ndarray | None:
+    """Return the largest face of a picture, uint8 grey or RGB, in the model's framing; None: none found.
+
+    pixels: uint8 (H, W) or (H, W, 3) RGB. One of `SMALLEST_SEARCHED` or less is a crop, and taken whole.
+    """
+    framing = recognizer.framing
+    colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if min(colour.shape[:2]) > SMALLEST_SEARCHED:
+        faces = detector.detect(np.ascontiguousarray(colour))
+        return cut_face(colour, faces[0].landmarks, framing) if faces else None
+    grey = framing.channels == 1
+    whole = cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY) if grey else colour
+    size = (framing.size, framing.size)
+    shrinks = max(whole.shape[:2]) > framing.size
+    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def evaluate_outside(
+    recognizer: Recognizer, faces: OutsideFaces, n_resamples: int, seed: int
+) -> dict[str, float]:
+    """Return the metrics of `evaluation.summarise` on these faces, under `outside.`."""
+    probabilities = recognizer.compute_probabilities(faces.crops)
+    return summarise(
+        "outside", faces.labels, probabilities, recognizer.emotions, n_resamples, seed, clusters=faces.persons
+    )

@@ -1,0 +1,187 @@
+"""Whether a heat map says what the network did: tests of explanations, on arrays and on networks.
+
+`heatmaps` are float (N, S, S) in 0..1, one per face. A map is tested by hiding what it marks (deletion and
+insertion, Petsiuk et al. 2018), by where its weight lies (energy, Wang et al. 2020; pointing game, Zhang et
+al. 2018), by what random weights do to it (Adebayo et al. 2018), and by how it follows a small shift.
+"""
+
+import copy
+
+import cv2
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import nn
+
+from fer_lib.analysis.explain import METHOD, compute_heatmaps
+
+N_STEPS = 10
+"""Steps from none to all of a face's cells hidden or shown."""
+
+CELLS = 16
+"""Cells a side in which a face is hidden; single pixels would be noise, not parts of a face."""
+
+_BLUR_SHARE = 0.15
+"""Sigma of the blur that hides, as a share of the side: nothing of an expression is left, the tone is."""
+
+_BATCH_SIZE = 128
+
+
+def compute_curves(
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, heatmaps: np.ndarray, insertion: bool
+) -> np.ndarray:
+    """Return float (N, N_STEPS + 1): the probability of the target after each tenth of the cells.
+
+    Deletion blurs the cells that the map marks most, first; insertion starts from the blurred face and shows
+    them first. images: float32 (N, 3, S, S), normalised.   targets: int (N,).
+    """
+    side = images.shape[-1]
+    blurred = np.stack([_blur(image) for image in images.numpy()])
+    ranks = rank_cells(heatmaps)
+    curves = []
+    for step in range(N_STEPS + 1):
+        marked = ranks < round(step / N_STEPS * CELLS**2)
+        masks = np.stack([_enlarge(mask, side) for mask in marked])[:, None]
+        hidden = 1 - masks if insertion else masks
+        mixed = images.numpy() * (1 - hidden) + blurred * hidden
+        curves.append(predict_target(model, torch.from_numpy(mixed.astype(np.float32)), targets))
+    return np.stack(curves, axis=1)
+
+
+def rank_cells(heatmaps: np.ndarray) -> np.ndarray:
+    """Return int (N, CELLS, CELLS): the place of each cell from the hottest, 0, to the coldest.
+
+    Cells of equal heat follow one another in an order that is random, and the same for every face.
+    """
+    cells = np.stack(
+        [
+            cv2.resize(map_.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+            for map_ in heatmaps
+        ]
+    )
+    # A map is zero in many cells; read row by row, the top of the picture would be hidden before the bottom.
+    ties = np.random.default_rng(0).permutation(CELLS**2)
+    order = ties[np.argsort(-cells.reshape(len(cells), -1)[:, ties], axis=1, kind="stable")]
+    return np.argsort(order, axis=1).reshape(-1, CELLS, CELLS)
+
+
+def compute_area(curves: np.ndarray) -> np.ndarray:
+    """Return float (N,): the area under each curve over 0..1 by the trapezoidal rule."""
+    return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
+
+
+def compute_energy(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return float (N,): the share of each map's weight that lies in its mask; 0 for a map of zeros.
+
+    masks: bool or float (N, S, S).
+    """
+    total = heatmaps.sum(axis=(1, 2))
+    inside = (heatmaps * masks).sum(axis=(1, 2))
+    return np.divide(inside, total, out=np.zeros_like(inside, dtype=float), where=total > 0)
+
+
+def play_pointing_game(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return float (N,): 1 where the hottest pixel lies in the mask, else 0."""
+    peaks = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
+    return (masks.reshape(len(masks), -1)[np.arange(len(masks)), peaks] > 0.5).astype(float)
+
+
+def build_random_maps(n: int, side: int, cells: int, seed: int) -> np.ndarray:
+    """Return float32 (n, side, side): random values on a grid of `cells` a side, enlarged as maps are."""
+    values = np.random.default_rng(seed).random((n, cells, cells)).astype(np.float32)
+    return np.stack([cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR) for grid in values])
+
+
+def build_centre_maps(centres: np.ndarray, radii: np.ndarray, side: int) -> np.ndarray:
+    """Return float32 (N, side, side): a Gaussian about each face's centre.
+
+    centres: (N, 2), x and y as fractions of the side.   radii: (N,), its standard deviation likewise.
+    """
+    grid = (np.arange(side) + 0.5) / side
+    x, y = (grid - centres[:, axis, None] for axis in (0, 1))
+    squares = y[:, :, None] ** 2 + x[:, None, :] ** 2
+    return np.exp(-squares / (2 * radii[:, None, None] ** 2)).astype(np.float32)
+
+
+def correlate_ranks(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return float (N,): Spearman's rank correlation of each pair of maps, by cells; 0 where one is flat."""
+    cells = [
+        np.stack(
+            [cv2.resize(m.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA) for m in maps]
+        )
+        for maps in (a, b)
+    ]
+    ranks = [rankdata(part.reshape(len(part), -1), axis=1) for part in cells]
+    centred = [part - part.mean(axis=1, keepdims=True) for part in ranks]
+    norms = np.prod([np.sqrt((part**2).sum(axis=1)) for part in centred], axis=0)
+    products = (centred[0] * centred[1]).sum(axis=1)
+    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+
+
+def randomise_layers(
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, seed: int, method: str = METHOD
+) -> dict[str, np.ndarray]:
+    """Return block to float (N,): the rank correlation of a map with the one before, weights randomised.
+
+    Blocks are randomised from the classifier down, each in addition to those before (the cascade of Adebayo
+    et al. 2018), by permuting each weight tensor, which keeps its distribution. NaN where a map became flat:
+    it says nothing. The model is left as it was.
+    """
+    before = compute_heatmaps(model, images, targets, stage, method)
+    changed, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    found = {}
+    for name, block in list(changed.named_children())[::-1]:
+        parts = list(block.named_children())[::-1] if isinstance(block, nn.Sequential) else []
+        for part_name, part in [(f"{name}.{child}", module) for child, module in parts] or [(name, block)]:
+            weights = [parameter for parameter in part.parameters() if parameter.numel() > 1]
+            if not weights:
+                continue
+            with torch.no_grad():
+                for weight in weights:
+                    order = torch.randperm(weight.numel(), generator=generator)
+                    weight.copy_(weight.flatten()[order].reshape(weight.shape))
+            after = compute_heatmaps(changed, images, targets, stage, method)
+            is_flat = np.ptp(after, axis=(1, 2)) == 0
+            found[part_name] = np.where(is_flat, np.nan, correlate_ranks(before, after))
+    return found
+
+
+def measure_stability(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: np.ndarray,
+    stage: str,
+    shift: int,
+    method: str = METHOD,
+) -> np.ndarray:
+    """Return float (N,): the rank correlation of each map with that of the face moved by `shift` pixels.
+
+    The second map is moved back first; the border that comes in repeats the edge.
+    """
+    plain = compute_heatmaps(model, images, targets, stage, method)
+    padded = torch.nn.functional.pad(images, (shift, 0, shift, 0), mode="replicate")
+    side = images.shape[-1]
+    moved = compute_heatmaps(model, padded[..., :side, :side].contiguous(), targets, stage, method)
+    kept = side - shift
+    return correlate_ranks(plain[:, :kept, :kept], moved[:, shift:, shift:])
+
+
+def predict_target(model: nn.Module, images: torch.Tensor, targets: np.ndarray) -> np.ndarray:
+    """Return float64 (N,): the probability of each image's target."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        chunks = [
+            model(images[start : start + _BATCH_SIZE].to(device)).double().softmax(dim=1).cpu()
+            for start in range(0, len(images), _BATCH_SIZE)
+        ]
+    return torch.cat(chunks).numpy()[np.arange(len(targets)), targets]
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    sigma = _BLUR_SHARE * image.shape[-1]
+    channels = [cv2.GaussianBlur(c, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for c in image]
+    return np.stack(channels)
+
+
+def _enlarge(mask: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)

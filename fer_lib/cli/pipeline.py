@@ -1,0 +1,124 @@
+"""Run the whole study on one data set: what stands before and after `dvc repro`."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fer_lib.data.readers.ferplus import find_pixels_dir
+from fer_lib.errors import DataError, FerError, ParamsError
+from fer_lib.files import write_atomically
+from fer_lib.params import Params, load_params, read_params_file
+from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
+from fer_lib.reporting.index_page import build_index
+
+DRAWN = "demo"
+"""The data set that is drawn by its own code and needs no files."""
+
+
+def run_pipeline(dataset: str) -> Path:
+    """Run every stage of `dataset` whose inputs have changed; return the index page of its reports.
+
+    Raises FerError when there are no raw files, when `params.yaml` does not know the data set, and when a
+    stage fails.
+    """
+    check_overrides(dataset)
+    if dataset != DRAWN:
+        added = add_to_params(dataset, link_raw_dirs(dataset))
+        if added:
+            print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
+    command = [sys.executable, "-m", "dvc", "repro", *list_targets(dataset)]
+    done = subprocess.run(command, cwd=ROOT, env=build_environment(), check=False)
+    if done.returncode:
+        raise FerError(f"{dataset}: a stage failed; its own message stands above")
+    return build_index(dataset, ROOT)
+
+
+def check_overrides(dataset: str) -> None:
+    """Raise ParamsError unless `datasets.<dataset>` lists every section, which DVC needs to watch it."""
+    load_params(dataset)
+    listed = read_params_file()["datasets"][dataset] or {}
+    missing = [name for name in Params.model_fields if name not in listed]
+    if missing:
+        lines = ", ".join(f"{name}: {{}}" for name in missing)
+        raise ParamsError(f"{PARAMS_FILE}: datasets.{dataset}: expected every section; add {lines}")
+
+
+def link_raw_dirs(dataset: str) -> str:
+    """Make sure that DVC finds the raw files under `data/raw/`, wherever they are; return the folder's name.
+
+    With `FER_DATA_ROOT` set, that is a link to the folder there. FER+ may be made from FER2013's folder (see
+    `find_pixels_dir`); one folder holds all that a data set is made from, and DVC watches that one. Raises
+    DataError when there are no files.
+    """
+    folder = get_raw_dir(dataset)
+    if dataset == "ferplus":
+        folder = find_pixels_dir(folder)
+    if not (folder.is_dir() and any(folder.iterdir())):
+        raise DataError(f"{folder}: no files of {dataset!r}; put them there as data/README.md says")
+    _link_raw_dir(folder.name)
+    return folder.name
+
+
+def _link_raw_dir(name: str) -> None:
+    raw_dir, expected = get_raw_dir(name).absolute(), ROOT / "data" / "raw" / name
+    if expected.exists() and expected.samefile(raw_dir):
+        return
+    if expected.exists() and not expected.is_symlink():
+        raise DataError(f"{expected}: exists, but FER_DATA_ROOT points to {raw_dir}; remove one of the two")
+    expected.parent.mkdir(parents=True, exist_ok=True)
+    expected.unlink(missing_ok=True)
+    expected.symlink_to(raw_dir, target_is_directory=True)
+
+
+def add_to_params(dataset: str, raw_folder: str) -> str | None:
+    """Add `dataset` to `pipeline.datasets` and `pipeline.names`; return the former's line, if it was added.
+
+    The file keeps its comments.
+    """
+    if dataset in (read_params_file().get("pipeline") or {}).get("datasets", {}):
+        return None
+    text, line = PARAMS_FILE.read_text(), f"{dataset}: data/raw/{raw_folder}"
+    for key, entry in {"datasets": line, "names": f"- {dataset}"}.items():
+        # The entries stand deeper than their key; the new one goes below the last of them.
+        block = re.search(rf"^pipeline:.*\n(?: .*\n)*?  {key}:.*\n(?:    .*\n)*", text, re.MULTILINE)
+        if not block:
+            raise ParamsError(
+                f"{PARAMS_FILE}: found no `{key}:` lines under `pipeline:`; add `{entry}` by hand"
+            )
+        text = f"{text[: block.end()]}    {entry}\n{text[block.end() :]}"
+    write_atomically(PARAMS_FILE, text.encode())
+    return line
+
+
+def list_targets(dataset: str) -> list[str]:
+    """Return the names by which DVC knows the stages of `dataset`, in the order of `dvc.yaml`."""
+    params, targets = read_params_file(), []
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        # `matrix` stages run once for each data set and each entry of a list; some for one data set alone.
+        of_stage = stage.get("matrix", {}).get("dataset", [])
+        if isinstance(of_stage, list) and of_stage and dataset not in of_stage:
+            continue
+        lists = [_look_up(v, params) for key, v in stage.get("matrix", {}).items() if key != "dataset"]
+        targets += ["-".join((f"{name}@{dataset}", *entries)) for entries in itertools.product(*lists)]
+    return targets
+
+
+def _look_up(value: list[str] | str, params: dict[str, Any]) -> list[str]:
+    """Return a list of `dvc.yaml`, which may stand there as `${section.key}` of the parameters."""
+    if isinstance(value, list):
+        return value
+    return reduce(getitem, value.removeprefix("${").removesuffix("}").split("."), params)
+
+
+def build_environment() -> dict[str, str]:
+    """Return the environment in which a stage's `python` is the one that runs now."""
+    paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return {**os.environ, "PATH": os.pathsep.join(paths)}

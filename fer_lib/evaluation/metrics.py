@@ -1,0 +1,184 @@
+"""Pure functions on arrays: metrics, bootstrap intervals, paired comparisons, calibration.
+
+Everywhere `labels` is int (N,), `probabilities` is float (N, C) with rows that sum to 1, and `emotions` names
+the C columns in order. The predicted class is the most probable one, the first of them when two tie.
+
+A metric that the data do not define (the recall or AUROC of a class without images) is left out of the
+result, so that nothing here ever writes NaN. Macro averages run over the classes that occur in `labels`.
+Sensitivity is another name for recall and is stored once, as `recall.<emotion>`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from fer_lib.evaluation.bootstrap import ECE_BINS, Scorer, assign_bins, compute_intervals
+from fer_lib.labels import GROUPS, get_group_indices
+
+MAX_LOG_TEMPERATURE = 3.0
+
+
+class McNemar(NamedTuple):
+    """Outcome of McNemar's exact test: two-sided p, and how many images only A or only B has right."""
+
+    p_value: float
+    n_only_a: int
+    n_only_b: int
+
+
+def compute_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str]
+) -> dict[str, float]:
+    """Return every metric under a dotted key.
+
+    accuracy, balanced_accuracy (= macro.recall), precision|recall|f1|specificity|auroc.<emotion> and macro.*
+    (one versus rest; precision and F1 are 0 when their denominator is), nll (nats per image), brier (sum over
+    classes, 0 to 2; Brier 1950), ece (Guo et al. 2017, eq. 3) and mean_confidence.
+    Raises ValueError for arrays that do not fit.
+    """
+    scorer = Scorer(labels, probabilities, emotions)
+    values = scorer.score(np.ones((1, scorer.n_images)))
+    return {name: float(value) for name, value in zip(scorer.names, values[0], strict=True) if value == value}
+
+
+def bootstrap_intervals(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    emotions: Sequence[str],
+    n_resamples: int,
+    seed: int,
+    clusters: np.ndarray | None = None,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Return the percentile bootstrap interval of every metric of `compute_metrics`.
+
+    Images are drawn with replacement (Efron and Tibshirani 1993, ch. 13), or whole clusters of them, (N,) any
+    values, where images are not independent: several faces of one person err together. A resample that does
+    not define a metric, because it drew no image of a rare class, does not count for that metric. ECE is
+    biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
+    """
+    scorer = Scorer(labels, probabilities, emotions)
+    return compute_intervals(scorer.names, scorer.resample(n_resamples, seed, clusters), level)
+
+
+def bootstrap_difference(
+    labels: np.ndarray,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    emotions: Sequence[str],
+    n_resamples: int,
+    seed: int,
+    clusters: np.ndarray | None = None,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float, float]]:
+    """Return (A - B, low, high) of every metric, for two models on the same images.
+
+    Both models are scored on the same resamples, so what they share cancels: the interval of the difference
+    is narrower than the two intervals suggest. clusters: as in `bootstrap_intervals`.
+    """
+    a, b = (Scorer(labels, p, emotions) for p in (probabilities_a, probabilities_b))
+    once = np.ones((1, a.n_images))
+    differences = (a.score(once) - b.score(once))[0]
+    resampled = a.resample(n_resamples, seed, clusters) - b.resample(n_resamples, seed, clusters)
+    intervals = compute_intervals(a.names, resampled, level)
+    return {
+        name: (float(value), *intervals[name])
+        for name, value in zip(a.names, differences, strict=True)
+        if name in intervals
+    }
+
+
+def summarise(
+    prefix: str,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    emotions: Sequence[str],
+    n_resamples: int,
+    seed: int,
+    clusters: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Return metrics and 95 % intervals as they stand in the metrics JSON.
+
+    For every metric `<prefix>.<metric>`, `<prefix>.<metric>_lo`, `<prefix>.<metric>_hi`; `<prefix>.n_images`.
+    The group view is `summarise("test.group", group_labels(...), group_probabilities(...), GROUPS, ...)`.
+    """
+    intervals = bootstrap_intervals(labels, probabilities, emotions, n_resamples, seed, clusters)
+    summary: dict[str, float] = {f"{prefix}.n_images": len(labels)}
+    for name, value in compute_metrics(labels, probabilities, emotions).items():
+        summary[f"{prefix}.{name}"] = value
+        if name in intervals:
+            summary[f"{prefix}.{name}_lo"], summary[f"{prefix}.{name}_hi"] = intervals[name]
+    return summary
+
+
+def compute_confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return int (C, C) counts: row = label, column = prediction."""
+    return confusion_matrix(labels, predictions, labels=range(n_classes))
+
+
+def group_probabilities(probabilities: np.ndarray, emotions: Sequence[str]) -> np.ndarray:
+    """Return (N, 3) probabilities of `labels.GROUPS`: the sum over each group's emotions."""
+    membership = np.eye(len(GROUPS))[get_group_indices(list(emotions))]
+    return np.asarray(probabilities, dtype=np.float64) @ membership
+
+
+def group_labels(labels: np.ndarray, emotions: Sequence[str]) -> np.ndarray:
+    """Return int (N,) indices into `labels.GROUPS` for emotion labels."""
+    return np.asarray(get_group_indices(list(emotions)))[labels]
+
+
+def compare_mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
+    """Test whether two classifiers err equally often on the same images. Both inputs are bool (N,).
+
+    Exact binomial form of McNemar 1947: under equality, images that one model alone has right split evenly.
+    Raises ValueError when the shapes differ.
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape:
+        raise ValueError(f"expected two arrays of one shape, found {a.shape} and {b.shape}")
+    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n_discordant = n_only_a + n_only_b
+    p_value = float(binomtest(n_only_a, n_discordant).pvalue) if n_discordant else 1.0
+    return McNemar(p_value, n_only_a, n_only_b)
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the T for which softmax(logits / T) has the least NLL (Guo et al. 2017, sec. 4.2).
+
+    logits: float (N, C) of a validation split; dividing by T keeps every prediction. T lies in [0.05, 20]; it
+    ends at a bound when the logits separate the classes perfectly or say nothing about them.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    rows = np.arange(len(labels))
+
+    def compute_nll(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
+
+    bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
+    return float(np.exp(minimize_scalar(compute_nll, bounds=bounds, method="bounded").x))
+
+
+def compute_reliability(
+    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = ECE_BINS
+) -> pd.DataFrame:
+    """Return one row per equal-width confidence bin: lower, upper, confidence, accuracy (means), count.
+
+    Bins are open on the left and closed on the right, as in Guo et al. 2017. Means of an empty bin are NaN.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    confidence = probabilities.max(axis=1)
+    bins = pd.Index(np.arange(n_bins), name="bin")
+    frame = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(axis=1) == labels})
+    grouped = frame.astype(np.float64).groupby(assign_bins(confidence, n_bins))
+    table = grouped.mean().reindex(bins)
+    table.insert(0, "lower", bins / n_bins)
+    table.insert(1, "upper", (bins + 1) / n_bins)
+    table["count"] = grouped.size().reindex(bins, fill_value=0)
+    return table.reset_index(drop=True)

@@ -1,0 +1,253 @@
+"""Faces through the frames of a video: who is who, and emotions that do not flicker.
+
+The tracker is OC-SORT (Cao et al. 2023) of the package `trackers`; `benchmarks/video.py` compares it with the
+package's others, and the smoothing with other time constants.
+"""
+
+import itertools
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fer_lib.data.detector import CANDIDATE, Detection, Detector
+from fer_lib.inference.recognizer import Face, Recognizer
+
+SMOOTHING_SECONDS = 0.2
+"""Time constant of the average over each face's past probabilities; see `benchmarks/video.py`."""
+
+REFINE_SECONDS = 1.0
+"""How long a face's landmarks are used before they are found anew; that costs as much as a frame's search."""
+
+SURE = 0.8
+"""Detection score from which a face begins a track; with `CANDIDATE` and more one is followed further."""
+
+LOST_SECONDS = 1.0
+"""How long a face may be out of sight and keep its number."""
+
+MIN_LIKENESS = -0.1
+"""DIoU (Zheng et al. 2020) of a track's predicted box and a face's, at least: they may just fail to touch."""
+
+HIDDEN_SECONDS = 0.5
+"""How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
+
+SMALLEST_SHARE, SMALLEST = 0.075, 24
+"""Width of the smallest face looked for, as a share of the frame's shorter side, and in pixels at least."""
+
+
+@dataclass(frozen=True)
+class TrackedFace(Face):
+    """A face in a frame of a video; its probabilities, and what follows from them, are smoothed over time.
+
+    track: the same number in every frame for the same person, from 1.
+    """
+
+    track: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the crop."""
+        return {"track": self.track, **super().to_dict()}
+
+
+class FrameAnalyser:
+    """Finds, follows and classifies the faces of one video, frame by frame.
+
+    It remembers the frames before, so each video needs its own, used by one thread at a time; the recognizer
+    may be shared. Memory does not grow with the length of the video.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, fps: float = 30.0, smoothing_seconds: float = SMOOTHING_SECONDS
+    ):
+        """fps: frames per second, roughly.   smoothing_seconds: 0 switches smoothing off."""
+        self.recognizer = recognizer
+        self._frame_seconds = 1 / fps if math.isfinite(fps) and fps > 0 else 1 / 30
+        self._smoothing_seconds = smoothing_seconds
+        self._detector = Detector(min_score=CANDIDATE)
+        self._numbering = Numbering(self._frame_seconds)
+        self._memory: dict[int, _Memory] = {}
+        self._clock = 0.0
+        self._last_time: float | None = None
+
+    def __call__(self, frame: np.ndarray, time_seconds: float) -> list[TrackedFace]:
+        """Return the faces of the next frame, the largest first; none is an empty list.
+
+        frame: uint8 (H, W, 3) RGB.   time_seconds: when it is shown. A time that does not rise, as when a
+        stream starts anew, counts as one frame later than the last.
+        """
+        self._advance(time_seconds)
+        smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
+        found = self._detector.detect(frame, smallest, n_refined=0)
+        numbers = self._numbering.assign(found, self._clock)
+        tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
+        aligned = self._align(frame, tracked)
+        # What lies wholly outside the frame is left out by `recognize`, so its faces are told by their
+        # landmarks.
+        number_of = {id(face.landmarks): number for number, face in aligned.items()}
+        faces = self.recognizer.recognize(frame, list(aligned.values()))
+        return [self._smooth(face, number_of[id(face.landmarks)]) for face in faces]
+
+    def _advance(self, time: float) -> None:
+        step = time - self._last_time if self._last_time is not None else self._frame_seconds
+        self._clock += step if math.isfinite(step) and step > 0 else self._frame_seconds
+        self._last_time = time
+        self._memory = {
+            number: memory
+            for number, memory in self._memory.items()
+            if self._clock - memory.seen <= 2 * LOST_SECONDS
+        }
+
+    def _align(self, frame: np.ndarray, tracked: dict[int, Detection]) -> dict[int, Detection]:
+        """Return the faces with landmarks that follow their tilt: one found anew, the others as remembered.
+
+        YuNet's own, on the small copy that is searched, hardly follow it. In between, a face's landmarks keep
+        their places in its box.
+        """
+        for number in tracked:
+            self._memory.setdefault(number, _Memory())
+            self._memory[number].seen = self._clock
+        due = min(tracked, key=lambda number: self._memory[number].refined, default=None)
+        if due is not None and self._clock - self._memory[due].refined >= REFINE_SECONDS:
+            refined = self._detector.refine(frame, tracked[due])
+            corner, size = _split_box(refined.box)
+            self._memory[due].landmarks = (refined.landmarks - corner) / size
+            self._memory[due].refined = self._clock
+        aligned = {}
+        for number, face in tracked.items():
+            places = self._memory[number].landmarks
+            if places is None:
+                aligned[number] = face
+            else:
+                corner, size = _split_box(face.box)
+                aligned[number] = replace(face, landmarks=(places * size + corner).astype(np.float32))
+        return aligned
+
+    def _smooth(self, face: Face, number: int) -> TrackedFace:
+        """Return the face with an exponential moving average of its probabilities.
+
+        A new face's average starts at its first frame and is not pulled towards it later: the weights of all
+        frames so far are made to sum to 1, as Adam does (Kingma and Ba 2015).
+        """
+        memory = self._memory[number]
+        row = np.array([face.probabilities[name] for name in self.recognizer.emotions])
+        if self._smoothing_seconds > 0:
+            step = self._clock - memory.classified if memory.weight else self._frame_seconds
+            share = -math.expm1(-step / self._smoothing_seconds)
+            memory.total = (1 - share) * memory.total + share * row
+            memory.weight = (1 - share) * memory.weight + share
+            row = memory.total / memory.weight
+        memory.classified = self._clock
+        return TrackedFace(**vars(face) | vars(self.recognizer.describe(row)), track=number)
+
+
+@dataclass
+class _Memory:
+    """Of one track: landmarks as shares of the box, sums of probabilities, and when they were made."""
+
+    landmarks: np.ndarray | None = None
+    refined: float = -math.inf
+    total: np.ndarray | float = 0.0
+    weight: float = 0.0
+    classified: float = 0.0
+    seen: float = 0.0
+
+
+class FaceHider:
+    """Remembers where faces were: one that is missed in a frame would show in it."""
+
+    def __init__(self):
+        self._last: dict[int, tuple[float, TrackedFace]] = {}
+
+    def add_lost(self, faces: list[TrackedFace], time: float) -> list[TrackedFace]:
+        """Return the faces, and those that were there shortly before and are not found now."""
+        self._last = {
+            number: (when, face)
+            for number, (when, face) in self._last.items()
+            if time - when <= HIDDEN_SECONDS
+        }
+        self._last |= {face.track: (time, face) for face in faces}
+        return [face for _, face in self._last.values()]
+
+
+class Numbering:
+    """Gives the faces of successive frames numbers that stay with the person."""
+
+    def __init__(self, frame_seconds: float, tracker: Any = None):
+        """tracker: one of the package `trackers`, for comparisons; None: the one chosen here."""
+        self._tracker = tracker or _build_tracker(1 / frame_seconds)
+        self._counter = itertools.count(1)
+        self._numbers: dict[int, int] = {}
+        # Of the last two frames: a face may be missed once between its first two appearances.
+        self._unnamed: deque[dict[int, np.ndarray]] = deque([{}, {}], maxlen=2)
+
+    def assign(self, faces: list[Detection], time: float) -> list[int | None]:
+        """Return each face's number, or None for one that is neither followed nor sure enough to begin.
+
+        The tracker names a face when it meets it for the second time. It gets its number here at once, so
+        that it is shown without delay, and keeps it when it is named.
+        """
+        import supervision as sv
+
+        boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = np.array([face.score for face in faces], float)
+        detections = sv.Detections(boxes, confidence=scores, data={"row": np.arange(len(faces))})
+        named = self._tracker.update(detections, timestamp=time)
+        numbers: list[int | None] = [None] * len(faces)
+        for row, identity in zip(named.data.get("row", []), named.tracker_id, strict=True):
+            # Tracks of what never was a sure face are the tracker's own affair.
+            if identity >= 0 and (identity in self._numbers or scores[row] >= SURE):
+                numbers[row] = self._find_number(int(identity), boxes[row])
+        begun = {
+            row: next(self._counter)
+            for row in range(len(faces))
+            if numbers[row] is None and scores[row] >= SURE
+        }
+        self._unnamed.append({number: boxes[row] for row, number in begun.items()})
+        return [begun.get(row, number) for row, number in enumerate(numbers)]
+
+    def _find_number(self, identity: int, box: np.ndarray) -> int:
+        """Return the number of a named face: if new, that of the unnamed face which it overlaps most."""
+        if identity not in self._numbers:
+            overlaps = {
+                number: overlap
+                for unnamed in self._unnamed
+                for number, other in unnamed.items()
+                if (overlap := _measure_overlap(box, other)) > 0
+            }
+            number = max(overlaps, key=overlaps.get) if overlaps else next(self._counter)
+            for unnamed in self._unnamed:
+                unnamed.pop(number, None)
+            self._numbers[identity] = number
+        return self._numbers[identity]
+
+
+def _build_tracker(fps: float) -> Any:
+    from trackers import DIoU, OCSORTTracker  # takes 1.5 s, which pictures should not pay
+
+    return OCSORTTracker(
+        lost_track_buffer=round(30 * LOST_SECONDS),  # the package counts it in frames at 30 a second
+        frame_rate=fps,
+        minimum_consecutive_frames=1,
+        minimum_iou_threshold=MIN_LIKENESS,
+        direction_consistency_weight=0.0,
+        high_conf_det_threshold=CANDIDATE,
+        iou=DIoU(),
+    )
+
+
+def _split_box(box: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (left, top) and (width, height) as arrays."""
+    return np.array(box[:2]), np.array(box[2:])
+
+
+def _measure_overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the intersection over union of two boxes given as left, top, right, bottom."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    if across <= 0 or down <= 0:
+        return 0.0
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return float(across * down / (areas - across * down))

@@ -1,0 +1,191 @@
+"""From a video to an annotated copy and a tidy table; of what is in memory only the table grows."""
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fer_lib.errors import MediaError
+from fer_lib.files import write_atomically
+from fer_lib.inference.annotate import draw_faces
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
+from fer_lib.inference.video_io import VideoInfo, VideoReader, VideoSource, describe_seconds
+from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.labels import GROUPS
+
+COLUMN_TYPES = {
+    "time": "float64",
+    "frame": "int32",
+    "track": "int32",
+    "left": "int32",
+    "top": "int32",
+    "width": "int32",
+    "height": "int32",
+    "detection_score": "float32",
+    "label": "category",
+    "confidence": "float32",
+    "group": "category",
+    "abstained": "bool",
+}
+"""The first columns of a video's table; one for each emotion follows, its smoothed probability, float32."""
+
+N_DECIMALS = 4
+"""Of the numbers in a written table; times in milliseconds."""
+
+CHUNK = 1000
+"""Rows that are held as Python objects, which take twenty times the space of a table's."""
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What was found in a video.
+
+    table: one row per face and frame, in order of time, with the columns `time` (seconds since the first
+    frame), `frame` (from 0), `track` (the same number for the same person, from 1), `left`, `top`, `width`,
+    `height` (pixels of the upright frame), `detection_score`, `label`, `confidence`, `group`, `abstained`,
+    and one per emotion.   info: of the file.   n_frames: that were read.   problems: sentences for the user;
+    none if all went well.
+    """
+
+    table: pd.DataFrame
+    info: VideoInfo
+    n_frames: int
+    problems: list[str]
+
+
+def probe_video(source: VideoSource) -> VideoInfo:
+    """Return size, rate and length of a video, after reading its first frame.
+
+    source: a path, or a binary file object that can seek. Raises MediaError, in a sentence, when it is no
+    video, none of it can be read, or its frames are too large or too small.
+    """
+    with VideoReader(source) as reader:
+        return reader.info
+
+
+def analyse_video(
+    recognizer: Recognizer,
+    source: VideoSource,
+    out: VideoSource | None = None,
+    *,
+    blur: bool = False,
+    max_seconds: float | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> VideoResult:
+    """Return the faces of a video, followed and classified in every frame.
+
+    source: a path, or a binary file object that can seek.   out: where to put a copy with boxes and labels,
+    as H.264 in MP4 and without sound: a path ending in .mp4, or a binary file object that can seek.   blur:
+    hide the faces in it; one that is never found is not hidden.   max_seconds: longer videos are refused;
+    where the file does not say how long it is, the rest is left out.   progress: called with the share that
+    is done, 0 to 1. A damaged video gives what could be read, and says so in `problems`. Raises MediaError,
+    in a sentence, as `probe_video`, and when `out` cannot be written; then no file is left.
+    """
+    with VideoReader(source) as reader:
+        _check_length(reader, max_seconds)
+        _check_target(source, out)
+        analyser = FrameAnalyser(recognizer, reader.info.fps)
+        builder = _TableBuilder(recognizer.emotions)
+        hider = FaceHider() if blur else None
+        n_frames, problems = 0, []
+        with nullcontext() if out is None else VideoWriter(out, reader.info) as writer:
+            for time, frame in reader:
+                if max_seconds is not None and time > max_seconds:
+                    problems.append(
+                        f"The video is longer than {describe_seconds(max_seconds)}; the rest was left out."
+                    )
+                    break
+                faces = analyser(frame, time)
+                builder.add(time, n_frames, faces)
+                if writer is not None:
+                    shown = hider.add_lost(faces, time) if hider else faces
+                    writer.write(draw_faces(frame, shown, blur=blur), time)
+                n_frames += 1
+                if progress is not None:
+                    progress(reader.progress)
+        if progress is not None:
+            progress(1.0)
+        return VideoResult(builder.build(), reader.info, n_frames, problems + reader.problems)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a video's table as CSV or Parquet, by the path's suffix, in one step.
+
+    Times are rounded to milliseconds, other fractions to four decimals. Raises MediaError for another suffix,
+    and when the file cannot be written.
+    """
+    path = Path(path)
+    floats = table.select_dtypes("float").columns
+    rounded = table.astype(dict.fromkeys(floats, "float64"))
+    rounded = rounded.round({name: 3 if name == "time" else N_DECIMALS for name in floats})
+    if path.suffix.lower() == ".csv":
+        content = rounded.to_csv(index=False).encode()
+    elif path.suffix.lower() == ".parquet":
+        buffer = io.BytesIO()
+        rounded.to_parquet(buffer, index=False)
+        content = buffer.getvalue()
+    else:
+        raise MediaError(f"{path}: expected a table's name to end in .csv or .parquet; choose one of them")
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise MediaError(
+            f"{path}: the table could not be written ({error.strerror}); check the folder and the free space"
+        ) from None
+
+
+def _check_length(reader: VideoReader, max_seconds: float | None) -> None:
+    n_seconds = reader.info.n_seconds
+    # A little more is let pass: who cuts a video to a minute gets one that ends with the next whole frame.
+    if max_seconds is not None and n_seconds is not None and n_seconds > max_seconds + 0.5:
+        raise MediaError(
+            f"{reader.name}: the video is {describe_seconds(n_seconds)} long, at most "
+            f"{describe_seconds(max_seconds)} are analysed here; cut it, or run `python -m fer_lib video`"
+        )
+
+
+def _check_target(source: VideoSource, out: VideoSource | None) -> None:
+    if not isinstance(out, str | Path):
+        return
+    if Path(out).suffix.lower() != ".mp4":
+        raise MediaError(f"{out}: expected a name that ends in .mp4; rename the result")
+    if isinstance(source, str | Path) and Path(out).resolve() == Path(source).resolve():
+        raise MediaError(f"{out}: the result would replace the video itself; choose another name")
+
+
+class _TableBuilder:
+    """Collects rows, and packs them now and then."""
+
+    def __init__(self, emotions: Sequence[str]):
+        self._emotions = emotions
+        self._types = COLUMN_TYPES | dict.fromkeys(emotions, "float32")
+        self._chunks: list[pd.DataFrame] = []
+        self._rows: list[tuple] = []
+
+    def add(self, time: float, frame: int, faces: Sequence[TrackedFace]) -> None:
+        for face in faces:
+            self._rows.append(
+                (
+                    *(time, frame, face.track, *face.box, face.detection_score),
+                    *(face.label, face.confidence, face.group, face.abstained),
+                    *(face.probabilities[name] for name in self._emotions),
+                )
+            )
+        if len(self._rows) >= CHUNK:
+            self._pack()
+
+    def _pack(self) -> None:
+        categories = {"label": list(self._emotions), "group": list(GROUPS)}
+        table = pd.DataFrame.from_records(self._rows, columns=list(self._types))
+        self._rows.clear()
+        for name, values in categories.items():
+            table[name] = pd.Categorical(table[name], categories=values)
+        self._chunks.append(table.astype(self._types))
+
+    def build(self) -> pd.DataFrame:
+        self._pack()
+        return pd.concat([chunk for chunk in self._chunks if len(chunk)] or self._chunks, ignore_index=True)

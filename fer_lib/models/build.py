@@ -1,0 +1,97 @@
+"""Networks and checkpoints. A checkpoint is a folder with `model.safetensors` and `config.json`."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import fer_lib.models.architectures  # noqa: F401  (timm then knows their names)
+from fer_lib.errors import ModelError
+from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
+from fer_lib.models.networks import attach_hierarchical_head
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.pruning import match_shapes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: the network in eval mode, and its config with all that made it."""
+
+    model: nn.Module
+    config: dict[str, Any]
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return tuple(self.config["emotions"])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the network expects of its input."""
+        return Preprocessing.from_dict(self.config["preprocessing"])
+
+
+def create_model(architecture: str, n_classes: int, dropout: float = 0.0) -> nn.Module:
+    """Return a timm network with random weights: float32 (N, 3, H, W) to logits (N, n_classes).
+
+    dropout: probability before the classifier. Raises ModelError for a name timm does not know.
+    """
+    if not timm.is_model(architecture):
+        close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:9]}*")[:5])
+        raise ModelError(f"training.architecture: timm has no {architecture!r}; close: {close or 'none'}")
+    model = timm.create_model(architecture, num_classes=n_classes, drop_rate=dropout)
+    # timm scales the classifier for 1,000 classes; for seven its logits would start far from zero.
+    classifier = model.get_classifier()
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
+    return model
+
+
+def save_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
+    """Write a checkpoint folder, replacing an older one as a whole.
+
+    config must hold `architecture`, `emotions` and `preprocessing`; it should hold whatever else says
+    where the weights came from (params, data hash, Git commit, metrics).
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, partial / WEIGHTS_NAME)
+    (partial / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Load a checkpoint folder; the network is in eval mode on `device`.
+
+    Raises ModelError, in one line, when a file is missing, damaged or does not fit the other.
+    """
+    config = read_config(folder)
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise ModelError(
+            f"{folder}: expected a checkpoint folder, {WEIGHTS_NAME} is missing; train one first"
+        )
+    try:
+        model = create_model(config["architecture"], len(config["emotions"]))
+        if config.get("head") == "hierarchical":
+            attach_hierarchical_head(model, config["emotions"])
+        tensors = load_file(folder / WEIGHTS_NAME)
+        if config.get("pruned"):
+            match_shapes(model, tensors)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{folder / WEIGHTS_NAME}: does not fit {config['architecture']}: {reason}"
+        ) from None
+    model.eval().to(device, memory_format=torch.channels_last)
+    return Checkpoint(model, config)

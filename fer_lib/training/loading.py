@@ -1,0 +1,149 @@
+"""From the packed store to batches: which faces in which order, and how they reach the network.
+
+An order depends on (seed, epoch) alone and an augmentation on (seed, epoch, position) alone. So neither the
+number of loader processes nor an interruption changes what is trained on.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fer_lib.data.packed import PackedDataset
+from fer_lib.errors import ParamsError
+from fer_lib.params import TrainingParams
+from fer_lib.training.transforms import Transform
+
+Key = tuple[int, int | None]
+"""A row of the packed store and the seed of its augmentation (None: no augmentation)."""
+
+
+class FaceDataset(Dataset):
+    """Packed faces by `Key`: item float32 (3, S, S) and target: float32 (C,) of `targets`, or int64 label."""
+
+    def __init__(self, data: PackedDataset, transform: Transform, targets: np.ndarray | None = None):
+        self.faces = data.faces
+        self.targets = data.labels if targets is None else targets
+        self.transform = transform
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, np.ndarray | np.int64]:
+        row, seed = key
+        return self.transform(self.faces[row], seed), self.targets[row]
+
+
+@dataclass
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of keys of one epoch; set `epoch` and `start` before each iteration.
+
+    rows: int (N,) rows of the store.   weights: float (N,) sampling weights, or None to shuffle.
+    start: batches to skip, when an interrupted epoch goes on.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray | None
+    batch_size: int
+    seed: int
+    epoch: int = 0
+    start: int = 0
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch; what does not fill a batch is left out (batch norm)."""
+        return max(1, len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        n = len(self.rows)
+        if self.weights is None:
+            order = rng.permutation(n)
+        else:
+            order = rng.choice(n, size=n, p=self.weights / self.weights.sum())
+        seeds = rng.integers(2**31, size=n)
+        for batch in range(self.start, len(self)):
+            span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            yield list(zip(self.rows[order[span]].tolist(), seeds[span].tolist(), strict=True))
+
+
+def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
+    """Return the rows of the train split to train on.
+
+    Where asked, without copies of one another, of val and of test; and a share of each class alone.
+    """
+    rows = data.get_rows("train")
+    if training.drop_duplicates:
+        apart = (data.get_rows("train", drop_duplicates_of=split) for split in ("val", "test"))
+        rows = np.intersect1d(*apart)
+        groups = data.index["duplicate_group"].to_numpy()[rows]
+        rows = np.sort(rows[np.unique(groups, return_index=True)[1]])
+    if training.train_fraction < 1:
+        shuffled = np.random.default_rng(training.seed).permutation(rows)
+        rank = pd.Series(data.labels[shuffled]).groupby(data.labels[shuffled]).rank(method="first", pct=True)
+        rows = np.sort(shuffled[rank.to_numpy() <= training.train_fraction])
+    return rows
+
+
+def select_groups(data: PackedDataset, rows: np.ndarray, name: str) -> np.ndarray:
+    """Return int (N,): the group of each row by the index's column `name`.
+
+    Raises ParamsError for a column that the data do not have, or do not know of every face.
+    """
+    if name not in data.index or data.index[name].iloc[rows].isna().any():
+        raise ParamsError(
+            f"training.balance: expected a column that {data.meta['dataset']} knows of every face, found "
+            f"{name!r}; use null"
+        )
+    return np.unique(data.index[name].iloc[rows], return_inverse=True)[1]
+
+
+def compute_sampling_weights(
+    labels: np.ndarray, is_weighted: bool, groups: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Return float64 (N,): how often each face is to be drawn, relative to others; None: all alike.
+
+    is_weighted: every class as often as another; else each as often as it is there.   groups: int (N,), to be
+    drawn equally often within each class, whose own share stays as it is.
+    """
+    weights = 1.0 / np.bincount(labels)[labels] if is_weighted else None
+    if groups is None:
+        return weights
+    cells = pd.DataFrame({"label": labels, "group": groups})
+    in_cell = cells.groupby(["label", "group"])["group"].transform("size").to_numpy()
+    in_class = np.bincount(labels)[labels]
+    n_groups = cells.groupby("label")["group"].transform("nunique").to_numpy()
+    even = in_class / (n_groups * in_cell)
+    return even if weights is None else even * weights
+
+
+def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:
+    """Return a loader over `batches`, with as many processes as the network has threads, at most eight.
+
+    A network that has one thread alone loads its own faces: two processes would share that core.
+    """
+    threads = torch.get_num_threads()
+    workers = min(8, os.cpu_count() or 1) if threads > 1 else 0
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_limit_threads,
+        # Its own, or every pass would draw from the generator that dropout uses.
+        generator=torch.Generator(),
+    )
+
+
+def build_eval_batches(rows: np.ndarray, batch_size: int) -> list[list[Key]]:
+    """Return all of `rows` in order, in batches, without augmentation."""
+    return [[(int(row), None) for row in rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
+
+
+def _limit_threads(_worker: int) -> None:
+    # The loader's processes share the cores with the network; OpenCV would start a pool in each.
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
