@@ -1,102 +1,277 @@
-"""Metrics files: flat dotted keys, plain numbers, and where they come from."""
+"""Write and read the metrics of a stage: a tidy table, its headline numbers, and what they depend on.
 
-import hashlib
+Stage `evaluation` leaves three files in `reports/<dataset>/`: `tables/evaluation.csv` with every number,
+`metrics/evaluation.json` with the few that DVC compares, and `provenance/evaluation.json`.
+"""
+
 import json
 import math
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+import pandas as pd
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.params import Params
 from fer_lib.paths import OutputDirs
-from fer_lib.provenance import get_code_commit
+from fer_lib.provenance import (
+    get_commit,
+    hash_file,
+    hash_stage_code,
+    hash_stage_inputs,
+    hash_stage_params,
+)
 
-PROVENANCE_KEYS = ("data_hash", "dataset", "device", "git_commit", "params_hash", "seed", "wall_seconds")
+COLUMNS = ["stage", "model", "split", "metric", "class", "value", "lo", "hi", "n"]
+"""Of a table. An empty cell means: all classes, no interval, the stage's own model."""
+
+MAX_HEADLINE = 15
+
+VOLATILE = ("commit", "device", "wall_seconds", "table_sha256")
+"""Provenance that differs between two runs with the same result."""
+
+
+class Interval(NamedTuple):
+    """A value with the bounds of its 95 % interval; NaN throughout where the data do not define it."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether all three are finite numbers."""
+        return all(map(math.isfinite, self))
+
+    def __format__(self, spec: str) -> str:
+        """Return `0.652 [0.637, 0.668]`, in one piece; a dash for an undefined one."""
+        if not self.is_defined:
+            return "–"
+        value, low, high = (format(number, spec or ".3f") for number in self)
+        return f"{value} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+UNDEFINED = Interval(math.nan, math.nan, math.nan)
+
+
+class Row(NamedTuple):
+    """One number of a table."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+def build_key(metric: str, model: str = "", split: str = "", of: str = "") -> str:
+    """Return the name of a number: `<model>.<split>.<metric>.<class>` without the parts that are empty.
+
+    The only place where keys are made: `b0.test.recall.angry` is found by its parts, in code and tables.
+    """
+    return ".".join(part for part in (model, split, metric, of) if part)
+
+
+@dataclass
+class Metrics(Mapping[str, Any]):
+    """The numbers of one stage. `metrics[build_key(...)]` is a float, or the text of `describe`.
+
+    Parameters
+    ----------
+    stage
+        Name of the files: `evaluation`, `recipes/b0`.
+    facts
+        Texts and other plain values that are no measurement, such as the network that was chosen.
+    provenance
+        What the numbers depend on; empty until they are written.
+    """
+
+    stage: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    _rows: dict[tuple[str, str, str, str], Row] = field(default_factory=dict)
+    _keys: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
+
+    def add(
+        self,
+        metric: str,
+        value: float | Interval,
+        *,
+        model: str = "",
+        split: str = "",
+        of: str = "",
+        n: int | None = None,
+    ) -> None:
+        """Add a number; an undefined one, NaN, as of a class without images, is left out.
+
+        Parameters
+        ----------
+        metric
+            Its name, such as `recall`.
+        value
+            The number, or with its interval.
+        model, split, of
+            Of which network, on which faces, of which class.
+        n
+            How many faces it rests on.
+        """
+        row = Row(*value, n) if isinstance(value, Interval) else Row(float(value), n=n)
+        if math.isnan(row.value):
+            return
+        if not all(math.isfinite(number) for number in row if number is not None):
+            raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {row}")
+        parts = (model, split, metric, of)
+        key = build_key(metric, model, split, of)
+        if self._keys.setdefault(key, parts) != parts or key in self.facts:
+            raise FerError(f"{self.stage}: two numbers are called {key}; rename one")
+        self._rows[parts] = row
+
+    def add_scores(
+        self,
+        scores: Mapping[str, float | Interval],
+        *,
+        model: str = "",
+        split: str = "",
+        n: int | None = None,
+    ) -> None:
+        """Add scores by name: `accuracy`, `macro.recall`, or with a class after the dot, `recall.angry`."""
+        for name, value in scores.items():
+            metric, _, of = name.partition(".")
+            if metric == "macro":
+                metric, of = name, ""
+            self.add(metric, value, model=model, split=split, of=of, n=n)
+
+    def describe(self, key: str, value: str | int | float | bool | Sequence[Any]) -> None:
+        """Add what is no measurement."""
+        self.facts[key] = value
+
+    def interval(self, key: str) -> Interval:
+        """Return a number with its interval. Raises KeyError when it is not there or has none."""
+        row = self._rows[self._keys[key]]
+        if row.low is None or row.high is None:
+            raise KeyError(f"{self.stage}: {key} has no interval")
+        return Interval(row.value, row.low, row.high)
+
+    def select(self, **parts: str) -> pd.DataFrame:
+        """Return the rows whose `model`, `split`, `metric` or `class` are those given, as in `to_frame`."""
+        frame = self.to_frame()
+        for column, value in parts.items():
+            frame = frame[frame["class" if column == "of" else column] == value]
+        return frame
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the tidy table, `COLUMNS`, in the order in which numbers were added."""
+        rows = [(self.stage, *parts, *row) for parts, row in self._rows.items()]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.facts:
+            return self.facts[key]
+        return self._rows[self._keys[key]].value
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._keys
+        yield from self.facts
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self.facts)
 
 
 def write_metrics(
     dirs: OutputDirs,
-    name: str,
-    values: dict[str, Any],
-    meta: dict[str, Any],
+    metrics: Metrics,
+    meta: Mapping[str, Any],
     params: Params,
     seed: int,
     wall_seconds: float,
+    headline: Sequence[str] = (),
 ) -> None:
-    """Write `metrics/<name>.json`: `values` under flat dotted keys, and where they come from.
+    """Write the table, the headline numbers where there are any, and the provenance.
 
-    meta: of the packed data set, with `dataset` and `data_hash`. A value is a finite number or a string;
-    anything else raises FerError naming its key. Floats keep six significant digits. A file that differs only
-    in times (`wall_seconds`, keys that end in `.seconds` or begin with `time.`) is left as it is, so that a
-    rerun which reproduces every number changes nothing in Git.
+    Floats keep six significant digits. Files whose numbers and provenance are the same but for times, commit
+    and device are left as they are: a rerun that reproduces every number changes nothing in Git.
+
+    Parameters
+    ----------
+    meta
+        Of the packed data set, with `dataset` and `data_hash`.
+    wall_seconds
+        What the stage took.
+    headline
+        At most `MAX_HEADLINE` keys; those whose number is not there are left out.
+
+    Raises
+    ------
+    FerError
+        When no stage of `dvc.yaml` writes them, or too many are headline numbers.
     """
-    content = {key: _clean_value(key, value) for key, value in values.items()}
-    content |= {
-        "data_hash": meta["data_hash"],
-        "dataset": meta["dataset"],
-        "device": _get_device(),
-        "git_commit": get_code_commit(),
-        "params_hash": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
-        "seed": seed,
-        "wall_seconds": round(wall_seconds, 1),
-    }
-    path = dirs.metrics / f"{name}.json"
-    if _differs(path, content):
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        write_atomically(path, f"{text}\n".encode())
-
-
-def read_metrics(dirs: OutputDirs, name: str) -> dict[str, Any]:
-    """Return the metrics that stage `name` wrote. Raises FerError when it has not run."""
-    path = dirs.metrics / f"{name}.json"
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FerError(f"{path}: not found; run the notebook of stage {name!r} first") from None
-
-
-def format_interval(metrics: dict[str, Any], key: str, spec: str = ".3f") -> str:
-    """Return `metrics[key]` with its 95 % interval, as `0.652 [0.637, 0.668]`."""
-    value, low, high = (format(metrics[name], spec) for name in (key, f"{key}_lo", f"{key}_hi"))
-    return f"{value} [{low}, {high}]"
-
-
-def flatten_interval(key: str, values: tuple[float, float, float]) -> dict[str, float]:
-    """Return a value and its interval as they stand in a metrics file: `key`, `key_lo`, `key_hi`.
-
-    Nothing for an undefined one, NaN, as of a class that is not there.
-    """
-    if not all(map(math.isfinite, values)):
-        return {}
-    return {f"{key}{end}": value for end, value in zip(("", "_lo", "_hi"), values, strict=True)}
-
-
-def show_interval(values: tuple[float, float, float], spec: str = ".3f") -> str:
-    """Return a value and its interval as text that does not break in a table; a dash for an undefined one."""
-    if not all(map(math.isfinite, values)):
-        return "–"
-    value, low, high = (format(number, spec) for number in values)
-    return f"{value} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _clean_value(key: str, value: Any) -> int | float | str:
-    if key in PROVENANCE_KEYS:
-        raise FerError(f"metrics: {key!r} is written by write_metrics itself; leave it out or rename it")
-    plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, bool) or not isinstance(plain, int | float | str):
-        found = type(plain).__name__
+    if len(headline) > MAX_HEADLINE:
         raise FerError(
-            f"metrics: {key}: expected a number or a string under a flat dotted key, found {found}"
+            f"{metrics.stage}: expected at most {MAX_HEADLINE} headline numbers, found {len(headline)}"
         )
-    if isinstance(plain, float):
-        if not math.isfinite(plain):
-            raise FerError(f"metrics: {key}: expected a finite number, found {plain}; leave the key out")
-        return float(f"{plain:.6g}")
-    return plain
+    table = _to_csv(metrics.to_frame())
+    provenance = {
+        "stage": metrics.stage,
+        "dataset": meta["dataset"],
+        "code": hash_stage_code(metrics.stage),
+        "params": hash_stage_params(metrics.stage, params.model_dump(mode="json")),
+        "data": meta["data_hash"],
+        "inputs": hash_stage_inputs(metrics.stage, meta["dataset"], dirs.reports.parents[1]),
+        "seed": seed,
+        "commit": get_commit(),
+        "device": _get_device(),
+        "wall_seconds": round(wall_seconds, 1),
+        "table_sha256": "",
+        "facts": metrics.facts,
+    }
+    path = dirs.get_table(metrics.stage)
+    if _is_same(path, table, dirs.get_provenance(metrics.stage), provenance):
+        return
+    write_atomically(path, table.encode())
+    provenance["table_sha256"] = hash_file(path)
+    _write_json(dirs.get_provenance(metrics.stage), provenance)
+    if headline:
+        _write_json(
+            dirs.metrics / f"{metrics.stage}.json",
+            {key: _round(metrics[key]) for key in headline if key in metrics},
+        )
+
+
+def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
+    """Return the metrics that stage `name` wrote. Raises FerError when it has not run."""
+    path = dirs.get_table(name)
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(COLUMNS, str))
+        provenance = json.loads(dirs.get_provenance(name).read_bytes())
+    except FileNotFoundError:
+        raise FerError(f"{path}: not found; run stage {name!r} first") from None
+    metrics = Metrics(name, provenance.get("facts", {}), provenance)
+    for row in frame.itertuples(index=False):
+        _, model, split, metric, of, value, low, high, n = row
+        parts = (model, split, metric, of)
+        numbers = [float(text) if text else None for text in (value, low, high)]
+        metrics._rows[parts] = Row(*numbers, int(n) if n else None)
+        metrics._keys[build_key(metric, model, split, of)] = parts
+    return metrics
+
+
+def _to_csv(frame: pd.DataFrame) -> str:
+    shown = frame.copy()
+    for column in ("value", "lo", "hi"):
+        shown[column] = ["" if pd.isna(v) else repr(_round(v)) for v in frame[column]]
+    shown["n"] = ["" if pd.isna(v) else str(int(v)) for v in frame["n"]]
+    return shown.to_csv(index=False, lineterminator="\n")
+
+
+def _round(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, f"{json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode())
 
 
 def _get_device() -> str:
@@ -105,14 +280,15 @@ def _get_device() -> str:
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu"
 
 
-def _differs(path: Path, content: dict[str, Any]) -> bool:
+def _is_same(path: Path, table: str, provenance_path: Path, provenance: dict[str, Any]) -> bool:
     try:
-        written = json.loads(path.read_bytes())
+        written, before = path.read_text(), json.loads(provenance_path.read_bytes())
     except (FileNotFoundError, ValueError):
-        return True
-    return _drop_times(written) != _drop_times(content)
+        return False
+    kept, now = ({k: v for k, v in p.items() if k not in VOLATILE} for p in (before, provenance))
+    return _drop_times(written) == _drop_times(table) and kept == json.loads(json.dumps(now))
 
 
-def _drop_times(metrics: dict[str, Any]) -> dict[str, Any]:
-    kept = (k for k in metrics if not k.endswith(".seconds") and not k.startswith("time."))
-    return {k: metrics[k] for k in kept if k != "wall_seconds"}
+def _drop_times(table: str) -> list[str]:
+    """Return the lines of a table without those of times: metrics `seconds` and `time.*`."""
+    return [line for line in table.splitlines() if not line.split(",")[3].startswith(("seconds", "time."))]

@@ -41,8 +41,16 @@ class OutputDirs:
 
     @property
     def metrics(self) -> Path:
-        """Folder of the metrics files, `<stage>.json`."""
+        """Folder of the headline numbers, `<stage>.json`."""
         return self.reports / "metrics"
+
+    def get_table(self, name: str) -> Path:
+        """Return the tidy table of every number of stage `name`."""
+        return self.reports / "tables" / f"{name}.csv"
+
+    def get_provenance(self, name: str) -> Path:
+        """Return the file that says what the numbers of stage `name` depend on."""
+        return self.reports / "provenance" / f"{name}.json"
 
     @property
     def figures(self) -> Path:

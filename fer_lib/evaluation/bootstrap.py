@@ -1,14 +1,19 @@
-"""Scores of many resamples of one set of predictions at once: the machinery below `evaluation`."""
+"""Draw bootstrap resamples of images as weights, and score all of them by array operations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
+from fer_lib.metrics_file import UNDEFINED, Interval
 
 ECE_BINS = 15
 """Number of equal-width confidence bins, as in Guo et al. 2017, On Calibration of Modern Neural Networks."""
 
 CHUNK_ELEMENTS = 2**18
 """Resamples are scored in chunks of about this many weights: bounded memory, and it stays in the cache."""
+
+TAILS = (0.025, 0.975)
+"""Of a 95 % interval."""
 
 PER_CLASS_METRICS = ("precision", "recall", "f1", "specificity", "auroc")
 
@@ -19,7 +24,7 @@ class Scorer:
     A bootstrap resample is a weighting: how often each image was drawn. The plain metrics are the weighting
     by ones, so a value and its interval cannot differ in definition.
 
-    names: the metrics, in the order of the columns of `score` and `resample`.
+    names: the metrics, in the order of the columns of `score`.
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str]) -> None:
@@ -39,11 +44,6 @@ class Scorer:
         gaps = (predictions == labels) - confidence
         self.gaps = np.eye(ECE_BINS)[assign_bins(confidence, ECE_BINS)] * gaps[:, None]
         self.rankings = [_rank(probabilities[:, c], labels == c) for c in range(self.n_classes)]
-
-    def resample(self, n_resamples: int, seed: int, clusters: np.ndarray | None = None) -> np.ndarray:
-        """Return (n_resamples, n_metrics) scores of bootstrap resamples; NaN where undefined."""
-        drawn = draw_weights(self.n_images, n_resamples, seed, clusters)
-        return np.concatenate([self.score(weights) for weights in drawn])
 
     def score(self, weights: np.ndarray) -> np.ndarray:
         """Return (R, n_metrics) for weights (R, N), none of whose rows is all zero; NaN where undefined."""
@@ -109,40 +109,89 @@ def _compute_auroc(
     return _divide(wins, positives.sum(axis=1) * negatives.sum(axis=1), np.nan)
 
 
+class Bootstrap:
+    """Resamples of N images, as weights: how often each image was drawn (Efron and Tibshirani 1993, ch. 13).
+
+    Two statistics of one bootstrap, or of two with the same images, clusters and seed, see the same
+    resamples, so that what they share cancels in their difference.
+
+    Parameters
+    ----------
+    n_images
+        N.
+    n_resamples
+        R.
+    seed
+        Of the draws.
+    clusters
+        (N,) any values; images with equal ones, such as those of one person, are drawn together.
+    """
+
+    def __init__(
+        self, n_images: int, n_resamples: int, seed: int, clusters: np.ndarray | None = None
+    ) -> None:
+        self.n_images, self.n_resamples, self.seed = n_images, n_resamples, seed
+        self._members = np.arange(n_images)
+        if clusters is not None:
+            self._members = np.unique(clusters, return_inverse=True)[1]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Return float64 (1 + R, N): ones, which give the value itself, then the resamples."""
+        return np.concatenate(list(self._draw_chunks()))
+
+    def score(self, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return (1 + R, ...): a statistic of the images as they are, then of each resample.
+
+        Parameters
+        ----------
+        statistic
+            Takes weights, float64 (r, N), and returns one row for each of them. Chunks bound the memory.
+        """
+        return np.concatenate([statistic(weights) for weights in self._draw_chunks()])
+
+    def interval(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
+        """Return a statistic, (r,) for weights (r, N), with its 95 % percentile interval."""
+        return summarise_draws(self.score(statistic))
+
+    def mean(self, values: np.ndarray, mask: np.ndarray | float = 1.0) -> Interval:
+        """Return the mean of (N,) values, of those under `mask` alone, with its interval."""
+        return self.interval(lambda weights: average(values, weights * mask))
+
+    def _draw_chunks(self) -> Iterator[np.ndarray]:
+        yield np.ones((1, self.n_images))
+        n_units = int(self._members.max()) + 1
+        rng = np.random.default_rng(self.seed)
+        chunk = max(1, CHUNK_ELEMENTS // self.n_images)
+        for start in range(0, self.n_resamples, chunk):
+            size = min(chunk, self.n_resamples - start)
+            draws = rng.integers(n_units, size=(size, n_units)) + np.arange(size)[:, None] * n_units
+            counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
+            yield counts[:, self._members].astype(np.float64)
+
+
+def average(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the (r,) means of (N,) values under weights (r, N); NaN where all weights are zero."""
+    return _divide(weights @ values, weights.sum(axis=1), np.nan)
+
+
+def average_defined(values: np.ndarray) -> np.ndarray:
+    """Return the mean over the last axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return _divide(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1), np.nan)
+
+
+def summarise_draws(drawn: np.ndarray) -> Interval:
+    """Return the interval of (1 + R,) scores of `Bootstrap.score`; undefined when its value is."""
+    if np.isnan(drawn[0]) or np.isnan(drawn[1:]).all():
+        return UNDEFINED
+    low, high = np.nanquantile(drawn[1:], TAILS)
+    return Interval(float(drawn[0]), float(low), float(high))
+
+
 def draw_rows(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return `n` of the rows, or all where there are fewer, drawn by the seed and in order."""
     return np.sort(np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False))
-
-
-def draw_weights(
-    n_images: int, n_resamples: int, seed: int, clusters: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
-    """Yield float (R, n_images) chunks of bootstrap weights: how often each image was drawn.
-
-    clusters: (n_images,) any values; images with equal ones, such as those of one person, are drawn together.
-    """
-    members = np.arange(n_images)
-    if clusters is not None:
-        members = np.unique(clusters, return_inverse=True)[1]
-    n_units = int(members.max()) + 1
-    rng = np.random.default_rng(seed)
-    chunk = max(1, CHUNK_ELEMENTS // n_images)
-    for start in range(0, n_resamples, chunk):
-        size = min(chunk, n_resamples - start)
-        draws = rng.integers(n_units, size=(size, n_units)) + np.arange(size)[:, None] * n_units
-        counts = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
-        yield counts[:, members].astype(np.float64)
-
-
-def compute_intervals(names: list[str], values: np.ndarray, level: float) -> dict[str, tuple[float, float]]:
-    """Return percentile intervals of (R, n_metrics) values, without the metrics that no resample defines."""
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    defined = ~np.isnan(values).all(axis=0)
-    bounds = np.nanquantile(values[:, defined], tails, axis=0).T
-    return {
-        name: (float(low), float(high))
-        for name, (low, high) in zip(np.array(names)[defined].tolist(), bounds, strict=True)
-    }
 
 
 def assign_bins(confidence: np.ndarray, n_bins: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pure functions on arrays: metrics, bootstrap intervals, paired comparisons, calibration.
+"""Score predictions by pure functions on arrays: metrics with intervals, paired comparisons, calibration.
 
 Everywhere `labels` is int (N,), `probabilities` is float (N, C) with rows that sum to 1, and `emotions` names
 the C columns in order. The predicted class is the most probable one, the first of them when two tie.
@@ -18,8 +18,9 @@ from scipy.special import logsumexp
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from fer_lib.evaluation.bootstrap import ECE_BINS, Scorer, assign_bins, compute_intervals
+from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap, Scorer, assign_bins, summarise_draws
 from fer_lib.labels import GROUPS, get_group_indices
+from fer_lib.metrics_file import Interval
 
 MAX_LOG_TEMPERATURE = 3.0
 
@@ -35,86 +36,54 @@ class McNemar(NamedTuple):
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str]
 ) -> dict[str, float]:
-    """Return every metric under a dotted key.
+    """Return every metric under its name.
 
     accuracy, balanced_accuracy (= macro.recall), precision|recall|f1|specificity|auroc.<emotion> and macro.*
     (one versus rest; precision and F1 are 0 when their denominator is), nll (nats per image), brier (sum over
     classes, 0 to 2; Brier 1950), ece (Guo et al. 2017, eq. 3) and mean_confidence.
-    Raises ValueError for arrays that do not fit.
+
+    Raises
+    ------
+    ValueError
+        For arrays that do not fit.
     """
     scorer = Scorer(labels, probabilities, emotions)
     values = scorer.score(np.ones((1, scorer.n_images)))
     return {name: float(value) for name, value in zip(scorer.names, values[0], strict=True) if value == value}
 
 
-def bootstrap_intervals(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    emotions: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    clusters: np.ndarray | None = None,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float]]:
-    """Return the percentile bootstrap interval of every metric of `compute_metrics`.
+def score_predictions(
+    labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Interval]:
+    """Return every metric of `compute_metrics` with its percentile bootstrap interval.
 
-    Images are drawn with replacement (Efron and Tibshirani 1993, ch. 13), or whole clusters of them, (N,) any
-    values, where images are not independent: several faces of one person err together. A resample that does
-    not define a metric, because it drew no image of a rare class, does not count for that metric. ECE is
-    biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
+    A resample that does not define a metric, because it drew no image of a rare class, does not count for
+    it. ECE is biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
+    The group view is `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
     """
     scorer = Scorer(labels, probabilities, emotions)
-    return compute_intervals(scorer.names, scorer.resample(n_resamples, seed, clusters), level)
+    return _name_draws(scorer.names, bootstrap.score(scorer.score))
 
 
-def bootstrap_difference(
+def score_difference(
     labels: np.ndarray,
     probabilities_a: np.ndarray,
     probabilities_b: np.ndarray,
     emotions: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    clusters: np.ndarray | None = None,
-    level: float = 0.95,
-) -> dict[str, tuple[float, float, float]]:
-    """Return (A - B, low, high) of every metric, for two models on the same images.
+    bootstrap: Bootstrap,
+) -> dict[str, Interval]:
+    """Return A - B of every metric with its interval, for two models on the same images.
 
     Both models are scored on the same resamples, so what they share cancels: the interval of the difference
-    is narrower than the two intervals suggest. clusters: as in `bootstrap_intervals`.
+    is narrower than the two intervals suggest.
     """
     a, b = (Scorer(labels, p, emotions) for p in (probabilities_a, probabilities_b))
-    once = np.ones((1, a.n_images))
-    differences = (a.score(once) - b.score(once))[0]
-    resampled = a.resample(n_resamples, seed, clusters) - b.resample(n_resamples, seed, clusters)
-    intervals = compute_intervals(a.names, resampled, level)
-    return {
-        name: (float(value), *intervals[name])
-        for name, value in zip(a.names, differences, strict=True)
-        if name in intervals
-    }
+    return _name_draws(a.names, bootstrap.score(lambda weights: a.score(weights) - b.score(weights)))
 
 
-def summarise(
-    prefix: str,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    emotions: Sequence[str],
-    n_resamples: int,
-    seed: int,
-    clusters: np.ndarray | None = None,
-) -> dict[str, float]:
-    """Return metrics and 95 % intervals as they stand in the metrics JSON.
-
-    For every metric `<prefix>.<metric>`, `<prefix>.<metric>_lo`, `<prefix>.<metric>_hi`; `<prefix>.n_images`.
-    The group view is `summarise("test.group", group_labels(...), group_probabilities(...), GROUPS, ...)`.
-    """
-    intervals = bootstrap_intervals(labels, probabilities, emotions, n_resamples, seed, clusters)
-    summary: dict[str, float] = {f"{prefix}.n_images": len(labels)}
-    for name, value in compute_metrics(labels, probabilities, emotions).items():
-        summary[f"{prefix}.{name}"] = value
-        if name in intervals:
-            summary[f"{prefix}.{name}_lo"], summary[f"{prefix}.{name}_hi"] = intervals[name]
-    return summary
+def _name_draws(names: Sequence[str], drawn: np.ndarray) -> dict[str, Interval]:
+    found = {name: summarise_draws(values) for name, values in zip(names, drawn.T, strict=True)}
+    return {name: interval for name, interval in found.items() if interval.is_defined}
 
 
 def compute_confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
