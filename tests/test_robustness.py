@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, precision_score
 
-from demo_faces.variants import draw_variants, list_variants
+from demo_faces.counterfactuals import draw_counterfactuals, list_counterfactuals
 from fer_lib.analysis import explain_scores, explain_study, robustness, robustness_scores, variants
 from fer_lib.analysis.variant_scores import VariantScores, flatten_groups, tabulate_changes
 from fer_lib.data.packed import load_packed
@@ -17,7 +17,7 @@ from fer_lib.errors import DataError
 from fer_lib.evaluation import perturbations
 from fer_lib.evaluation.metrics import summarise
 from fer_lib.evaluation.perturbations import PERTURBATIONS
-from fer_lib.evaluation.results import read_table, write_table
+from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
@@ -301,17 +301,12 @@ def test_value_that_a_face_has_draws_it_again_and_others_do_not(study):
     data, _, _ = study
     row = data.get_rows("test")[0]
     source, mask = data.index["source"].iloc[row], data.index["mask"].iloc[row]
-    drawn = draw_variants([source], data.meta["size"], workers=1)[0]
-    of_mask = {c["mask"]: drawn[i] for i, c in enumerate(list_variants()) if list(c) == ["mask"]}
+    drawn = draw_counterfactuals([source], data.meta["size"], workers=1)[0]
+    of_mask = {c["mask"]: drawn[i] for i, c in enumerate(list_counterfactuals()) if list(c) == ["mask"]}
     np.testing.assert_array_equal(of_mask[bool(mask)], data.faces[row])
     assert not np.array_equal(of_mask[not mask], data.faces[row])
-    both = list_variants().index({"glasses": "sunglasses", "mask": True})
+    both = list_counterfactuals().index({"glasses": "sunglasses", "mask": True})
     assert not any(np.array_equal(drawn[both], other) for other in np.delete(drawn, both, axis=0))
-
-
-def test_photographs_cannot_be_varied():
-    with pytest.raises(DataError, match="only those can be varied"):
-        draw_variants(["fer2013.parquet:7"], 48, workers=1)
 
 
 def test_maps_are_tested_on_faces_that_did_not_choose_them(study):

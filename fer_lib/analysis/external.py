@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from demo_faces.variants import FACTORS
+from demo_faces.counterfactuals import FACTORS
 from fer_lib.data.detector import Detector
 from fer_lib.data.framing import cut_face, find_landmarks
 from fer_lib.data.images import SUFFIXES, read_image

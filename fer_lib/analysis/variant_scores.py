@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from demo_faces.variants import FACTORS, PAIRS
+from demo_faces.counterfactuals import FACTORS, PAIRS
 from fer_lib.analysis.fairness import (
     adjust_for_many,
     compare_gaps,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from demo_faces.variants import draw_variants, list_variants, name_factors
+from demo_faces.counterfactuals import draw_counterfactuals, list_counterfactuals, name_factors
 from fer_lib.analysis.robustness import open_network
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.evaluation.results import read_table, write_table
+from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 
@@ -28,8 +28,11 @@ def predict_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
     settings = params.robustness
     rows = draw_evenly(data, settings.n_variants, settings.seed)
     workers = (os.cpu_count() or 1) if len(rows) > _FEW else 1
-    faces = draw_variants(data.index["source"].iloc[rows].tolist(), data.meta["size"], workers)
-    variants, n = list_variants(), len(rows)
+    try:
+        faces = draw_counterfactuals(data.index["source"].iloc[rows].tolist(), data.meta["size"], workers)
+    except ValueError as error:
+        raise DataError(f"{dataset}: {error}") from None
+    variants, n = list_counterfactuals(), len(rows)
     table = {
         "row": np.repeat(rows, len(variants)),
         "label": np.repeat(data.labels[rows], len(variants)).astype(np.uint8),

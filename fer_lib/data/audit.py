@@ -9,17 +9,8 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.stats import entropy
 
-from fer_lib.data.readers.base import SPLITS
-from fer_lib.evaluation.bootstrap import compute_intervals, draw_weights
-from fer_lib.labels import VOTE_OF_LABEL, VOTES
-
-VOTE_COLUMNS = VOTES
-"""What FER+'s ten vote columns count; the index names them `votes_neutral` ... `votes_nf`."""
-
-LABEL_COLUMNS = np.array(VOTE_OF_LABEL)
-"""The vote column of each label in `EMOTIONS_8`; `unknown` and `nf` are no label's."""
+from fer_lib.data.packed import SPLITS
 
 CHUNK_BYTES = 2**27
 THUMBNAIL_SIZE = 16
@@ -132,65 +123,6 @@ def score_face_likeness(faces: np.ndarray, mean_face: np.ndarray) -> np.ndarray:
     """
     template = _standardise(mean_face[None])[0]
     return np.concatenate([_standardise(chunk) @ template for _, chunk in _read_chunks(faces)])
-
-
-def compute_vote_entropy(votes: np.ndarray) -> np.ndarray:
-    """Return float64 (N,) Shannon entropies in bits of FER+ votes, int (N, 10) ordered as `VOTE_COLUMNS`.
-
-    0 bits: all voters agree. 1 bit: two equal halves. NaN: nobody voted.
-    """
-    with np.errstate(invalid="ignore"):
-        return entropy(np.asarray(votes, dtype=np.float64), base=2, axis=1)
-
-
-def estimate_human_ceiling(
-    votes: np.ndarray, labels: np.ndarray, n_resamples: int, seed: int
-) -> dict[str, float]:
-    """Return how far people agree with each other and with the labels, and 95 % bootstrap intervals.
-
-    votes: int (N, 10) FER+ votes; labels: int (N,) FER2013 labels. Every share below is an average over the
-    images with at least two votes; where several answers lead equally, each gets an equal part of the credit.
-    A vote for contempt, unknown or not-a-face cannot agree with one of the seven FER2013 labels.
-
-    voter_vs_others: a random voter names what the other voters of that image name most. The voter's own vote
-    is taken out first; counting it would make people look more consistent than they are.
-    voter_vs_label: a random voter names the label; what one person would score on this data set.
-    majority_vs_label: the voters' most frequent answer is the label.
-    Keys: those three, each with `_lo` and `_hi`, and n_images.
-    """
-    votes, labels = np.asarray(votes, dtype=np.int64), np.asarray(labels)
-    counted = votes.sum(axis=1) >= 2
-    votes, labels = votes[counted], labels[counted]
-    rows, columns = np.arange(len(votes)), LABEL_COLUMNS[labels]
-    shares = votes / votes.sum(axis=1, keepdims=True)
-    credits = {
-        "voter_vs_others": _score_against_others(votes, shares),
-        "voter_vs_label": shares[rows, columns],
-        "majority_vs_label": _share_lead(votes)[rows, columns],
-    }
-    values = np.column_stack(list(credits.values()))
-    resampled = np.concatenate([w @ values / len(votes) for w in draw_weights(len(votes), n_resamples, seed)])
-    intervals = compute_intervals(list(credits), resampled, level=0.95)
-    ceiling: dict[str, float] = {"n_images": len(votes)}
-    for name, credit in credits.items():
-        ceiling[name] = float(credit.mean())
-        ceiling[f"{name}_lo"], ceiling[f"{name}_hi"] = intervals[name]
-    return ceiling
-
-
-def _score_against_others(votes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    credit = np.zeros(len(votes))
-    for column in range(votes.shape[1]):
-        others = votes.copy()
-        others[:, column] -= 1
-        credit += shares[:, column] * _share_lead(others)[:, column]
-    return credit
-
-
-def _share_lead(votes: np.ndarray) -> np.ndarray:
-    """Return (N, C) credits: 1 for the answer with the most votes, split evenly when several lead."""
-    leads = votes == votes.max(axis=1, keepdims=True)
-    return leads / leads.sum(axis=1, keepdims=True)
 
 
 def _read_chunks(faces: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from fer_lib.data.readers.base import SPLITS
 from fer_lib.errors import DataError
 from fer_lib.paths import get_packed_dir
+
+SPLITS = ("train", "val", "test")
 
 DROPPED_FILE = "dropped.csv"
 FACES_FILE = "faces.npy"

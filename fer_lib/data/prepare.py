@@ -14,9 +14,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_lib.data.framing import measure_framing
-from fer_lib.data.packed import FACES_FILE, INDEX_FILE, META_FILE
+from fer_lib.data.packed import FACES_FILE, INDEX_FILE, META_FILE, SPLITS
 from fer_lib.data.readers import open_reader
-from fer_lib.data.readers.base import SPLITS, Excluded, Face, Reader
+from fer_lib.data.readers.base import Excluded, Face, Reader
 from fer_lib.data.store_writer import StoreWriter
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.params import PrepareParams

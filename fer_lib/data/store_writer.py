@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_lib.data.packed import DROPPED_FILE, FACES_FILE, INDEX_FILE, REGIONS_FILE
-from fer_lib.data.readers.base import SPLITS, BadRow, Face
+from fer_lib.data.packed import DROPPED_FILE, FACES_FILE, INDEX_FILE, REGIONS_FILE, SPLITS
+from fer_lib.data.readers.base import BadRow, Face
 from fer_lib.errors import DataError
 
 _INDEX_BATCH = 4096

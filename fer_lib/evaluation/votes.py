@@ -4,9 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import entropy
 
 from fer_lib.data.readers.ferplus import count_majority
+from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.labels import VOTE_OF_LABEL
+from fer_lib.metrics_file import Interval
 from fer_lib.training.targets import VOTE_COLUMNS
 
 COVERAGES = (90, 80, 70, 50)
@@ -120,3 +123,77 @@ def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:
     Of `targets` to themselves it is their entropy: the least there can be.
     """
     return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
+
+
+def compute_vote_entropy(votes: np.ndarray) -> np.ndarray:
+    """Return the Shannon entropy of each face's votes in bits.
+
+    Parameters
+    ----------
+    votes
+        int (N, 10), FER+'s votes in the order of `labels.VOTES`.
+
+    Returns
+    -------
+    float64 (N,)
+        0 where all annotators agree, 1 for two equal halves, NaN where nobody voted.
+    """
+    with np.errstate(invalid="ignore"):
+        return entropy(np.asarray(votes, dtype=np.float64), base=2, axis=1)
+
+
+def estimate_human_ceiling(
+    votes: np.ndarray, labels: np.ndarray, n_resamples: int, seed: int
+) -> tuple[dict[str, Interval], int]:
+    """Return how far annotators agree with each other and with the labels, and over how many images.
+
+    Every share is an average over the images with at least two votes; where several answers lead equally,
+    each gets an equal part of the credit. A vote for contempt, unknown or not-a-face cannot agree with one of
+    the seven FER2013 labels.
+
+    Parameters
+    ----------
+    votes
+        int (N, 10), FER+'s votes in the order of `labels.VOTES`.
+    labels
+        int (N,).
+    n_resamples, seed
+        Of the bootstrap over images.
+
+    Returns
+    -------
+    dict
+        `voter_vs_others`: a random annotator names what the others of that image name most. The annotator's
+        own vote is taken out first; counting it would make people look more consistent than they are.
+        `voter_vs_label`: a random annotator names the label; what one person would score on this data set.
+        `majority_vs_label`: the annotators' most frequent answer is the label.
+    int
+        The number of images with at least two votes.
+    """
+    votes, labels = np.asarray(votes, dtype=np.int64), np.asarray(labels)
+    counted = votes.sum(axis=1) >= 2
+    votes, labels = votes[counted], labels[counted]
+    rows, columns = np.arange(len(votes)), np.asarray(VOTE_OF_LABEL)[labels]
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    credits = {
+        "voter_vs_others": _score_against_others(votes, shares),
+        "voter_vs_label": shares[rows, columns],
+        "majority_vs_label": _share_lead(votes)[rows, columns],
+    }
+    bootstrap = Bootstrap(len(votes), n_resamples, seed)
+    return {name: bootstrap.mean(credit) for name, credit in credits.items()}, len(votes)
+
+
+def _score_against_others(votes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    credit = np.zeros(len(votes))
+    for column in range(votes.shape[1]):
+        others = votes.copy()
+        others[:, column] -= 1
+        credit += shares[:, column] * _share_lead(others)[:, column]
+    return credit
+
+
+def _share_lead(votes: np.ndarray) -> np.ndarray:
+    """Return (N, C) credits: 1 for the answer with the most votes, split evenly when several lead."""
+    leads = votes == votes.max(axis=1, keepdims=True)
+    return leads / leads.sum(axis=1, keepdims=True)

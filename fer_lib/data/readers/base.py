@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-SPLITS = ("train", "val", "test")
-
 
 @dataclass(frozen=True)
 class Face:

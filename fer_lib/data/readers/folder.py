@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fer_lib.data.readers.base import SPLITS, BadRow, Face
+from fer_lib.data.packed import SPLITS
+from fer_lib.data.readers.base import BadRow, Face
 from fer_lib.data.readers.raw_files import check_raw_dir, list_images, read_image
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions, normalise_emotion

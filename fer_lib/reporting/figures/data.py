@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fer_lib.data.readers.base import SPLITS
+from fer_lib.data.packed import SPLITS
 from fer_lib.reporting.figures.style import COLOURS, INK, MAIN, SECOND, STYLE, build_figure
 
 

@@ -1,4 +1,4 @@
-"""Drawn faces drawn again with one thing changed: the same person and expression in another tone or light."""
+"""Draw counterfactual faces: the same person and expression with one factor changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +17,6 @@ from demo_faces.factors import (
     sample_factors,
 )
 from demo_faces.scene import draw_face
-from fer_lib.errors import DataError
 
 SOURCE = "demo"
 """How the `source` of a drawn face begins: `demo:<seed>:<number>`."""
@@ -44,8 +43,9 @@ FACTORS: Mapping[str, tuple[tuple[Any, ...], Callable[[FaceFactors, Any], FaceFa
     "light_azimuth": ((-80, -40, 0, 40, 80), _set("light_azimuth")),
     "light_strength": ((0.35, 0.6, 1.0, 1.4, 1.8), _set("light_strength")),
 }
-"""Factor to its values, and how it is set: Monk's tones, for which the camera exposes anew; shares; what is
-worn; degrees, of which those of yaw and pitch are five severities; 1 is well exposed."""
+"""The values of each factor, and how it is set. Skin tones are steps of the Monk scale, for which the camera
+exposes anew; age and masculinity run 0..1; angles are degrees, those of yaw and pitch in five severities; a
+light strength of 1 is well exposed."""
 
 PAIRS: tuple[tuple[str, tuple[Any, ...], str, tuple[Any, ...]], ...] = (
     ("skin_tone", (1, 5, 10), "light_strength", (0.35, 1.0, 1.8)),
@@ -54,23 +54,38 @@ PAIRS: tuple[tuple[str, tuple[Any, ...], str, tuple[Any, ...]], ...] = (
 """Two factors changed together, to see whether one matters more where the other is extreme."""
 
 
-def list_variants() -> list[dict[str, Any]]:
-    """Return what is changed in each variant: one factor, or a pair of `PAIRS`."""
+def list_counterfactuals() -> list[dict[str, Any]]:
+    """Return what each counterfactual changes: one factor, or a pair of `PAIRS`."""
     single = [{factor: value} for factor, (values, _) in FACTORS.items() for value in values]
     joint = [{a: x, b: y} for a, xs, b, ys in PAIRS for x in xs for y in ys]
     return single + joint
 
 
 def name_factors(changes: Mapping[str, Any]) -> str:
-    """Return how a variant's factors are called together: `glasses+mask`."""
+    """Return the name of the changed factors together: `glasses+mask`."""
     return "+".join(changes)
 
 
-def draw_variants(sources: Sequence[str], size: int, workers: int) -> np.ndarray:
-    """Return uint8 (N, V, size, size, 3): each face in every variant of `list_variants`.
+def draw_counterfactuals(sources: Sequence[str], size: int, workers: int) -> np.ndarray:
+    """Draw each face with every change of `list_counterfactuals`; all else about it stays the same.
 
-    sources: the faces' `source` in the index. All else about a face stays as it was drawn first. Raises
-    DataError for a face that was not drawn.
+    Parameters
+    ----------
+    sources
+        The faces' `source` in the index, `demo:<seed>:<number>`.
+    size
+        Side of the images in pixels.
+    workers
+        Number of processes.
+
+    Returns
+    -------
+    uint8 (N, V, size, size, 3)
+
+    Raises
+    ------
+    ValueError
+        For a face that was not drawn.
     """
     draw = partial(_draw, size=size)
     if workers == 1:
@@ -82,9 +97,9 @@ def draw_variants(sources: Sequence[str], size: int, workers: int) -> np.ndarray
 def _draw(source: str, size: int) -> np.ndarray:
     kind, *numbers = source.split(":")
     if kind != SOURCE or len(numbers) != 2:
-        raise DataError(f"{source}: expected a drawn face, `demo:<seed>:<number>`; only those can be varied")
+        raise ValueError(f"{source}: expected a drawn face, `demo:<seed>:<number>`; only those can be varied")
     factors, drawn = sample_factors(*map(int, numbers)), []
-    for changes in list_variants():
+    for changes in list_counterfactuals():
         changed = factors
         for name, value in changes.items():
             changed = FACTORS[name][1](changed, value)
