@@ -142,7 +142,7 @@ def test_answers_to_other_data_are_refused(study, tmp_path):
     table = robustness.read_perturbed(dirs, "student", data)
     path = tmp_path / "other.parquet"
     write_table(path, table, SimpleNamespace(data_hash="of other data"))
-    with pytest.raises(DataError, match="expected answers to data hash"):
+    with pytest.raises(DataError, match="expected predictions on data hash"):
         read_table(path, data, "perturb")
     path.write_bytes(b"no parquet")
     with pytest.raises(DataError, match="expected a parquet file"):
@@ -170,7 +170,7 @@ def test_earlier_map_moves_along_with_the_face(study, monkeypatch):
     rows = data.get_rows("test")[:4]
     faces = [data.faces[row].mean(axis=2).astype(np.uint8) for row in rows]
     monkeypatch.setattr(
-        robustness, "compute_heatmaps", lambda model, images, *_: (images.mean(dim=1).numpy() + 1) / 2
+        robustness, "compute_saliency", lambda model, images, *_: (images.mean(dim=1).numpy() + 1) / 2
     )
     samples = robustness.build_samples(data, rows, 0)
     follower = robustness.Follower(load_checkpoint(dirs.models / "student"), faces, samples)

@@ -1,7 +1,11 @@
-"""Where in a face the network found an emotion: Grad-CAM (Selvaraju et al. 2017) and its relatives."""
+"""Compute saliency maps: where in a face a network finds an emotion, and on which parts of the face that is.
+
+Drawn faces know the regions that their action units deform; photographs have landmarks only. Both are seen
+through the same soft parts around the landmarks, so that a map can be read as a table.
+"""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -11,6 +15,9 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from fer_lib.data.detector import Detector
+from fer_lib.data.framing import FER2013_FRAMING, find_landmarks
+from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.preprocessing import preprocess, resize_face, to_rgb
@@ -24,11 +31,36 @@ METHODS: Mapping[str, type[BaseCAM]] = {
 """Selvaraju et al. 2017; Chattopadhay et al. 2018; Draelos and Carin 2020; Wang et al. 2020."""
 
 METHOD, REDUCTION = "HiResCAM", 8
-"""What the app and `explain` show: of the methods and stages that notebook 07 compares on validation faces of
-FER2013, the most faithful.
+"""What the app and `explain` show: on validation faces of FER2013 the most faithful in notebook 07.
 
 REDUCTION: how many pixels of the input a cell of the map stands for.
 """
+
+PARTS: dict[str, tuple[tuple[float, float, float, float], ...]] = {
+    "brows": ((-0.5, -0.38, 0.42, 0.2), (0.5, -0.38, 0.42, 0.2)),
+    "eyes": ((-0.5, 0.0, 0.36, 0.2), (0.5, 0.0, 0.36, 0.2)),
+    "nose": ((0.0, 0.5, 0.3, 0.42),),
+    "cheeks": ((-0.72, 0.62, 0.3, 0.36), (0.72, 0.62, 0.3, 0.36)),
+    "mouth": ((0.0, 1.1, 0.52, 0.3),),
+    "chin": ((0.0, 1.55, 0.5, 0.22),),
+}
+"""Ellipses: middle x, y and half axes, in eye distances from the middle of the eyes, y down the face."""
+
+BACKGROUND, REST = "background", "rest of the face"
+FACE = (0.0, 0.55, 1.12, 1.42)
+"""The whole face as an ellipse in the same units; outside it is background."""
+
+ACTIVE_PARTS: Mapping[str, tuple[str, ...]] = {
+    "angry": ("brows", "eyes", "mouth"),
+    "disgust": ("brows", "eyes", "nose", "mouth", "chin"),
+    "fear": ("brows", "eyes", "mouth", "chin"),
+    "happy": ("eyes", "cheeks", "mouth"),
+    "sad": ("brows", "mouth"),
+    "surprise": ("brows", "eyes", "mouth", "chin"),
+    "neutral": ("brows", "eyes", "mouth"),
+    "contempt": ("cheeks", "mouth"),
+}
+"""Parts that the action units of an emotion's prototype move (EMFACS); neutral's: where others show."""
 
 BATCH_SIZE = 32
 
@@ -37,11 +69,25 @@ _lock = threading.Lock()
 
 
 def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.ndarray:
-    """Return where a face speaks for an emotion, float32 (S, S) in 0..1, S being the network's input side.
+    """Return the saliency map of an emotion, S being the side of the network's input.
 
-    crop: uint8 (H, W) grey or (H, W, 3) RGB, in the model's framing (`Face.crop`).   emotion: one of the
-    checkpoint's. All zeros: nothing speaks for it. The network is left as it was; threads may share it.
-    Raises ModelError for an emotion it does not know, and for a network that is not convolutional.
+    The network is left as it was; threads may share it.
+
+    Parameters
+    ----------
+    crop
+        uint8 (H, W) grey or (H, W, 3) RGB, in the model's framing (`Face.crop`).
+    emotion
+        One of the checkpoint's.
+
+    Returns
+    -------
+    float32 (S, S) in 0..1; all zeros where nothing speaks for the emotion.
+
+    Raises
+    ------
+    ModelError
+        For an emotion that the model does not know, and for a network that is not convolutional.
     """
     if emotion not in checkpoint.emotions:
         raise ModelError(
@@ -49,16 +95,24 @@ def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.n
         )
     images = torch.from_numpy(np.ascontiguousarray(preprocess([crop], checkpoint.preprocessing)))
     target = np.array([checkpoint.emotions.index(emotion)])
-    return compute_heatmaps(checkpoint.model, images, target, find_stage(checkpoint.model))[0]
+    return compute_saliency(checkpoint.model, images, target, find_stage(checkpoint.model))[0]
 
 
-def compute_heatmaps(
+def compute_saliency(
     model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, method: str = METHOD
 ) -> np.ndarray:
     """Return float32 (N, S, S) maps of what speaks for `targets`, each stretched from its minimum, 0, to 1.
 
-    images: float32 (N, 3, S, S), normalised.   targets: int (N,), indices of logits.   stage: the layer
-    whose output is weighed, a key of `list_stages`.   method: a key of `METHODS`.
+    Parameters
+    ----------
+    images
+        float32 (N, 3, S, S), normalised.
+    targets
+        int (N,), indices of logits.
+    stage
+        The layer whose output is weighted, a key of `list_stages`.
+    method
+        A key of `METHODS`.
     """
     device = next(model.parameters()).device
     found = []
@@ -97,15 +151,79 @@ def find_stage(model: nn.Module) -> str:
     return fitting[-1] if fitting else next(iter(stages))
 
 
-def overlay_heatmap(crop: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Return a face with a heat map over it, uint8 (S, S, 3) RGB; what is cold stays grey.
+def overlay_saliency(crop: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Return a face under its saliency map, uint8 (S, S, 3) RGB; what is cold stays grey.
 
-    crop: uint8 (H, W) or (H, W, 3) RGB.   heatmap: float (S, S) in 0..1, as `explain_face` gives it.
-    Colours are those of inferno, from dark purple to yellow: brighter is hotter for every reader.
+    The colours are those of inferno, from dark purple to yellow: brighter is hotter for every reader.
+
+    Parameters
+    ----------
+    crop
+        uint8 (H, W) or (H, W, 3) RGB.
+    saliency
+        float (S, S) in 0..1, of `explain_face`.
     """
-    face = to_rgb(resize_face(crop, heatmap.shape[0])).astype(np.float32)
+    face = to_rgb(resize_face(crop, saliency.shape[0])).astype(np.float32)
     face = face.mean(axis=2, keepdims=True)  # the map's colours then are the only ones
-    levels = np.clip(heatmap * 255, 0, 255).round().astype(np.uint8)
+    levels = np.clip(saliency * 255, 0, 255).round().astype(np.uint8)
     heat = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    alpha = 0.8 * np.clip(heatmap, 0, 1)[..., None]
+    alpha = 0.8 * np.clip(saliency, 0, 1)[..., None]
     return ((1 - alpha) * face + alpha * heat).round().astype(np.uint8)
+
+
+def locate_landmarks(data: PackedDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the landmarks of packed faces, and whether YuNet found them.
+
+    Where it finds no face, they are the medians of the faces in which it does, or else those of FER2013.
+
+    Returns
+    -------
+    float64 (N, 5, 2), fractions of the side, and bool (N,).
+    """
+    return locate_in_crops([data.faces[row] for row in rows])
+
+
+def locate_in_crops(
+    crops: Sequence[np.ndarray], typical: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks as `locate_landmarks`, of uint8 crops; `typical`, (5, 2), is for those without."""
+    detector = Detector(min_score=0.6)
+    found = [find_landmarks(crop, detector) for crop in crops]
+    is_found = np.array([points is not None for points in found], dtype=bool)
+    known = [points for points in found if points is not None]
+    if typical is None:
+        typical = np.median(known, axis=0) if known else np.array(FER2013_FRAMING.landmarks)
+    return np.array([typical if points is None else points for points in found], np.float64), is_found
+
+
+def build_part_masks(landmarks: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Return part to bool (size, size); every pixel is in exactly one: a part, `REST` or `BACKGROUND`.
+
+    A pixel in two parts belongs to the one listed first. landmarks: float (5, 2), fractions of the side.
+    """
+    grid = (np.indices((size, size))[::-1].transpose(1, 2, 0) + 0.5) / size
+    left, right = landmarks[:2]
+    across = right - left
+    distance = max(float(np.hypot(*across)), 1e-3)
+    axes = np.array([across / distance, [-across[1] / distance, across[0] / distance]])
+    points = (grid - (left + right) / 2) @ axes.T / distance
+    taken = np.zeros((size, size), bool)
+    masks = {}
+    for part, ellipses in PARTS.items():
+        inside = np.logical_or.reduce([_fill(points, ellipse) for ellipse in ellipses])
+        masks[part] = inside & ~taken
+        taken |= inside
+    face = _fill(points, FACE)
+    masks[REST] = face & ~taken
+    masks[BACKGROUND] = ~face & ~taken
+    return masks
+
+
+def build_active_mask(masks: Mapping[str, np.ndarray], emotion: str) -> np.ndarray:
+    """Return bool (size, size): the parts that an emotion rests on, of `build_part_masks`."""
+    return np.logical_or.reduce([masks[part] for part in ACTIVE_PARTS[emotion]])
+
+
+def _fill(points: np.ndarray, ellipse: tuple[float, float, float, float]) -> np.ndarray:
+    x, y, half_width, half_height = ellipse
+    return ((points[..., 0] - x) / half_width) ** 2 + ((points[..., 1] - y) / half_height) ** 2 <= 1

@@ -10,7 +10,7 @@ from fer_lib.analysis.faithfulness import N_STEPS
 from fer_lib.analysis.regions import BACKGROUND, PARTS, REST
 from fer_lib.data.packed import PackedDataset
 from fer_lib.evaluation.bootstrap import draw_weights
-from fer_lib.evaluation.results import read_table
+from fer_lib.evaluation.predictions import read_table
 from fer_lib.metrics_file import flatten_interval
 from fer_lib.paths import OutputDirs
 

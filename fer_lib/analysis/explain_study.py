@@ -27,7 +27,7 @@ from fer_lib.analysis.regions import FACE, build_active_mask, build_part_masks, 
 from fer_lib.data.framing import estimate_similarity
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.evaluation.bootstrap import draw_rows
-from fer_lib.evaluation.results import write_table
+from fer_lib.evaluation.predictions import write_table
 from fer_lib.files import write_atomically
 from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.preprocessing import preprocess

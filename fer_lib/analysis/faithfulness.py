@@ -1,8 +1,8 @@
-"""Whether a heat map says what the network did: tests of explanations, on arrays and on networks.
+"""Test whether saliency maps are faithful to the network, on arrays and on networks.
 
-`heatmaps` are float (N, S, S) in 0..1, one per face. A map is tested by hiding what it marks (deletion and
-insertion, Petsiuk et al. 2018), by where its weight lies (energy, Wang et al. 2020; pointing game, Zhang et
-al. 2018), by what random weights do to it (Adebayo et al. 2018), and by how it follows a small shift.
+`maps` are float (N, S, S) in 0..1, one per face. They are tested by hiding what they mark (deletion and
+insertion, Petsiuk et al. 2018), by where their weight lies (energy, Wang et al. 2020; pointing game, Zhang et
+al. 2018), by randomised weights (Adebayo et al. 2018), and by small shifts of the face.
 """
 
 import copy
@@ -13,7 +13,7 @@ import torch
 from scipy.stats import rankdata
 from torch import nn
 
-from fer_lib.analysis.explain import METHOD, compute_heatmaps
+from fer_lib.analysis.explain import METHOD, compute_saliency
 
 N_STEPS = 10
 """Steps from none to all of a face's cells hidden or shown."""
@@ -28,16 +28,23 @@ _BATCH_SIZE = 128
 
 
 def compute_curves(
-    model: nn.Module, images: torch.Tensor, targets: np.ndarray, heatmaps: np.ndarray, insertion: bool
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, maps: np.ndarray, insertion: bool
 ) -> np.ndarray:
     """Return float (N, N_STEPS + 1): the probability of the target after each tenth of the cells.
 
     Deletion blurs the cells that the map marks most, first; insertion starts from the blurred face and shows
-    them first. images: float32 (N, 3, S, S), normalised.   targets: int (N,).
+    them first.
+
+    Parameters
+    ----------
+    images
+        float32 (N, 3, S, S), normalised.
+    targets
+        int (N,), indices of logits.
     """
     side = images.shape[-1]
     blurred = np.stack([_blur(image) for image in images.numpy()])
-    ranks = rank_cells(heatmaps)
+    ranks = rank_cells(maps)
     curves = []
     for step in range(N_STEPS + 1):
         marked = ranks < round(step / N_STEPS * CELLS**2)
@@ -48,20 +55,14 @@ def compute_curves(
     return np.stack(curves, axis=1)
 
 
-def rank_cells(heatmaps: np.ndarray) -> np.ndarray:
+def rank_cells(maps: np.ndarray) -> np.ndarray:
     """Return int (N, CELLS, CELLS): the place of each cell from the hottest, 0, to the coldest.
 
     Cells of equal heat follow one another in an order that is random, and the same for every face.
     """
-    cells = np.stack(
-        [
-            cv2.resize(map_.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-            for map_ in heatmaps
-        ]
-    )
-    # A map is zero in many cells; read row by row, the top of the picture would be hidden before the bottom.
+    # A map is zero in many cells; read row by row, the top of the image would be hidden before the bottom.
     ties = np.random.default_rng(0).permutation(CELLS**2)
-    order = ties[np.argsort(-cells.reshape(len(cells), -1)[:, ties], axis=1, kind="stable")]
+    order = ties[np.argsort(-_average_cells(maps)[:, ties], axis=1, kind="stable")]
     return np.argsort(order, axis=1).reshape(-1, CELLS, CELLS)
 
 
@@ -70,19 +71,19 @@ def compute_area(curves: np.ndarray) -> np.ndarray:
     return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
 
 
-def compute_energy(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def compute_energy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return float (N,): the share of each map's weight that lies in its mask; 0 for a map of zeros.
 
     masks: bool or float (N, S, S).
     """
-    total = heatmaps.sum(axis=(1, 2))
-    inside = (heatmaps * masks).sum(axis=(1, 2))
+    total = maps.sum(axis=(1, 2))
+    inside = (maps * masks).sum(axis=(1, 2))
     return np.divide(inside, total, out=np.zeros_like(inside, dtype=float), where=total > 0)
 
 
-def play_pointing_game(heatmaps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def play_pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return float (N,): 1 where the hottest pixel lies in the mask, else 0."""
-    peaks = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
+    peaks = maps.reshape(len(maps), -1).argmax(axis=1)
     return (masks.reshape(len(masks), -1)[np.arange(len(masks)), peaks] > 0.5).astype(float)
 
 
@@ -95,7 +96,7 @@ def build_random_maps(n: int, side: int, cells: int, seed: int) -> np.ndarray:
 def build_centre_maps(centres: np.ndarray, radii: np.ndarray, side: int) -> np.ndarray:
     """Return float32 (N, side, side): a Gaussian about each face's centre.
 
-    centres: (N, 2), x and y as fractions of the side.   radii: (N,), its standard deviation likewise.
+    centres: (N, 2), x and y as fractions of the side; radii: (N,), standard deviations likewise.
     """
     grid = (np.arange(side) + 0.5) / side
     x, y = (grid - centres[:, axis, None] for axis in (0, 1))
@@ -105,13 +106,7 @@ def build_centre_maps(centres: np.ndarray, radii: np.ndarray, side: int) -> np.n
 
 def correlate_ranks(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return float (N,): Spearman's rank correlation of each pair of maps, by cells; 0 where one is flat."""
-    cells = [
-        np.stack(
-            [cv2.resize(m.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA) for m in maps]
-        )
-        for maps in (a, b)
-    ]
-    ranks = [rankdata(part.reshape(len(part), -1), axis=1) for part in cells]
+    ranks = [rankdata(_average_cells(maps), axis=1) for maps in (a, b)]
     centred = [part - part.mean(axis=1, keepdims=True) for part in ranks]
     norms = np.prod([np.sqrt((part**2).sum(axis=1)) for part in centred], axis=0)
     products = (centred[0] * centred[1]).sum(axis=1)
@@ -121,13 +116,13 @@ def correlate_ranks(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def randomise_layers(
     model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, seed: int, method: str = METHOD
 ) -> dict[str, np.ndarray]:
-    """Return block to float (N,): the rank correlation of a map with the one before, weights randomised.
+    """Return block to float (N,): the rank correlation of maps before and after weights are randomised.
 
     Blocks are randomised from the classifier down, each in addition to those before (the cascade of Adebayo
-    et al. 2018), by permuting each weight tensor, which keeps its distribution. NaN where a map became flat:
-    it says nothing. The model is left as it was.
+    et al. 2018), by permuting each weight tensor, which keeps its distribution. NaN where a map became flat.
+    The model is left as it was.
     """
-    before = compute_heatmaps(model, images, targets, stage, method)
+    before = compute_saliency(model, images, targets, stage, method)
     changed, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     found = {}
     for name, block in list(changed.named_children())[::-1]:
@@ -140,7 +135,7 @@ def randomise_layers(
                 for weight in weights:
                     order = torch.randperm(weight.numel(), generator=generator)
                     weight.copy_(weight.flatten()[order].reshape(weight.shape))
-            after = compute_heatmaps(changed, images, targets, stage, method)
+            after = compute_saliency(changed, images, targets, stage, method)
             is_flat = np.ptp(after, axis=(1, 2)) == 0
             found[part_name] = np.where(is_flat, np.nan, correlate_ranks(before, after))
     return found
@@ -158,10 +153,10 @@ def measure_stability(
 
     The second map is moved back first; the border that comes in repeats the edge.
     """
-    plain = compute_heatmaps(model, images, targets, stage, method)
+    plain = compute_saliency(model, images, targets, stage, method)
     padded = torch.nn.functional.pad(images, (shift, 0, shift, 0), mode="replicate")
     side = images.shape[-1]
-    moved = compute_heatmaps(model, padded[..., :side, :side].contiguous(), targets, stage, method)
+    moved = compute_saliency(model, padded[..., :side, :side].contiguous(), targets, stage, method)
     kept = side - shift
     return correlate_ranks(plain[:, :kept, :kept], moved[:, shift:, shift:])
 
@@ -175,6 +170,13 @@ def predict_target(model: nn.Module, images: torch.Tensor, targets: np.ndarray) 
             for start in range(0, len(images), _BATCH_SIZE)
         ]
     return torch.cat(chunks).numpy()[np.arange(len(targets)), targets]
+
+
+def _average_cells(maps: np.ndarray) -> np.ndarray:
+    """Return float32 (N, CELLS ** 2): the mean of each cell."""
+    size = (CELLS, CELLS)
+    cells = [cv2.resize(one.astype(np.float32), size, interpolation=cv2.INTER_AREA) for one in maps]
+    return np.stack(cells).reshape(len(cells), -1)
 
 
 def _blur(image: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from fer_lib.evaluation import bootstrap as resampling
 from fer_lib.evaluation import conditions, occlusions, perturbations
 from fer_lib.evaluation.bootstrap import draw_rows
 from fer_lib.evaluation.perturbations import FRAMING, ORIENTATION, PERTURBATIONS, SEVERITIES, Sample, perturb
-from fer_lib.evaluation.results import read_table, write_table
+from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.files import write_atomically
 from fer_lib.inference.runtime import open_session, run_session
 from fer_lib.models import preprocessing

@@ -1,12 +1,10 @@
-"""What a network says of validation and test, in a file that later stages read instead of the network.
+"""Store predictions as parquet tables that carry the hash of their data, and predict validation and test.
 
-The file is small and stands in Git: every score of a network can be checked, or computed in another way,
-without training it again.
+Later stages read the tables instead of the networks. They are small and stand in Git: every score can be
+checked, or computed in another way, without training anything again.
 """
 
-import hashlib
-import io
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.errors import FerError, ModelError
+from fer_lib.errors import DataError, ModelError
 from fer_lib.evaluation.conditions import CONDITIONS, predict_conditions
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
@@ -25,21 +22,69 @@ from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.provenance import hash_file
 from fer_lib.training.predict import predict_logits
 from fer_lib.training.recipes import BASELINE, check_match, get_metrics_name
 from fer_lib.training.views import predict_views
 
 SPLITS = ("val", "test")
-SOURCE_KEY = b"fer_lib"
-"""Where the file's metadata say which network spoke."""
+
+
+def write_table(
+    path: Path, frame: pd.DataFrame, data: PackedDataset, source: Mapping[str, Any] | None = None
+) -> None:
+    """Write a parquet table made of `data`, without its index.
+
+    Parameters
+    ----------
+    source
+        What else it was made by, as plain values; `read_table` returns it in `attrs`, with the data's hash.
+    """
+    stamped = frame.copy(deep=False)
+    stamped.attrs = {**(source or {}), "data_hash": data.data_hash}  # pandas keeps it in the file's metadata
+    write_atomically(path, stamped.to_parquet(index=False, compression="zstd"))
+
+
+def read_table(path: Path, data: PackedDataset, command: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table of `write_table`.
+
+    Parameters
+    ----------
+    command
+        Of `fer_lib`, that writes it.
+    columns
+        Those that it must have.
+
+    Raises
+    ------
+    DataError
+        When there is none, when it lacks a column, or when it was made of other data.
+    """
+    dataset = data.meta["dataset"]
+    repair = f"run `python -m fer_lib {command} --dataset {dataset}` or `make repro DATASET={dataset}`"
+    if not path.is_file():
+        raise DataError(f"{path}: expected what `{command}` writes, found none; {repair}")
+    try:
+        table = pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError):
+        raise DataError(f"{path}: expected a parquet file, found none that can be read; {repair}") from None
+    found, expected = str(table.attrs.get("data_hash")), data.data_hash
+    if found != expected:
+        raise DataError(
+            f"{path}: expected predictions on data hash {expected[:12]}, found {found[:12]}; {repair}"
+        )
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise DataError(f"{path}: expected a column {lacking[0]!r}, found none; {repair}")
+    return table
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one network says of the faces of the two splits, each in row order.
+    """The predictions of one network on the two splits, each in row order.
 
-    logits: split to float32 (N, C), of one view.   views: float (N, C), the mean probabilities over
-    `views.ALL`, of test.   conditions: name in `CONDITIONS` to int (N,), the emotion named, of validation.
+    logits: split to float32 (N, C), of one view.   views: float32 (N, C), the mean probabilities over
+    `views.ALL`, of test.   conditions: name in `CONDITIONS` to int (N,), predicted classes, of validation.
     source: data_hash, trained_at_commit, weights_sha256, and training, the parameters used.
     """
 
@@ -61,7 +106,6 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
     rows = {split: data.get_rows(split) for split in SPLITS}
     asked = (checkpoint.preprocessing, params.evaluation.batch_size)
     source = {
-        "data_hash": checkpoint.config["data_hash"],
         "trained_at_commit": checkpoint.config["git_commit"],
         "weights_sha256": hash_weights(dirs.models / network),
         "training": checkpoint.config["params"]["training"],
@@ -79,7 +123,7 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
 
 def hash_weights(folder: Path) -> str:
     """Return the sha256 (hex) of a checkpoint's weights."""
-    return hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+    return hash_file(folder / WEIGHTS_NAME)
 
 
 def get_predictions_path(dirs: OutputDirs, network: str) -> Path:
@@ -90,17 +134,13 @@ def get_predictions_path(dirs: OutputDirs, network: str) -> Path:
 def read_all_predictions(params: Params, dirs: OutputDirs, data: PackedDataset) -> dict[str, Predictions]:
     """Return the predictions there are by network: the baseline's, then the recipes' in their order.
 
-    Raises FerError when the baseline has none, and ModelError for those of other faces, or of another
-    training than the network's metrics are of.
+    Raises DataError when the baseline has none or for those on other faces, and ModelError for those of
+    another training than the network's metrics are of.
     """
-    baseline = get_predictions_path(dirs, BASELINE)
-    if not baseline.is_file():
-        command = f"python -m fer_lib predict-splits {BASELINE} --dataset {dirs.reports.name}"
-        raise FerError(f"{baseline}: not found; run `{command} --out-dir {dirs.reports.parents[1]}` first")
     found = {}
     for name in (BASELINE, *params.recipes):
         path = get_predictions_path(dirs, name)
-        if not path.is_file():
+        if name != BASELINE and not path.is_file():
             continue
         found[name] = read_predictions(path, data)
         predicted_by = found[name].source["trained_at_commit"]
@@ -114,10 +154,10 @@ def read_all_predictions(params: Params, dirs: OutputDirs, data: PackedDataset) 
 
 
 def write_predictions(path: Path, data: PackedDataset, predictions: Predictions) -> None:
-    """Write a parquet file: row of the store, split, label (as index), and per emotion or condition a column.
+    """Write a table: row of the store, split, label (as index), and a column per emotion or condition.
 
-    Those are `logit_<emotion>`; `views_<emotion>`, empty for validation; and `under_<condition>`, the emotion
-    named (as index), empty for test.
+    Those are `logit_<emotion>`; `views_<emotion>`, empty for validation; and `under_<condition>`, the
+    predicted class (as index), empty for test.
     """
     frames = []
     for split, logits in predictions.logits.items():
@@ -130,44 +170,22 @@ def write_predictions(path: Path, data: PackedDataset, predictions: Predictions)
             named = {f"under_{name}": values for name, values in predictions.conditions.items()}
             parts.append(pd.DataFrame(named).astype("UInt8"))
         frames.append(pd.concat(parts, axis=1))
-    table = pa.Table.from_pandas(pd.concat(frames, ignore_index=True), preserve_index=False)
-    source = json.dumps(predictions.source, sort_keys=True).encode()
-    content = io.BytesIO()
-    parquet.write_table(
-        table.replace_schema_metadata({**table.schema.metadata, SOURCE_KEY: source}),
-        content,
-        compression="zstd",
-    )
-    write_atomically(path, content.getvalue())
+    write_table(path, pd.concat(frames, ignore_index=True), data, predictions.source)
 
 
 def read_predictions(path: Path, data: PackedDataset) -> Predictions:
-    """Return the predictions in a file of `write_predictions`.
-
-    Raises ModelError when there is none, when it lacks what is read here, or when it is of other faces than
-    those of `data`.
-    """
-    if not path.is_file():
-        raise ModelError(f"{path}: expected a network's predictions, found none; run `make repro`")
-    try:
-        stored = parquet.read_table(path)
-        source, table = json.loads(stored.schema.metadata[SOURCE_KEY]), stored.to_pandas()
-        parts = {split: table[table["split"] == split] for split in SPLITS}
-        logits = {split: _take_columns("logit", data, part) for split, part in parts.items()}
-        conditions = {name: parts["val"][f"under_{name}"].to_numpy(np.int64) for name in CONDITIONS}
-        views = _take_columns("views", data, parts["test"])
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:120]
-        raise ModelError(f"{path}: expected predictions of this code: {detail}; run `make repro`") from None
-    if source["data_hash"] != data.data_hash:
-        made_of, found = source["data_hash"][:12], data.data_hash[:12]
-        raise ModelError(f"{path}: made of data hash {made_of}, found {found}; run `make repro` again")
-    return Predictions(logits, views, conditions, source)
+    """Return the predictions in a file of `write_predictions`. Raises DataError as `read_table` does."""
+    names = {kind: [f"{kind}_{emotion}" for emotion in data.emotions] for kind in ("logit", "views")}
+    under = [f"under_{name}" for name in CONDITIONS]
+    table = read_table(path, data, f"predict-splits {path.stem}", [*names["logit"], *names["views"], *under])
+    parts = {split: table[table["split"] == split] for split in SPLITS}
+    return Predictions(
+        {split: part[names["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()},
+        parts["test"][names["views"]].to_numpy(np.float32, copy=True),
+        {name: parts["val"][f"under_{name}"].to_numpy(np.int64) for name in CONDITIONS},
+        table.attrs,
+    )
 
 
 def _name_columns(kind: str, data: PackedDataset, values: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(values.astype(np.float32), columns=[f"{kind}_{name}" for name in data.emotions])
-
-
-def _take_columns(kind: str, data: PackedDataset, table: pd.DataFrame) -> np.ndarray:
-    return table[[f"{kind}_{name}" for name in data.emotions]].to_numpy(np.float32, copy=True)
