@@ -24,7 +24,8 @@ from raw_layouts import (
 )
 
 from fer_lib.cli import pipeline
-from fer_lib.data.readers import open_reader
+from fer_lib.data.images import read_image
+from fer_lib.data.readers import READERS, Source, open_reader
 from fer_lib.data.readers.affectnet import AffectNetReader, crop_square_box
 from fer_lib.data.readers.base import BadRow, Excluded, Face
 from fer_lib.data.readers.fer2013 import Fer2013Reader
@@ -324,7 +325,7 @@ def test_affectnet_lists_may_lie_in_their_own_folder(tmp_path, images):
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        (0, "0/missing.png", "0/missing.png: expected an image file, found none"),
+        (0, "0/missing.png", "0/missing.png: expected an image, found no file"),
         (1, "NULL", "expected a face box in pixels, found 'NULL'"),
         (1, "90", "expected a face box inside the 40x30 image, found x=90 y=6 width=20 height=16"),
         (3, "0", "expected a face box inside the 40x30 image"),
@@ -406,14 +407,28 @@ def test_an_upright_image_is_read_from_a_turned_file(tmp_path):
     assert next(iter(FolderReader(tmp_path, 7))).image.shape == (20, 10, 3)
 
 
-@pytest.mark.parametrize("keep", [0, 100, 0.5])
-def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep):
+def test_sixteen_bits_and_transparency_are_read_as_everywhere_else(tmp_path):
+    grey = np.arange(0, 256, dtype=np.uint8).reshape(16, 16)
+    write_image(tmp_path / "sad" / "deep.png", grey.astype(np.uint16) * 257)
+    write_image(tmp_path / "sad" / "open.png", np.dstack([grey, np.full_like(grey, 0)]), "PNG")
+    (tmp_path / "sad" / "._deep.png").write_bytes(b"left by macOS")
+    deep, see_through = FolderReader(tmp_path, 7)
+    assert np.array_equal(deep.image, np.dstack([grey] * 3))
+    assert (see_through.image == 255).all()
+    for face in (deep, see_through):
+        assert np.array_equal(face.image, read_image(tmp_path / face.source))
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"), [(0, "expected an image"), (100, "the image is damaged"), (0.5, "the image is damaged")]
+)
+def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep, reason):
     whole = encode_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG")
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.jpg").write_bytes(whole[: keep if keep != 0.5 else len(whole) // 2])
     (bad,) = FolderReader(tmp_path, 7)
     assert bad.source == "sad/a.jpg"
-    assert bad.reason.startswith("expected an image, found ")
+    assert bad.reason.startswith(reason)
 
 
 # 7: the cut falls into the TIFF header's magic number, 10: into its offset. Pillow raises SyntaxError and
@@ -426,7 +441,8 @@ def test_a_cut_exif_block_is_a_bad_row(tmp_path, keep):
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.jpg").write_bytes(data)
     (bad,) = FolderReader(tmp_path, 7)
-    assert bad == BadRow("sad/a.jpg", f"expected an image, found {len(data)} bytes that do not decode to one")
+    assert bad.source == "sad/a.jpg"
+    assert bad.reason.startswith("the image is damaged")
 
 
 @pytest.mark.parametrize(
@@ -572,6 +588,20 @@ def test_a_stray_quote_that_swallows_the_file_is_an_error(tmp_path):
 def test_a_wrong_number_of_classes_is_named(tmp_path, dataset, n_classes):
     with pytest.raises(ParamsError, match=rf"prepare\.n_classes: {dataset} has {15 - n_classes}"):
         open_reader(dataset, build_params(n_classes=n_classes), tmp_path)
+
+
+def test_an_entry_makes_a_data_set_known(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, "mine", Source(lambda raw_dir, _: FolderReader(raw_dir / "deep", 7), 7))
+    write_image(tmp_path / "deep" / "sad" / "a.png", np.zeros((8, 8), np.uint8))
+    (face,) = open_reader("mine", build_params(), tmp_path)
+    assert face.source == "sad/a.png"
+    with pytest.raises(ParamsError, match="mine has 7, found 8"):
+        open_reader("mine", build_params(n_classes=8), tmp_path)
+
+
+def test_readers_of_files_load_no_drawing_code():
+    code = "import sys, fer_lib.data.readers; sys.exit('demo_faces' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 # --- where the raw files are -------------------------------------------------------------------------

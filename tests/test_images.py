@@ -38,7 +38,7 @@ def encode(image, form, **options):
 
 
 def differ(found, expected):
-    """Return the largest difference of two pictures in grey levels; their shapes must agree."""
+    """Return the largest difference of two images in grey levels; their shapes must agree."""
     assert found.dtype == np.uint8
     assert found.shape == expected.shape
     return int(np.abs(found.astype(int) - expected).max())
@@ -50,7 +50,7 @@ def repeat(grey):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations_are_undone(pixels, orientation):
-    # How a camera that says `orientation` stores the upright picture (Exif 2.3, tag 0x0112).
+    # How a camera that says `orientation` stores the upright image (Exif 2.3, tag 0x0112).
     stored = {
         1: pixels,
         2: pixels[:, ::-1],
@@ -73,7 +73,7 @@ def test_lossless_formats_keep_every_pixel(pixels, form):
 
 
 @pytest.mark.parametrize(("form", "allowed"), [("JPEG", 12), ("WEBP", 12), ("AVIF", 12), ("GIF", 40)])
-def test_lossy_formats_keep_the_picture(pixels, form, allowed):
+def test_lossy_formats_keep_the_image(pixels, form, allowed):
     # A palette of 256 colours is that much coarser than the others' quantisation.
     assert differ(read_image(encode(Image.fromarray(pixels), form)), pixels) <= allowed
 
@@ -136,7 +136,7 @@ def test_first_frame_of_an_animation_counts(pixels):
 
 
 def test_path_text_bytes_stream_and_pil_image_give_the_same(pixels, tmp_path):
-    path = tmp_path / "a picture.png"
+    path = tmp_path / "a image.png"
     path.write_bytes(encode(Image.fromarray(pixels), "PNG"))
     stream = io.BytesIO(path.read_bytes())
     stream.read()  # an upload that was looked at before
@@ -211,7 +211,7 @@ def test_bomb_is_refused_without_its_memory():
 
 
 def test_longest_side_is_limited():
-    # 32,000 is under OpenCV's limit for turning a picture, 32,767, which none may reach.
+    # 32,000 is under OpenCV's limit for turning a image, 32,767, which none may reach.
     read_image(np.zeros((MIN_SIDE, MAX_SIDE), np.uint8))
     check_refusal(np.zeros((MIN_SIDE, MAX_SIDE + 1), np.uint8), "32,001 x 8", "32,000 at most")
     check_refusal(build_png(MIN_SIDE, MAX_SIDE + 1), "8 x 32,001")
@@ -224,12 +224,12 @@ def test_array_over_the_limit_is_refused():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
-def test_picture_too_small_for_a_face(size):
+def test_image_too_small_for_a_face(size):
     check_refusal(encode(Image.new("RGB", size), "PNG"), f"{size[0]} x {size[1]}", "8 at least")
     check_refusal(np.zeros(size[::-1], np.uint8), f"{size[0]} x {size[1]}", "8 at least")
 
 
-def test_program_named_as_a_picture(tmp_path):
+def test_program_named_as_a_image(tmp_path):
     path = tmp_path / "holiday.jpg"
     path.write_bytes(b"MZ\x90\x00\x03\x00\x00\x00" + bytes(500))
     check_refusal(path, "holiday.jpg", "a file that is none", "use JPEG")
@@ -264,7 +264,7 @@ def test_pipe_does_not_block(tmp_path):
 def test_truncated_file(form, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), form)
-    check_refusal(data[: int(len(data) * share)], "the picture")
+    check_refusal(data[: int(len(data) * share)], "the image")
 
 
 def test_truncated_file_that_a_caller_opened():
@@ -306,11 +306,11 @@ def test_arrays_that_hold_no_numbers(dtype):
 
 @pytest.mark.parametrize("source", [None, 5, ["a.png"], io.StringIO("text")])
 def test_what_is_no_source(source):
-    check_refusal(source, "picture")
+    check_refusal(source, "image")
 
 
 def test_name_from_an_upload_stays_one_short_line():
-    stream = io.BytesIO(b"no picture")
+    stream = io.BytesIO(b"no image")
     stream.name = "a\nb\x1b[31m" + "c" * 5000 + ".png"
     check_refusal(stream, "a?b?[31m", "c.png")
     check_refusal("\n" * 3 + "d" * 5000, "found no file")
@@ -332,7 +332,7 @@ def test_threads_leave_the_process_warnings_alone(pixels):
 
 
 def check_any(source):
-    """Assert that the source is a uint8 RGB picture, which is returned, or refused in one line (None)."""
+    """Assert that the source is a uint8 RGB image, which is returned, or refused in one line (None)."""
     try:
         found = read_image(source)
     except MediaError as refusal:
@@ -349,7 +349,7 @@ def check_any(source):
 @given(
     data=st.binary(max_size=400), start=st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"BM", b"P6 9 9 "])
 )
-def test_any_bytes_are_a_picture_or_refused(data, start):
+def test_any_bytes_are_a_image_or_refused(data, start):
     check_any(start + data)
 
 
@@ -363,7 +363,7 @@ TYPES = "bool uint8 int8 uint16 int16 uint32 int64 uint64 float16 float32 float6
     dtype=st.sampled_from(TYPES.split()),
     seed=st.integers(0, 2**16),
 )
-def test_any_array_is_a_picture_or_refused(shape, dtype, seed):
+def test_any_array_is_a_image_or_refused(shape, dtype, seed):
     # Every bit pattern of the type, NaN and infinities included.
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     array = np.frombuffer(np.random.default_rng(seed).bytes(n_bytes), dtype).reshape(shape)

@@ -1,8 +1,9 @@
-"""Any picture a person may bring, as uint8 RGB; whatever cannot be one is refused in a sentence."""
+"""Find image files and read any image that a person may bring as uint8 pixels, or refuse it in a sentence."""
 
 import io
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,122 +24,216 @@ MIN_SIDE = 8
 MAX_SIDE = 32_000
 """Pixels: OpenCV turns nothing longer."""
 
+STDIN = "-"
+
 ImageSource = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 
 # Pillow warns of damaged metadata, which no reader can act on. (`catch_warnings` is not safe among threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_image(source: ImageSource) -> np.ndarray:
-    """Return a picture as uint8 (H, W, 3) RGB, upright as its EXIF orientation says.
+class ImageError(ValueError):
+    """Why an image cannot be used, in one phrase that does not name it."""
 
-    source: a file's path, its bytes, an open binary file, a PIL image, or an array (H, W), (H, W, 1),
-    (H, W, 3) RGB or (H, W, 4) RGBA. Integers of 16 bits are scaled to 8; floats are taken to be in 0..1.
-    Transparent parts become white. CMYK and palettes are converted; of several frames the first counts.
-    Raises MediaError: no picture, damaged, over `MAX_PIXELS` or `MAX_SIDE`, or under `MIN_SIDE`.
+
+def read_image(source: ImageSource) -> np.ndarray:
+    """Return an image as uint8 (H, W, 3) RGB, read as `decode_image` does.
+
+    Raises
+    ------
+    MediaError
+        In one line that names the image, if it has a name: none, damaged, too large or too small.
     """
-    if isinstance(source, np.ndarray):
-        return _convert_array(source, "the array")
-    name = _find_name(source)
     try:
+        return decode_image(source)
+    except ImageError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "there is too little memory to open the image; make it smaller first"
+    name = _find_name(source)
+    raise MediaError(f"{name}: {reason}" if name else reason)
+
+
+def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
+    """Return an image as pixels, upright as its EXIF orientation says.
+
+    Integers of 16 bits are scaled to 8; floats are taken to be in 0..1. Transparent parts become white. CMYK
+    and palettes are converted; of several frames the first counts.
+
+    Parameters
+    ----------
+    source
+        A file's path, its bytes, an open binary file, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3)
+        RGB or (H, W, 4) RGBA.
+    grey
+        Convert colours to grey with the weights of ITU-R BT.601.
+
+    Returns
+    -------
+    uint8 (H, W, 3) RGB, or (H, W) with `grey`
+
+    Raises
+    ------
+    ImageError
+        Not an image, damaged, over `MAX_PIXELS` or `MAX_SIDE`, or under `MIN_SIDE`.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            return _convert_array(source, grey)
         if isinstance(source, Image.Image):
-            return _convert(source, name)
-        with Image.open(_open(source, name), formats=FORMATS) as image:
-            return _convert(image, name)
-    except MediaError:
+            return _convert(source, grey)
+        with Image.open(_open(source), formats=FORMATS) as image:
+            return _convert(image, grey)
+    except (ImageError, MemoryError):  # too little memory says nothing about the file
         raise
     except UnidentifiedImageError:
-        raise MediaError(
-            f"{name}: expected a picture, found a file that is none; "
-            "use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF"
-        ) from None
+        reason = "expected an image, found a file that is none; use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF"
     except Image.DecompressionBombError:
-        raise MediaError(f"{name}: the picture is far too large to open; make it smaller first") from None
+        reason = "the image is far too large to open; make it smaller first"
     except PermissionError:
-        raise MediaError(f"{name}: the file may not be read; check its permissions") from None
+        reason = "the file may not be read; check its permissions"
     except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise MediaError(f"{name}: the picture is damaged ({reason}); save it again or use another") from None
+        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = f"the image is damaged ({detail}); save it again or use another"
+    raise ImageError(reason)
 
 
 def _find_name(source: ImageSource) -> str:
-    """Return what to call the picture: a file's name comes from anywhere, and an error is one short line."""
+    """Return the image's name if it has one; it comes from anywhere, and an error is one short line."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", None)
-    name = name or getattr(source, "filename", None) or "the picture"
+    name = name or getattr(source, "filename", None) or ""
     shown = "".join(letter if letter.isprintable() else "?" for letter in str(name))
     return shown if len(shown) <= 200 else f"{shown[:100]}...{shown[-97:]}"
 
 
-def _open(source: str | Path | bytes | BinaryIO, name: str) -> str | Path | BinaryIO:
+def _open(source: str | Path | bytes | BinaryIO) -> str | Path | BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if isinstance(source, str | Path):
         if not os.path.isfile(source):
-            raise MediaError(f"{name}: expected a picture, found no file; check the path")
+            raise ImageError("expected an image, found no file; check the path")
     elif not hasattr(source, "read"):
-        raise MediaError(
-            f"expected a picture, its path or its bytes, found {type(source).__name__}; pass one"
-        )
+        raise ImageError(f"expected an image, its path or its bytes, found {type(source).__name__}; pass one")
     return source
 
 
-def _convert(image: Image.Image, name: str) -> np.ndarray:
-    _check_size(*image.size, name)
+def _convert(image: Image.Image, grey: bool) -> np.ndarray:
+    _check_size(*image.size)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return _convert_array(np.asarray(image), name)
+        return _convert_array(np.asarray(image), grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("L" if grey else "RGB"))
 
 
-def _convert_array(array: np.ndarray, name: str) -> np.ndarray:
+def _convert_array(array: np.ndarray, grey: bool) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise MediaError(
-            f"{name}: expected the shape (H, W), (H, W, 3) or (H, W, 4), found {array.shape}; reshape it"
+        raise ImageError(
+            f"expected the shape (H, W), (H, W, 3) or (H, W, 4), found {array.shape}; reshape it"
         )
-    _check_size(array.shape[1], array.shape[0], name)
-    pixels = _to_uint8(array, name)
-    if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
-    if pixels.shape[2] == 4:
-        return _convert(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"), name)
-    return np.ascontiguousarray(pixels)
+    _check_size(array.shape[1], array.shape[0])
+    pixels = np.ascontiguousarray(_to_uint8(array))
+    if pixels.ndim == 3 and pixels.shape[2] == 3 and not grey:
+        return pixels  # as frames of a video are: no detour
+    return _convert(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), grey)
 
 
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+def _to_uint8(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
-            raise MediaError(f"{name}: expected finite pixels, found NaN or infinity; check what made it")
+            raise ImageError("expected finite pixels, found NaN or infinity; check what made it")
         # Pillow's float files keep the range of what they were made from.
         top = 1.0 if array.max() <= 1 else 255.0 if array.max() <= 255 else 65535.0
         return np.clip(array * (255 / top), 0, 255).round().astype(np.uint8)
     if np.issubdtype(array.dtype, np.integer):
-        # 32-bit containers hold 16-bit pictures (Pillow's mode I), or 8-bit ones.
+        # 32-bit containers hold 16-bit images (Pillow's mode I), or 8-bit ones.
         top = 65535 if array.dtype == np.uint16 or array.max() > 255 else 255
         return np.clip(array.astype(np.float32) * (255 / top), 0, 255).round().astype(np.uint8)
-    raise MediaError(f"{name}: expected numbers as pixels, found {array.dtype}; convert it to uint8")
+    raise ImageError(f"expected numbers as pixels, found {array.dtype}; convert it to uint8")
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    """Raise MediaError for a picture that is too small or too large, before it is decoded."""
+def _check_size(width: int, height: int) -> None:
+    """Raise ImageError for an image that is too small or too large, before it is decoded."""
     if min(height, width) < MIN_SIDE:
-        raise MediaError(
-            f"{name}: the picture is {width} x {height} pixels, too small to hold a face; "
+        raise ImageError(
+            f"the image is {width} x {height} pixels, too small to hold a face; "
             f"each side needs {MIN_SIDE} at least"
         )
     if width * height > MAX_PIXELS:
-        raise MediaError(
-            f"{name}: the picture has {width * height / 1e6:,.0f} megapixels ({width:,} x {height:,}), "
+        raise ImageError(
+            f"the image has {width * height / 1e6:,.0f} megapixels ({width:,} x {height:,}), "
             f"at most {MAX_PIXELS / 1e6:.0f} are read; make it smaller, 2,000 pixels wide is plenty"
         )
     if max(width, height) > MAX_SIDE:
-        raise MediaError(
-            f"{name}: the picture is {width:,} x {height:,} pixels, a side may have {MAX_SIDE:,} at most; "
+        raise ImageError(
+            f"the image is {width:,} x {height:,} pixels, a side may have {MAX_SIDE:,} at most; "
             "make it smaller, or cut it"
         )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder`, sorted by name; hidden files and others are left out."""
+    return sorted(filter(_is_image, folder.iterdir()))
+
+
+def expand_paths(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the images that files, folders (with all below them) and globs stand for, each once, in order.
+
+    What stands for nothing is yielded as it is, and so are folders that may not be read: who reads them will
+    learn what is wrong. A link to a folder is not followed, so a loop ends. Hidden files are left out.
+    """
+    seen = set()
+    for argument in arguments:
+        matched = [argument] if argument == STDIN or os.path.exists(argument) else _match_glob(argument)
+        found = [path for match in matched for path in _list_tree(match)]
+        for path in found or [argument]:
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def _match_glob(pattern: str) -> list[str]:
+    """Return what a glob stands for, sorted; `**` means any folders, and the images in them alone."""
+    parts = Path(pattern).parts
+    fixed = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    if fixed == len(parts):
+        return []
+    base, rest = Path(*parts[:fixed]), Path(*parts[fixed:])
+    try:
+        # Not `glob.glob`: under `**` it follows links, and two that lead back take it for ever.
+        found = sorted(base.glob(str(rest)))
+    except (ValueError, OSError):  # `a**` is no pattern
+        return []
+    if not _is_hidden(rest):  # as in a shell, hidden ones are matched only where the pattern says so
+        found = [path for path in found if not _is_hidden(path.relative_to(base))]
+    return [str(path) for path in found if "**" not in parts or _has_image_suffix(path)]
+
+
+def _list_tree(path: str) -> list[str]:
+    """Return the images in a folder and all below it, sorted; of anything else, itself."""
+    if not os.path.isdir(path):
+        return [path]
+    unread: list[OSError] = []
+    found: list[str] = []
+    for folder, below, _ in os.walk(path, onerror=unread.append):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += map(str, list_images(Path(folder)))
+    return (found or [path] * (not unread)) + [str(error.filename) for error in unread]
+
+
+def _is_image(path: Path) -> bool:
+    return _has_image_suffix(path) and not path.name.startswith(".")
+
+
+def _has_image_suffix(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)

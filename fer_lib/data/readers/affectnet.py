@@ -1,4 +1,4 @@
-"""AffectNet in the two layouts it is distributed in. The set is licensed: ask its authors for it.
+"""Read AffectNet in the two layouts it is distributed in. The set is licensed: ask its authors for it.
 
 Looked for in this order; the first one found is read and named in `layout`:
 
@@ -18,36 +18,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_lib.data.readers.base import BadRow, Excluded, Face
-from fer_lib.data.readers.raw_files import CsvFile, check_raw_dir, list_images, parse_int, read_image
+from fer_lib.data.images import decode_image, list_images
+from fer_lib.data.readers.base import (
+    BadRow,
+    CsvFile,
+    Excluded,
+    Face,
+    build_layout_error,
+    check_raw_dir,
+    parse_int,
+)
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions
 
 EXPRESSIONS = (
-    "neutral",
-    "happy",
-    "sad",
-    "surprise",
-    "fear",
-    "disgust",
-    "angry",
-    "contempt",
-    "none",
-    "uncertain",
-    "no-face",
+    *("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt"),
+    *("none", "uncertain", "no-face"),
 )
 """AffectNet's expression codes, 0 to 10."""
 
 _COLUMNS = (
-    "subDirectory_filePath",
-    "face_x",
-    "face_y",
-    "face_width",
-    "face_height",
-    "facial_landmarks",
-    "expression",
-    "valence",
-    "arousal",
+    *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
+    *("facial_landmarks", "expression", "valence", "arousal"),
 )
 _LISTS = (("training.csv", "train|val"), ("validation.csv", "test"))
 _IMAGE_DIRS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
@@ -79,8 +71,7 @@ class AffectNetReader:
             self.layout = "annotations"
             self._images = [item for name, split in _SETS for item in _list_set(raw_dir / name, split)]
         else:
-            found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
-            raise DataError(f"{raw_dir}: expected {expected}, found {found}; see data/README.md")
+            raise build_layout_error(raw_dir, expected)
 
     def __len__(self) -> int:
         if self.layout == "lists":
@@ -105,7 +96,7 @@ class AffectNetReader:
         if label is None:
             return Excluded(source, f"expression {expression}")
         try:
-            image = read_image(self._images_dir / path)
+            image = decode_image(self._images_dir / path)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         image = crop_square_box(image, *map(_parse_pixel, box))
@@ -125,7 +116,7 @@ class AffectNetReader:
         if label is None:
             return Excluded(source, f"expression {expression}")
         factors = _build_factors(_read_annotation(path, "val"), _read_annotation(path, "aro"))
-        return Face(read_image(path), label, split, source, factors=factors)
+        return Face(decode_image(path), label, split, source, factors=factors)
 
     def _get_label(self, expression: str) -> int | None:
         name = EXPRESSIONS[parse_int(expression, 0, len(EXPRESSIONS) - 1, "an expression code")]

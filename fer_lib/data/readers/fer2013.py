@@ -1,4 +1,4 @@
-"""FER2013 in the layouts it is passed around in, with FER+'s votes where they are at hand.
+"""Read FER2013 in the layouts it is passed around in, with FER+'s votes where they are at hand.
 
 Looked for in this order; the first one found is read and named in `layout`:
 
@@ -24,9 +24,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_lib.data.readers.base import BadRow, Face
-from fer_lib.data.readers.folder import list_class_images, read_face
-from fer_lib.data.readers.raw_files import CsvFile, check_raw_dir, decode_image, parse_int
+from fer_lib.data.images import decode_image
+from fer_lib.data.readers.base import (
+    BadRow,
+    CsvFile,
+    Face,
+    build_layout_error,
+    check_raw_dir,
+    parse_int,
+    read_face,
+)
+from fer_lib.data.readers.folder import list_class_images
 from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, VOTES
 
@@ -113,10 +121,9 @@ def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
 def _recognise_layout(raw_dir: Path) -> tuple[str, Path]:
     expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
     layout = find_layout(check_raw_dir(raw_dir, expected))
-    if layout is not None:
-        return layout
-    found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
-    raise DataError(f"{raw_dir}: expected {expected}, found {found}; see data/README.md")
+    if layout is None:
+        raise build_layout_error(raw_dir, expected)
+    return layout
 
 
 def _check_parquet(path: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""FER+: FER2013's pixels with the ten crowd votes of Barsoum et al. 2016 (https://arxiv.org/abs/1608.01041)."""
+"""Read FER+: FER2013's pixels with the votes of ten annotators (Barsoum et al. 2016, arXiv 1608.01041)."""
 
 from collections.abc import Iterator
 from dataclasses import replace

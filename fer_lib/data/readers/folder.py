@@ -1,11 +1,11 @@
-"""Plain folders of images: `class/image.*`, or the same under `train/`, `val/` and `test/`."""
+"""Read plain folders of images: `class/image.*`, or the same under `train/`, `val/` and `test/`."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from fer_lib.data.images import list_images
 from fer_lib.data.packed import SPLITS
-from fer_lib.data.readers.base import BadRow, Face
-from fer_lib.data.readers.raw_files import check_raw_dir, list_images, read_image
+from fer_lib.data.readers.base import BadRow, Face, check_raw_dir, read_face
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions, normalise_emotion
 
@@ -39,15 +39,6 @@ class FolderReader:
     def __iter__(self) -> Iterator[Face | BadRow]:
         for path, label, split in self._images:
             yield read_face(path, self._raw_dir, label, split)
-
-
-def read_face(path: Path, raw_dir: Path, label: int, split: str, grey: bool = False) -> Face | BadRow:
-    """Return the face in an image file, or the BadRow saying why there is none."""
-    source = path.relative_to(raw_dir).as_posix()
-    try:
-        return Face(image=read_image(path, grey), label=label, split=split, source=source)
-    except ValueError as error:
-        return BadRow(source, str(error))
 
 
 def list_class_images(folder: Path, emotions: tuple[str, ...]) -> list[tuple[Path, int]]:
