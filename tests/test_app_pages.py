@@ -505,7 +505,7 @@ def test_live_offers_snapshots_where_video_cannot_be_had(monkeypatch):
     app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
     assert app.image[0].captions == ["2 faces found"]
     app.camera_input[0].upload("snapshot.jpg", b"no picture").run()
-    assert "expected a picture" in app.error[0].value
+    assert "expected an image" in app.error[0].value
 
 
 class Camera(MediaStreamTrack):

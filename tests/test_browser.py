@@ -146,8 +146,8 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("game.jpg", b"MZ\x90\x00" + bytes(2000), "expected a picture"),
-        ("empty.png", b"", "expected a picture"),
+        ("game.jpg", b"MZ\x90\x00" + bytes(2000), "expected an image"),
+        ("empty.png", b"", "expected an image"),
         ("cut.png", encode(draw_scene(1)[0], "PNG")[:20_000], "damaged"),
         ("wall.png", encode(draw_scene(0)[0], "PNG"), "No face was found"),
     ],

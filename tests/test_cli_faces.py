@@ -15,7 +15,7 @@ from PIL import Image
 
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.cli import main as cli
-from fer_lib.data.image_files import list_images
+from fer_lib.data.images import expand_paths
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def run(capsys, *arguments):
 
 
 def test_folder_globs_and_files_are_listed_once_in_order(folder):
-    found = list(list_images([f"{folder}/deep/*.jpg", str(folder), str(folder / "notes.txt"), "gone.png"]))
+    found = list(expand_paths([f"{folder}/deep/*.jpg", str(folder), str(folder / "notes.txt"), "gone.png"]))
     names = [os.path.relpath(path, folder) if os.path.isabs(path) else path for path in found]
     assert names == ["deep/b.jpg", "a.png", "broken.jpg", "c.png", "notes.txt", "gone.png"]
 
@@ -45,7 +45,7 @@ def test_folder_globs_and_files_are_listed_once_in_order(folder):
 def test_folder_that_links_to_itself_ends(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path)
     shutil.copy(REPO / "reports/demo/figures/data_audit/examples.png", tmp_path / "one.png")
-    assert list(list_images([str(tmp_path)])) == [str(tmp_path / "one.png")]
+    assert list(expand_paths([str(tmp_path)])) == [str(tmp_path / "one.png")]
 
 
 def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path):
@@ -58,7 +58,7 @@ def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path)
         ("a*/[ab].*", {"a.png"}),
         ("al?", {"a.png", "broken.jpg", "c.png", "deep/b.jpg"}),
     ):
-        found = list(list_images([str(tmp_path / glob)]))
+        found = list(expand_paths([str(tmp_path / glob)]))
         pictures = {os.path.relpath(path, tmp_path / "all") for path in found if "*" not in path}
         assert pictures == expected
         assert expected or found == [str(tmp_path / glob)]  # reading it says that there is nothing
@@ -70,11 +70,11 @@ def test_hidden_files_and_pipes_in_a_folder_are_left_out(folder, tmp_path):
         shutil.copy(folder / "a.png", tmp_path / name)
     os.mkfifo(tmp_path / "endless.png")
     weird = str(tmp_path / "we[ir]d.png")
-    assert list(list_images([str(tmp_path)])) == [str(tmp_path / "a.png"), weird]
-    assert list(list_images([weird])) == [weird]
+    assert list(expand_paths([str(tmp_path)])) == [str(tmp_path / "a.png"), weird]
+    assert list(expand_paths([weird])) == [weird]
     (tmp_path / "endless.png").unlink()
-    assert list(list_images([str(tmp_path / "*")])) == [str(tmp_path / "a.png"), weird]
-    assert list(list_images([str(tmp_path / ".*")])) == [
+    assert list(expand_paths([str(tmp_path / "*")])) == [str(tmp_path / "a.png"), weird]
+    assert list(expand_paths([str(tmp_path / ".*")])) == [
         str(tmp_path / "._a.png"),
         str(tmp_path / ".thumbnails" / "a.png"),
     ]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from demo_faces.counterfactuals import FACTORS
 from fer_lib.data.detector import Detector
 from fer_lib.data.framing import cut_face, find_landmarks
-from fer_lib.data.images import SUFFIXES, read_image
+from fer_lib.data.images import list_images, read_image
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError
 from fer_lib.evaluation.metrics import summarise
@@ -88,7 +88,7 @@ def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> OutsideFa
 
 def _load_folder(recognizer: Recognizer, folder: Path) -> OutsideFaces:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [(path, child.name) for child in classes for path in list_pictures(child)]
+    files = [(path, child.name) for child in classes for path in list_images(child)]
     given = [name for _, name in files]
     mapping = map_classes([child.name for child in classes], recognizer.emotions, given)
     paths = [path for path, _ in files]
@@ -100,15 +100,6 @@ def _load_folder(recognizer: Recognizer, folder: Path) -> OutsideFaces:
         digest.update(crop.tobytes())
     apart, unknown = np.arange(len(labels)), pd.DataFrame(index=range(len(labels)))
     return OutsideFaces(str(folder), crops, labels, apart, unknown, mapping, digest.hexdigest())
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures directly in `folder`, sorted by name; hidden files and others are passed over."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
 
 
 def _cut_all(
