@@ -15,12 +15,12 @@ from fer_lib.inference.annotate import EMOTION_COLOURS
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.models.checkpoints import (
     CONFIG_NAME,
-    FLOAT_FORM,
+    FLOAT_VARIANT,
     WEIGHTS_NAME,
-    describe_form,
+    describe_variant,
     find_checkpoint,
     list_checkpoints,
-    list_forms,
+    list_variants,
     read_config,
 )
 
@@ -59,26 +59,26 @@ def guard() -> Iterator[None]:
 
 
 def choose_model() -> Recognizer:
-    """Return the model and form chosen in the sidebar. Raises ModelError as `load_recognizer`."""
+    """Return the model and variant chosen in the sidebar. Raises ModelError as `load_recognizer`."""
     name = choose_model_name()
-    return load_recognizer(name, choose_form(name))
+    return load_recognizer(name, choose_variant(name))
 
 
-def choose_form(name: str) -> str:
-    """Return the form of model `name` chosen in the sidebar, where it has more than one."""
-    forms = list_forms(read_config(find_checkpoint(name)))
-    if len(forms) == 1:
-        return FLOAT_FORM
-    form = st.sidebar.radio(
+def choose_variant(name: str) -> str:
+    """Return the variant of model `name` chosen in the sidebar, where it has more than one."""
+    variants = list_variants(read_config(find_checkpoint(name)))
+    if len(variants) == 1:
+        return FLOAT_VARIANT
+    variant = st.sidebar.radio(
         "Form",
-        list(forms),
-        captions=[describe_form(entry) for entry in forms.values()],
-        key=f"form of {name}",
+        list(variants),
+        captions=[describe_variant(entry) for entry in variants.values()],
+        key=f"variant of {name}",
         persist_state="session",
         help="Smaller networks beside the model, in int8. Size, time for one face on one thread of the "
         "machine that measured it, and right answers on the test images.",
     )
-    return form or FLOAT_FORM
+    return variant or FLOAT_VARIANT
 
 
 def choose_model_name() -> str:
@@ -98,13 +98,13 @@ def choose_model_name() -> str:
     )
 
 
-def load_recognizer(name: str, form: str = FLOAT_FORM) -> Recognizer:
+def load_recognizer(name: str, variant: str = FLOAT_VARIANT) -> Recognizer:
     """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
 
     Raises ModelError, in one line, when it is missing or damaged.
     """
     folder = find_checkpoint(name)
-    return _load(str(folder), form, read_stamps(folder))
+    return _load(str(folder), variant, read_stamps(folder))
 
 
 def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -115,8 +115,8 @@ def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
-def _load(folder: str, form: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
-    return Recognizer.load(folder, form=form)
+def _load(folder: str, variant: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+    return Recognizer.load(folder, variant=variant)
 
 
 def show_probabilities(probabilities: Mapping[str, float]) -> None:

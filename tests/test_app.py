@@ -21,7 +21,7 @@ from app.views import photo
 from demo_faces.clips import draw_scene
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.models import checkpoints
-from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_forms, read_config
+from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_variants, read_config
 
 PAGES = ("Photo", "Video", "Live", "Results", "About this model")
 SECONDS = 60  # a loaded machine; a page takes one
@@ -402,16 +402,16 @@ def test_card_of_the_release_needs_no_file_beside_it():
     assert "![" not in shown
 
 
-def test_form_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, models):
+def test_variant_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, models):
     folder = models / "release" / DEFAULT_MODEL
-    (form,) = app.run().sidebar.radio
-    assert form.options == list(list_forms(read_config(folder))) == ["float", "int8", "tiny"]
-    assert "0.9 MB" in str(form.proto.captions)
-    form.set_value("tiny").run()
+    (variant,) = app.run().sidebar.radio
+    assert variant.options == list(list_variants(read_config(folder))) == ["float", "int8", "tiny"]
+    assert "0.9 MB" in str(variant.proto.captions)
+    variant.set_value("tiny").run()
     assert not app.exception
-    assert common.load_recognizer(DEFAULT_MODEL, "tiny").form == "tiny"
-    write_model(folder, forms={})
-    assert not app.run().sidebar.radio  # one form alone is no choice
+    assert common.load_recognizer(DEFAULT_MODEL, "tiny").variant == "tiny"
+    write_model(folder, variants={})
+    assert not app.run().sidebar.radio  # one variant alone is no choice
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():

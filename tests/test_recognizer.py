@@ -328,27 +328,26 @@ def test_pytorch_network_is_there_for_explanations(recognizer):
     assert not checkpoint.model.training
 
 
-@pytest.mark.parametrize("form", ["int8", "tiny"])
-def test_small_forms_agree_with_the_float_one_on_most_faces(recognizer, crops, form):
-    small = Recognizer.load(RELEASE, threads=1, form=form)
+@pytest.mark.parametrize("variant", ["int8", "tiny"])
+def test_small_variants_agree_with_the_float_one_on_most_faces(recognizer, crops, variant):
+    small = Recognizer.load(RELEASE, threads=1, variant=variant)
     said, expected = (r.compute_probabilities(crops[:8]) for r in (small, recognizer))
     assert said.sum(axis=1) == pytest.approx(1)
     assert (said.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.5  # drawn faces; chance is a seventh
 
 
-def test_forms_have_their_own_input(recognizer):
-    assert (
-        Recognizer.load(RELEASE, form="tiny").preprocessing.image_size != recognizer.preprocessing.image_size
-    )
+def test_variants_have_their_own_input(recognizer):
+    tiny = Recognizer.load(RELEASE, variant="tiny")
+    assert tiny.preprocessing.image_size != recognizer.preprocessing.image_size
 
 
-def test_unknown_form_is_told_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"form: expected one of float, int8, tiny of .*, found 'int4'"):
-        Recognizer.load(RELEASE, form="int4")
+def test_unknown_variant_is_told_with_the_known_ones():
+    with pytest.raises(ModelError, match=r"variant: expected one of float, int8, tiny of .*, found 'int4'"):
+        Recognizer.load(RELEASE, variant="int4")
 
 
-def test_small_form_has_no_torch_and_no_explanation():
+def test_small_variant_has_no_torch_and_no_explanation():
     with pytest.raises(ModelError, match="runs in ONNX Runtime alone"):
-        Recognizer.load(RELEASE, form="int8", backend="torch")
+        Recognizer.load(RELEASE, variant="int8", backend="torch")
     with pytest.raises(ModelError, match="'float', which alone can be explained"):
-        _ = Recognizer.load(RELEASE, form="int8").checkpoint
+        _ = Recognizer.load(RELEASE, variant="int8").checkpoint

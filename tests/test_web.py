@@ -64,11 +64,11 @@ def page(address):
         browser.close()
 
 
-def read_probabilities(page, form):
-    """Return what the page says once it says something of `form`."""
+def read_probabilities(page, variant):
+    """Return what the page says once it says something of `variant`."""
     page.evaluate("delete document.body.dataset.probabilities")
-    page.select_option("#form", form)
-    if page.input_value("#form") == form:
+    page.select_option("#variant", variant)
+    if page.input_value("#variant") == variant:
         page.click("#example")  # choosing what is chosen already changes nothing
     page.wait_for_selector("body[data-probabilities]", timeout=60_000)
     return np.array(json.loads(page.evaluate("document.body.dataset.probabilities")))
@@ -76,11 +76,11 @@ def read_probabilities(page, form):
 
 # A deeper int8 network ends elsewhere when one activation rounds the other way: ONNX Runtime's kernels and
 # its reference differ by as much on one machine.
-@pytest.mark.parametrize(("form", "most"), [("tiny", 1e-3), ("int8", 1e-2)])
-def test_page_says_what_python_says(page, folder, form, most):
+@pytest.mark.parametrize(("variant", "most"), [("tiny", 1e-3), ("int8", 1e-2)])
+def test_page_says_what_python_says(page, folder, variant, most):
     page.wait_for_selector("body[data-probabilities]", timeout=60_000)
-    found = read_probabilities(page, form)
-    (emotion,) = Recognizer.load(form=form).classify([folder / "example.png"])
+    found = read_probabilities(page, variant)
+    (emotion,) = Recognizer.load(variant=variant).classify([folder / "example.png"])
     assert np.abs(found - list(emotion.probabilities.values())).max() < most
     assert emotion.label in page.inner_text("#answer")
     assert "frames per second" in page.inner_text("#speed")

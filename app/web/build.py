@@ -16,7 +16,7 @@ from demo_faces.clips import draw_scene
 from fer_lib.data.framing import cut_face
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms
+from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_VARIANT, find_checkpoint, list_variants
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -51,21 +51,22 @@ def _write_model(target: Path) -> None:
         raise FerError(
             f"{DEFAULT_MODEL}: expected a model of grey faces, which the page can show; release one"
         )
-    folder, forms = find_checkpoint(DEFAULT_MODEL), {}
-    small = {name: form for name, form in list_forms(recognizer.config).items() if name != FLOAT_FORM}
-    for name, form in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # the first is loaded at once
-        shutil.copy(folder / form["file"], target)
-        forms[name] = {
-            "file": form["file"],
-            **form["preprocessing"],
-            "megabytes": f"{form['bytes'] / 1e6:.1f}",
-            "accuracy": f"{form['metrics']['test.accuracy']:.0%}",
+    folder, variants = find_checkpoint(DEFAULT_MODEL), {}
+    small = list_variants(recognizer.config)
+    del small[FLOAT_VARIANT]
+    for name, variant in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # first: loaded at once
+        shutil.copy(folder / variant["file"], target)
+        variants[name] = {
+            "file": variant["file"],
+            **variant["preprocessing"],
+            "megabytes": f"{variant['bytes'] / 1e6:.1f}",
+            "accuracy": f"{variant['metrics']['test.accuracy']:.0%}",
         }
     model = {
         "emotions": recognizer.emotions,
         "framing": recognizer.framing.size,
         "abstain_below": recognizer.abstain_below,
-        "forms": forms,
+        "variants": variants,
     }
     (target / "model.json").write_text(json.dumps(model, indent=2))
 

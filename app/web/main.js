@@ -11,18 +11,18 @@ ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a
 
 const context = $("face").getContext("2d", { willReadFrequently: true });
 const model = await (await fetch("model.json")).json();
-let session, form, source, times, camera;
+let session, variant, source, times, camera;
 let updates = 0;
 
-for (const [name, { megabytes, accuracy }] of Object.entries(model.forms)) {
-  $("form").add(new Option(`${name}: ${megabytes} MB, ${accuracy} right`, name));
+for (const [name, { megabytes, accuracy }] of Object.entries(model.variants)) {
+  $("variant").add(new Option(`${name}: ${megabytes} MB, ${accuracy} right`, name));
 }
 
 async function open(name) {
   if (!session) $("answer").textContent = "Loading the network …";
-  const opened = await ort.InferenceSession.create(model.forms[name].file);
-  if ($("form").value !== name) return; // another was chosen meanwhile
-  [session, form, times] = [opened, model.forms[name], []]; // at once: the camera may be running
+  const opened = await ort.InferenceSession.create(model.variants[name].file);
+  if ($("variant").value !== name) return; // another was chosen meanwhile
+  [session, variant, times] = [opened, model.variants[name], []]; // at once: the camera may be running
 }
 
 function draw() {
@@ -37,7 +37,7 @@ function draw() {
 
 async function classify() {
   draw();
-  const [run, shape] = [session, form];
+  const [run, shape] = [session, variant];
   const { width, height } = context.canvas;
   const start = performance.now();
   const grey = toGrey(context.getImageData(0, 0, width, height).data);
@@ -113,8 +113,8 @@ async function showPicture(url, hint) {
   await update();
 }
 
-$("form").onchange = async () => {
-  await open($("form").value);
+$("variant").onchange = async () => {
+  await open($("variant").value);
   if (!camera) await update();
 };
 $("file").onchange = () => {
@@ -139,5 +139,5 @@ $("camera").onclick = async () => {
   follow();
 };
 
-await open($("form").value);
+await open($("variant").value);
 await showPicture("example.png", "the drawn example");

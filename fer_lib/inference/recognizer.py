@@ -17,7 +17,13 @@ from fer_lib.data.framing import FER2013_FRAMING, Framing, cut_face
 from fer_lib.data.images import ImageSource, read_image
 from fer_lib.errors import ModelError
 from fer_lib.labels import GROUP_OF
-from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_FORM, find_checkpoint, list_forms, read_config
+from fer_lib.models.checkpoints import (
+    DEFAULT_MODEL,
+    FLOAT_VARIANT,
+    find_checkpoint,
+    list_variants,
+    read_config,
+)
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
 
 BACKENDS = ("onnx", "torch")
@@ -80,17 +86,18 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
-        form: str = FLOAT_FORM,
+        variant: str = FLOAT_VARIANT,
     ):
         """Use `Recognizer.load`, which takes names too; its arguments are the same."""
         self.folder = folder
         self.config = read_config(folder)
         self.emotions: tuple[str, ...] = tuple(self.config["emotions"])
-        forms = list_forms(self.config)
-        if form not in forms:
-            raise ModelError(f"form: expected one of {', '.join(forms)} of {folder.name}, found {form!r}")
-        self.form, self._file = form, forms[form]["file"]
-        self.preprocessing = Preprocessing.from_dict(forms[form]["preprocessing"])
+        variants = list_variants(self.config)
+        if variant not in variants:
+            known = ", ".join(variants)
+            raise ModelError(f"variant: expected one of {known} of {folder.name}, found {variant!r}")
+        self.variant, self._file = variant, variants[variant]["file"]
+        self.preprocessing = Preprocessing.from_dict(variants[variant]["preprocessing"])
         framing = self.config.get("framing")
         self.framing = Framing.from_dict(framing) if framing else FER2013_FRAMING
         self.abstain_below = self.config.get("abstain_below", 0.0) if abstain_below is None else abstain_below
@@ -98,8 +105,8 @@ class Recognizer:
         if threads is not None:
             cv2.setNumThreads(threads)
         has_onnx = (folder / self._file).is_file()
-        if form != FLOAT_FORM and backend not in (None, "onnx"):
-            raise ModelError(f"backend: the form {form!r} runs in ONNX Runtime alone; leave out {backend!r}")
+        if variant != FLOAT_VARIANT and backend not in (None, "onnx"):
+            raise ModelError(f"backend: {variant!r} runs in ONNX Runtime alone; leave out {backend!r}")
         self.backend = backend or ("onnx" if has_onnx else "torch")
         if self.backend not in BACKENDS:
             raise ModelError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
@@ -117,18 +124,18 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
-        form: str = FLOAT_FORM,
+        variant: str = FLOAT_VARIANT,
     ) -> "Recognizer":
         """Return a recognizer ready for use.
 
         model: a release's name, `<dataset>/<name>`, or the folder of a checkpoint.   backend: `onnx` or
         `torch`; None: ONNX Runtime where the model was exported, else PyTorch.   device: `cpu` or `cuda`.
         threads: of the network, and, for the whole process, of OpenCV; None: as many as there are cores.
-        abstain_below: a confidence, in place of the model's own threshold.   form: `float`, or one of the
-        smaller and faster networks beside it that `checkpoints.list_forms` lists, such as `int8` or `tiny`.
+        abstain_below: a confidence, in place of the model's own threshold.   variant: `float`, or one of the
+        smaller and faster networks beside it that `checkpoints.list_variants` lists: `int8`, `tiny`.
         Raises ModelError, in one line, when the model is missing, damaged or cannot run so.
         """
-        return cls(find_checkpoint(model), backend, device, threads, abstain_below, form)
+        return cls(find_checkpoint(model), backend, device, threads, abstain_below, variant)
 
     def __call__(
         self, image: ImageSource, *, min_face: float = SMALLEST_FACE, n_refined: int | None = None
@@ -179,11 +186,11 @@ class Recognizer:
     def checkpoint(self):  # -> fer_lib.models.build.Checkpoint, which needs torch
         """The network in PyTorch, on the CPU, for explanations; loaded when first asked for.
 
-        Raises ModelError for a form that is not as it was trained.
+        Raises ModelError for a variant that is not as it was trained.
         """
-        if self.form != FLOAT_FORM:
+        if self.variant != FLOAT_VARIANT:
             raise ModelError(
-                f"form: expected {FLOAT_FORM!r}, which alone can be explained, found {self.form!r}; choose it"
+                f"variant: expected {FLOAT_VARIANT!r}, which alone can be explained, found {self.variant!r}"
             )
         from fer_lib.models.build import load_checkpoint
 

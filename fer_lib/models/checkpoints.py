@@ -13,8 +13,8 @@ WEIGHTS_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"
 CARD_NAME = "README.md"
 
-FLOAT_FORM = "float"
-"""The form of a model that is as it was trained; see `list_forms`."""
+FLOAT_VARIANT = "float"
+"""The variant of a model that is as it was trained; see `list_variants`."""
 
 RELEASE_DIR = MODELS_DIR / "release"
 DEFAULT_MODEL = "fer2013-b0"
@@ -42,27 +42,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def list_forms(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the forms in which a model can be run, by name, the first as it was trained: `float`.
+def list_variants(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variants in which a model can be run, by name, the first as it was trained: `float`.
 
     Each holds `file`, the ONNX file in the model's folder, `architecture` and `preprocessing`, and, where
     they were measured, `bytes`, `milliseconds` per face on one thread, `machine` and `metrics`. Others, such
-    as `int8` and `tiny`, are what `release-forms` put beside it.
+    as `int8` and `tiny`, are what `release-variants` put beside it.
     """
     own = {key: config[key] for key in ("architecture", "preprocessing")}
     own |= config.get("cost", {}) | {"file": ONNX_NAME, "metrics": config.get("metrics", {})}
-    return {FLOAT_FORM: own} | config.get("forms", {})
+    return {FLOAT_VARIANT: own} | config.get("variants", {})
 
 
-def describe_form(form: dict[str, Any]) -> str:
-    """Return in a few words what a form of `list_forms` costs and scores; "" when nothing was measured."""
+def describe_variant(variant: dict[str, Any]) -> str:
+    """Return in a few words what a variant costs and scores; "" when nothing was measured."""
     said = []
-    if "bytes" in form:
-        said.append(f"{form['bytes'] / 1e6:.1f} MB")
-    if "milliseconds" in form:
-        said.append(f"{form['milliseconds']:.1f} ms a face")
-    if "test.accuracy" in form["metrics"]:
-        said.append(f"{form['metrics']['test.accuracy']:.1%} right")
+    if "bytes" in variant:
+        said.append(f"{variant['bytes'] / 1e6:.1f} MB")
+    if "milliseconds" in variant:
+        said.append(f"{variant['milliseconds']:.1f} ms a face")
+    if "test.accuracy" in variant["metrics"]:
+        said.append(f"{variant['metrics']['test.accuracy']:.1%} right")
     return ", ".join(said)
 
 
