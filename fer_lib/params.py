@@ -129,8 +129,8 @@ class Recipe(Changes):
     teacher: str | None = None
 
 
-class QuantizationWorth(Section):
-    """What int8 must bring to be called worth it: shares, and how many times as fast on the most threads."""
+class AcceptanceCriteria(Section):
+    """What int8 must bring to be accepted: shares, and how many times as fast on the most threads."""
 
     loss: float = Field(ge=0.0)
     size: float = Field(gt=0.0)
@@ -148,7 +148,7 @@ class DeviceLimits(Section):
 class CompressionParams(Section):
     """How networks are made small, and how their speed is measured."""
 
-    parent: str  # the network that the others are compared with
+    baseline: str  # the network that the others are compared with
     networks: tuple[str, ...] = Field(min_length=1)
     calibration_faces: int = Field(ge=1)
     percentile: float = Field(gt=50.0, le=100.0)
@@ -157,7 +157,7 @@ class CompressionParams(Section):
     threads: tuple[int, ...] = Field(min_length=1)
     rounds: int = Field(ge=2)
     price_per_core_hour: float = Field(gt=0.0)
-    worth: QuantizationWorth
+    acceptance: AcceptanceCriteria
     tolerance: float = Fraction
     devices: dict[str, DeviceLimits]
     n_resamples: int = Field(ge=10)
