@@ -420,7 +420,8 @@ def test_sixteen_bits_and_transparency_are_read_as_everywhere_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keep", "reason"), [(0, "expected an image"), (100, "the image is damaged"), (0.5, "the image is damaged")]
+    ("keep", "reason"),
+    [(0, "expected an image"), (100, "the image is damaged"), (0.5, "the image is damaged")],
 )
 def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep, reason):
     whole = encode_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG")

@@ -29,11 +29,11 @@ from raw_layouts import (
 )
 
 from fer_lib.data import prepare as prepare_module
-from fer_lib.data.packed import load_packed
+from fer_lib.data.framing import fit_image, fit_regions
+from fer_lib.data.packed import SPLITS, load_packed
 from fer_lib.data.prepare import choose_split, prepare
-from fer_lib.data.readers.base import SPLITS, BadRow, Face
+from fer_lib.data.readers.base import BadRow, Face
 from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE
-from fer_lib.data.store_writer import fit_image, fit_regions
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.paths import ROOT
 
@@ -341,7 +341,7 @@ BAD_ROWS = {
         "fer2013.csv:9",
         "expected Usage Training, PublicTest, PrivateTest, found 'Trai'",
     ),
-    "jpeg": (corrupt_jpeg, "train/angry/Training_99.jpg", "expected an image, found 200 bytes"),
+    "jpeg": (corrupt_jpeg, "train/angry/Training_99.jpg", "the image is damaged"),
 }
 
 

@@ -116,3 +116,49 @@ def estimate_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
         cosine, sine = 1.0, 0.0
     turn = np.array([[cosine, -sine], [sine, cosine]])
     return np.column_stack([turn, target_centre - turn @ centre])
+
+
+def fit_image(image: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """Return an image in the form in which faces are packed.
+
+    In this order: centre crop to a square; colour to grey by OpenCV's luma weights (ITU-R BT.601), or grey
+    to three equal channels; resize with INTER_AREA when shrinking, INTER_CUBIC when enlarging.
+
+    Parameters
+    ----------
+    image
+        uint8 (H, W) grey or (H, W, 3) RGB.
+    size
+        Side of the result in pixels.
+    channels
+        1 (grey) or 3 (RGB).
+
+    Returns
+    -------
+    uint8 (size, size) or (size, size, 3)
+    """
+    image = _crop_square(image)
+    if image.ndim == 3 and channels == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    elif image.ndim == 2 and channels == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return _resize(image, size)
+
+
+def fit_regions(regions: np.ndarray, size: int) -> np.ndarray:
+    """Return a bool mask cropped and resized as its image is, as bool (size, size)."""
+    return _resize(_crop_square(regions).astype(np.uint8) * 255, size) > 127
+
+
+def _crop_square(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[0] == size:
+        return image
+    shrinking = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)

@@ -1,29 +1,42 @@
-"""Pack raw faces into the store that everything else reads: one streaming pass, bounded memory."""
+"""Pack raw faces into the store that everything else reads, in one streaming pass and bounded memory."""
 
+import csv
 import hashlib
 import json
 import operator
 import os
 import re
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_lib.data.framing import measure_framing
-from fer_lib.data.packed import FACES_FILE, INDEX_FILE, META_FILE, SPLITS
+from fer_lib.data.framing import fit_image, fit_regions, measure_framing
+from fer_lib.data.packed import (
+    DROPPED_FILE,
+    FACES_FILE,
+    INDEX_FILE,
+    META_FILE,
+    REGIONS_FILE,
+    SPLITS,
+)
 from fer_lib.data.readers import open_reader
-from fer_lib.data.readers.base import Excluded, Face, Reader
-from fer_lib.data.store_writer import StoreWriter
+from fer_lib.data.readers.base import BadRow, Excluded, Face, Reader
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.params import PrepareParams
 from fer_lib.paths import get_packed_dir
 
 N_FRAMED = 400
 """Training faces in which landmarks are looked for: the medians then vary by less than half a pixel of 48."""
+
+_INDEX_BATCH = 4096
+_TYPES = {"row": pa.int32(), "label": pa.int8(), "soft_label": pa.list_(pa.float32())}
 
 
 def prepare(
@@ -33,16 +46,31 @@ def prepare(
     out_dir: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Pack `dataset` into `out_dir` (default: `paths.get_packed_dir`) and return its `meta.json`.
+    """Pack a data set and return the content of its `meta.json`.
 
     Written: `faces.npy`, `index.parquet`, `regions.npy` (where faces have regions), `splits/<split>.txt`
     (`row sha1` a line), `dropped.csv`, `meta.json`. The same input gives the same bytes. All is written to
-    a folder beside and swapped in at the end, so a failure leaves an older version as it was.
+    a folder beside and swapped in at the end, so a failure leaves an older version as it was. A class without
+    a face is no error: one's own images may show fewer emotions, and the audit counts them.
 
-    Raises DataError naming file and row for the first bad row, unless `params.skip_bad`; then bad rows are
-    listed in `dropped.csv`. Also raises DataError when a split is left without a face, and ParamsError for
-    fractions that leave nothing to train on. A class without a face is no error: one's own images may show
-    fewer emotions, and the audit counts them.
+    Parameters
+    ----------
+    dataset
+        A name of `readers.READERS`, or any other for a plain folder of images.
+    params
+        Section `prepare` of the parameters.
+    raw_dir, out_dir
+        By default `paths.get_raw_dir` and `paths.get_packed_dir`.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    DataError
+        Naming file and row for the first bad row, unless `params.skip_bad`: then bad rows are listed in
+        `dropped.csv`. Also when a split is left without a face.
+    ParamsError
+        For fractions that leave nothing to train on.
     """
     if params.val_fraction + params.test_fraction >= 1:
         raise ParamsError("prepare: expected val_fraction + test_fraction below 1; lower one of them")
@@ -163,12 +191,150 @@ def _clean_up_after_killed_runs(out_dir: Path) -> None:
 
 def _is_other_process(pid: int) -> bool:
     """Tell whether `pid` is alive and not this process."""
-    if pid == os.getpid():
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
-    return True
+    except PermissionError:  # alive, and another user's
+        pass
+    return pid != os.getpid()
+
+
+class StoreWriter:
+    """Writes faces, regions, index, split files and dropped rows as they come; a context manager."""
+
+    def __init__(self, folder: Path, emotions: tuple[str, ...], size: int, channels: int) -> None:
+        self._folder, self._emotions, self._size, self._channels = folder, emotions, size, channels
+        self._files = ExitStack()
+        shape = (size, size, 3) if channels == 3 else (size, size)
+        self._faces = self._files.enter_context(_ArrayFile(folder / FACES_FILE, shape))
+        self._index = self._files.enter_context(_IndexFile(folder / INDEX_FILE))
+        self._regions: _ArrayFile | None = None
+        (folder / "splits").mkdir()
+        self._splits = {split: self._open(folder / "splits" / f"{split}.txt") for split in SPLITS}
+        self._dropped = csv.writer(self._open(folder / DROPPED_FILE), lineterminator="\n")
+        self._dropped.writerow(["source", "reason"])
+        self._n_dropped = 0
+        self._counts = {split: dict.fromkeys(emotions, 0) for split in SPLITS}
+        self._hash = hashlib.sha256(f"{size} {channels} {' '.join(emotions)}\n".encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._files.close()
+
+    def add_face(self, face: Face, split: str) -> None:
+        """Append a face that belongs to `split`."""
+        pixels = fit_image(face.image, self._size, self._channels)
+        digest = hashlib.sha1(pixels)
+        row = self._faces.append(pixels)
+        if face.regions is not None:
+            self._add_regions(face.regions)
+        self._splits[split].write(f"{row} {digest.hexdigest()}\n")
+        self._counts[split][self._emotions[face.label]] += 1
+        self._hash.update(digest.digest() + f"{face.label} {split}\n".encode())
+        columns: dict[str, Any] = {"row": row, "split": split, "label": face.label}
+        if face.soft_label is not None:
+            soft_label = np.asarray(face.soft_label, "<f4")
+            self._hash.update(soft_label.tobytes())
+            columns["soft_label"] = soft_label.tolist()
+        columns["sha1"] = digest.hexdigest()
+        # Exact duplicates share the hash, hence the group; 64 of its bits stay unique for any real set.
+        columns["duplicate_group"] = int.from_bytes(digest.digest()[:8], "big", signed=True)
+        self._index.append(columns | {"source": face.source} | face.factors)
+
+    def add_dropped(self, row: BadRow) -> None:
+        """List a row that could not be read."""
+        self._dropped.writerow([row.source, row.reason])
+        self._n_dropped += 1
+
+    def finish(self) -> dict[str, Any]:
+        """Complete the files and return what `meta.json` says about them. Raises DataError without faces."""
+        n_faces = self._faces.n_rows
+        if n_faces == 0:
+            raise DataError(f"expected faces, found none and {self._n_dropped} bad rows; see data/README.md")
+        self._files.close()
+        return {
+            "emotions": list(self._emotions),
+            "size": self._size,
+            "channels": self._channels,
+            "counts": self._counts,
+            "n_faces": n_faces,
+            "n_dropped": self._n_dropped,
+            "bytes_per_face": self._size**2 * self._channels,
+            "data_hash": self._hash.hexdigest(),
+        }
+
+    def _add_regions(self, regions: np.ndarray) -> None:
+        if self._regions is None:
+            shape = (self._size, (self._size + 7) // 8)
+            self._regions = self._files.enter_context(_ArrayFile(self._folder / REGIONS_FILE, shape))
+        self._regions.append(np.packbits(fit_regions(regions, self._size), axis=-1))
+
+    def _open(self, path: Path) -> TextIO:
+        return self._files.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
+
+
+class _ArrayFile:
+    """A `.npy` file of uint8 rows that grows row by row; a context manager."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
+        self.n_rows = 0
+        self._row_shape = row_shape
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
+        self._write_header()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # NumPy pads the header so that the first dimension can grow in place.
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def append(self, values: np.ndarray) -> int:
+        """Append one row of uint8 values and return its number."""
+        self._file.write(np.ascontiguousarray(values))
+        self.n_rows += 1
+        return self.n_rows - 1
+
+    def _write_header(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.n_rows, *self._row_shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class _IndexFile:
+    """A parquet file of index rows, written in batches; a context manager.
+
+    The first batch settles the types of the source's own columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._rows:
+            self._flush()
+        if self._writer:
+            self._writer.close()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one row; every row has the same columns."""
+        self._rows.append(row)
+        if len(self._rows) == _INDEX_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = {name: [row[name] for row in self._rows] for name in self._rows[0]}
+        self._rows.clear()
+        if self._writer is None:
+            types = {name: _TYPES.get(name) or pa.array(v).type for name, v in columns.items()}
+            self._writer = pq.ParquetWriter(self._path, pa.schema(types), compression="zstd")
+        self._writer.write_table(pa.Table.from_pydict(columns, self._writer.schema))
