@@ -267,7 +267,10 @@ def _to_csv(frame: pd.DataFrame) -> str:
 
 
 def _round(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    """Return a float with six significant digits; whole numbers, such as bytes, keep all of theirs."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if value.is_integer() else float(f"{value:.6g}")
 
 
 def _write_json(path: Path, content: Any) -> None:
