@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.evaluation.conditions import frame
+from fer_lib.evaluation.perturbations import warp
 from fer_lib.evaluation.metrics import compute_metrics
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import load_checkpoint
@@ -23,8 +23,8 @@ from fer_lib.training.predict import compute_softmax, predict_logits
 
 FRAMES = {
     "as drawn": np.copy,
-    "tighter": partial(frame, zoom_x=1.2, zoom_y=1.2),
-    "wider": partial(frame, zoom_x=0.85, zoom_y=0.85),
+    "tighter": partial(warp, zoom_x=1.2, zoom_y=1.2),
+    "wider": partial(warp, zoom_x=0.85, zoom_y=0.85),
 }
 
 

@@ -2,20 +2,37 @@ import io
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from fer_lib.data.framing import FER2013_FRAMING
-from fer_lib.evaluation.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, expose, perturb
+from fer_lib.evaluation.perturbations import (
+    CONDITIONS,
+    CORRUPTIONS,
+    FAMILIES,
+    NO_DRAW,
+    PERTURBATIONS,
+    SEVERITIES,
+    Sample,
+    downsample,
+    expose,
+    perturb,
+    perturb_fixed,
+    relight,
+    score_conditions,
+    shift,
+    warp,
+)
 
 SIDE = 48
 LANDMARKS = np.array(FER2013_FRAMING.landmarks) * SIDE
 
 
 def draw(seed, channels=1):
-    """Return a smooth random face-like picture."""
+    """Return a smooth random face-like image."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -30,7 +47,7 @@ def measure_change(face, name, severity, sample):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_keeps_shape_repeats_and_is_the_identity_at_severity_0(name, channels):
     face, sample = draw(0, channels), Sample(LANDMARKS, 3)
     before = face.copy()
@@ -44,7 +61,7 @@ def test_keeps_shape_repeats_and_is_the_identity_at_severity_0(name, channels):
     np.testing.assert_array_equal(face, before)  # the face that was given is left as it was
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_next_severity_changes_more(name):
     # Averaged over faces: of one face a block may lie where it happens to look like what it hides.
     changes = [
@@ -57,7 +74,7 @@ def test_next_severity_changes_more(name):
     assert changes[5] > 1.3 * changes[1]
 
 
-@pytest.mark.parametrize("name", PERTURBATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_nothing_leaks_from_one_face_to_another(name):
     faces = [draw(i) for i in range(4)]
     samples = [Sample(LANDMARKS, i) for i in range(4)]
@@ -104,7 +121,10 @@ def test_jpeg_keeps_colours_as_another_encoder_does():
 
 def test_families_are_all_used():
     assert {perturbation.family for perturbation in PERTURBATIONS.values()} == set(FAMILIES)
-    assert all(len(set(perturbation.levels)) == 5 for perturbation in PERTURBATIONS.values())
+    assert all(len(set(perturbation.levels)) == 5 for perturbation in CORRUPTIONS.values())
+    # A condition that is no severity of a corruption has an entry of its own, with one level.
+    others = {name for name, _ in CONDITIONS.values()} | CORRUPTIONS.keys()
+    assert others == PERTURBATIONS.keys()
 
 
 @given(st.integers(1, 254))
@@ -174,3 +194,62 @@ def test_strength_of_blur_and_resolution_does_not_depend_on_the_stores_size():
         b = perturb(large, name, 4, Sample(2 * LANDMARKS, 0))
         b = cv2.resize(b, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(float)
         assert np.abs(a - b).mean() < 3
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 96, 3)])
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_every_condition_keeps_shape_and_the_original(name, shape):
+    face = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    before = face.copy()
+    altered = perturb_fixed(face, name)
+    assert altered.shape == shape
+    assert altered.dtype == np.uint8
+    assert (face == before).all()
+    assert (altered != face).any()
+    assert (perturb_fixed(face, name) == altered).all()  # nothing is drawn
+
+
+def test_zoom_of_one_moves_nothing_and_a_fixed_shift_moves_right_and_down():
+    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    assert (warp(face, 1, 1) == face).all()
+    moved = shift(face, 0.125 * np.sqrt(2), NO_DRAW)  # six pixels
+    assert (moved[6:, 6:] == face[:-6, :-6]).all()
+    assert (moved[:6, 6:] == face[0, :-6]).all()  # the border repeats
+
+
+def test_zoom_enlarges_about_the_middle():
+    disc = np.zeros((97, 97), np.uint8)
+    disc[28:69, 28:69] = 255  # a square of 41 around the middle
+    assert (warp(disc, 1.5, 1.5) > 127).sum() == pytest.approx((41 * 1.5) ** 2, rel=0.03)
+    columns = np.flatnonzero((warp(disc, 0.5, 1.0) > 127).any(axis=0))
+    assert columns.mean() == 48
+    assert len(columns) == pytest.approx(20.5, abs=1)
+
+
+def test_light_by_hand():
+    grey = np.full((4, 5), 100, np.uint8)
+    assert (relight(grey, 0.5, 30) == 80).all()
+    assert relight(grey, 1.0, slope=0.5)[0].tolist() == [50, 75, 100, 125, 150]
+    assert (perturb_fixed(grey, "side light")[0] == [50, 75, 100, 125, 150]).all()
+    assert (perturb_fixed(grey, "darker") == 40).all()
+    assert (perturb_fixed(grey, "flatter") == 130).all()
+    assert (relight(np.full((2, 2), 200, np.uint8), 2.0) == 255).all()  # clipped
+
+
+def test_downsampled_faces_lose_what_is_small():
+    checks = (np.indices((48, 48)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    coarse = downsample(checks, 24, NO_DRAW)
+    assert np.ptp(coarse) < 5
+    assert coarse.mean() == pytest.approx(127.5, abs=1)
+
+
+def test_accuracies_are_per_network_and_condition():
+    labels = np.array([0, 1, 2, 3])
+    predicted = {
+        "b0": {"clean": labels, "darker": np.array([0, 1, 0, 0])},
+        "lite0": {"clean": np.array([0, 1, 2, 0]), "darker": np.zeros(4, int)},
+    }
+    assert score_conditions(predicted, labels).to_dict("index") == {
+        "b0": {"clean": 1.0, "darker": 0.5},
+        "lite0": {"clean": 0.75, "darker": 0.25},
+    }

@@ -9,11 +9,18 @@ from torch import nn
 
 from fer_lib.cli import main as cli
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.errors import FerError, ModelError
+from fer_lib.errors import DataError, ModelError
 from fer_lib.evaluation import predictions
-from fer_lib.evaluation.conditions import CONDITIONS, alter
 from fer_lib.evaluation.paper import EPOCHS, compare_recipe
-from fer_lib.evaluation.predictions import get_predictions_path, read_all_predictions, read_predictions
+from fer_lib.evaluation.perturbations import CONDITIONS, perturb_fixed
+from fer_lib.evaluation.predictions import (
+    get_predictions_path,
+    read_all_predictions,
+    read_predictions,
+    read_table,
+    write_table,
+)
+from fer_lib.metrics_file import COLUMNS
 from fer_lib.models.build import Checkpoint, create_model, load_checkpoint, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
@@ -58,9 +65,10 @@ def test_predictions_are_what_the_network_says(written):
         assert np.allclose(logits, expected, atol=1e-4)
     assert np.allclose(found.views, predict_views(model, data, rows["test"], PREPROCESSING, 16), atol=1e-5)
     assert not np.allclose(found.views, compute_softmax(found.logits["test"]), atol=1e-3)
-    assert list(found.conditions) == list(CONDITIONS)
-    assert found.conditions["unchanged"].tolist() == found.logits["val"].argmax(axis=1).tolist()
-    darker, every = alter(data, rows["val"], "darker"), np.arange(len(rows["val"]))
+    assert list(found.conditions) == ["clean", *CONDITIONS]
+    assert found.conditions["clean"].tolist() == found.logits["val"].argmax(axis=1).tolist()
+    faces = np.stack([perturb_fixed(face, "darker") for face in data.faces[rows["val"]]])
+    darker, every = PackedDataset(faces, data.index, data.meta), np.arange(len(faces))
     expected = predict_logits(model, darker, every, PREPROCESSING, 16).argmax(axis=1)
     assert found.conditions["darker"].tolist() == expected.tolist()
 
@@ -92,27 +100,39 @@ def test_predictions_that_do_not_fit_are_refused(written):
     data, _, dirs = written
     path = get_predictions_path(dirs, "b0")
     repacked = PackedDataset(data.faces, data.index, {**data.meta, "data_hash": "e" * 64})
-    with pytest.raises(ModelError, match=r"b0\.parquet: made of data hash .*, found eeeeeeeeeeee; run `make"):
+    with pytest.raises(DataError, match=r"b0\.parquet: expected predictions on data hash e{12}, found .*; run"):
         read_predictions(path, repacked)
-    with pytest.raises(ModelError, match=r"lite0\.parquet: expected a network's predictions, found none"):
+    with pytest.raises(DataError, match=r"lite0\.parquet: expected what `predict-splits lite0` writes, found no"):
         read_predictions(get_predictions_path(dirs, "lite0"), data)
-    pd.read_parquet(path).drop(columns="under_darker").to_parquet(path)
-    with pytest.raises(ModelError, match=r"b0\.parquet: expected predictions of this code: .*; run `make"):
+    table = read_table(path, data, "predict-splits b0")
+    write_table(path, table.drop(columns="under_darker"), data, table.attrs)
+    with pytest.raises(DataError, match=r"b0\.parquet: expected a column 'under_darker', found none; .*`make"):
         read_predictions(path, data)
+    path.write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"b0\.parquet: expected a parquet file, found none that can be read"):
+        read_predictions(path, data)
+
+
+def write_commit(dirs, stage, commit):
+    """Write the metrics of a training at `commit`, without a number."""
+    for path in (dirs.get_table(stage), dirs.get_provenance(stage)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    dirs.get_table(stage).write_text(",".join(COLUMNS))
+    dirs.get_provenance(stage).write_text(json.dumps({"facts": {"trained_at_commit": commit}}))
 
 
 def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(written):
     data, _, dirs = written
     params = load_params("demo")
-    with pytest.raises(FerError, match=r"baseline\.parquet: not found; run `.* predict-splits"):
+    with pytest.raises(DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-splits baseline"):
         read_all_predictions(params, dirs, data)
-    for name, metrics in {"student": "recipes/student", "b0": "recipes/b0", "baseline": "training"}.items():
+    stages = {"student": "recipes/student", "b0": "recipes/b0", "baseline": "training"}
+    for name, stage in stages.items():
         if name != "b0":
             shutil.copy(get_predictions_path(dirs, "b0"), get_predictions_path(dirs, name))
-        (dirs.metrics / "recipes").mkdir(parents=True, exist_ok=True)
-        (dirs.metrics / f"{metrics}.json").write_text(json.dumps({"trained_at_commit": "c" * 40}))
+        write_commit(dirs, stage, "c" * 40)
     assert list(read_all_predictions(params, dirs, data)) == ["baseline", "b0", "student"]
-    (dirs.metrics / "recipes" / "b0.json").write_text(json.dumps({"trained_at_commit": "d" * 40}))
+    write_commit(dirs, "recipes/b0", "d" * 40)
     with pytest.raises(ModelError, match=r"b0\.parquet: made by a training at c{40}, but the metrics are of"):
         read_all_predictions(params, dirs, data)
 

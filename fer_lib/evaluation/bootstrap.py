@@ -70,16 +70,10 @@ def _score_confusions(confusions: np.ndarray, aurocs: np.ndarray) -> np.ndarray:
         aurocs,
     ]
     present = actual > 0
-    columns = [hits.sum(axis=1) / total, _average(recall, present)]
+    columns = [hits.sum(axis=1) / total, average_defined(recall)]
     for values in per_class:
-        columns += [*values.T, _average(values, present)]
+        columns += [*values.T, average_defined(np.where(present, values, np.nan))]
     return np.column_stack(columns)
-
-
-def _average(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Return the (R,) mean of (R, C) values over the classes that are present and defined."""
-    counted = present & ~np.isnan(values)
-    return _divide(np.where(counted, values, 0.0).sum(axis=1), counted.sum(axis=1), np.nan)
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray, empty: float) -> np.ndarray:

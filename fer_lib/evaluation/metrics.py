@@ -24,6 +24,9 @@ from fer_lib.metrics_file import Interval
 
 MAX_LOG_TEMPERATURE = 3.0
 
+COVERAGES = (90, 80, 70, 50)
+"""Shares of the faces, in percent, at which selective prediction is scored."""
+
 
 class McNemar(NamedTuple):
     """Outcome of McNemar's exact test: two-sided p, and how many images only A or only B has right."""
@@ -151,3 +154,20 @@ def compute_reliability(
     table.insert(1, "upper", (bins + 1) / n_bins)
     table["count"] = grouped.size().reindex(bins, fill_value=0)
     return table.reset_index(drop=True)
+
+
+def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return the coverage and accuracy of selective prediction, one row per number of faces, surest first.
+
+    The curve of Geifman and El-Yaniv 2017, with accuracy for one minus risk. coverage: share of the faces
+    that are predicted.   accuracy: share of these that are correct.
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    correct = (probabilities.argmax(axis=1) == labels)[order]
+    covered = np.arange(1, len(labels) + 1)
+    return pd.DataFrame({"coverage": covered / len(labels), "accuracy": correct.cumsum() / covered})
+
+
+def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
+    """Return the accuracy of `compute_risk_coverage` at a coverage."""
+    return float(curve["accuracy"].iloc[max(0, round(percent / 100 * len(curve)) - 1)])

@@ -1,4 +1,4 @@
-"""Things in front of a face, drawn where its landmarks are: glasses, a mask, a hand, blocks.
+"""Draw what may cover a face where its landmarks are: glasses, a mask, a hand, blocks.
 
 All functions take a face, uint8 (H, W) grey or (H, W, 3) RGB, and its landmarks, float (5, 2), pixels, in
 the order of `detector.LANDMARKS`; they return a new face. Edges are smooth, so a small change of a level
@@ -58,7 +58,7 @@ def wear_mask(face: np.ndarray, landmarks: np.ndarray, share: float) -> np.ndarr
     return _blend(face, _draw_mask(face, draw), _FABRIC)
 
 
-def hold_hand(face: np.ndarray, landmarks: np.ndarray, share: float, side: int) -> np.ndarray:
+def occlude_hand(face: np.ndarray, landmarks: np.ndarray, share: float, side: int) -> np.ndarray:
     """Lay a hand over a cheek and the mouth. share: of the face's width that it covers; side: -1 or 1.
 
     Its colour is the median of the face's middle.
@@ -78,7 +78,7 @@ def hold_hand(face: np.ndarray, landmarks: np.ndarray, share: float, side: int) 
     return _blend(face, _draw_mask(face, draw), 0.85 * colour)
 
 
-def put_block(face: np.ndarray, landmarks: np.ndarray, side: float, which: int) -> np.ndarray:
+def cutout(face: np.ndarray, landmarks: np.ndarray, side: float, which: int) -> np.ndarray:
     """Hide a square of mid-grey about landmark `which`. side: as a share of the face's side."""
     half = side * face.shape[0] / 2
     corners = landmarks[which] + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])

@@ -1,61 +1,111 @@
-"""Faces under another light, turned, cut out otherwise, blurred or covered, in five severities.
+"""Perturb faces as another lamp, pose, crop, camera or object in front of them would: common corruptions.
 
 Every perturbation is a function of one face, a level in a unit, and what `Sample` holds of that face; nothing
-is shared between faces, so none can leak. Severity 0 is the face itself.
+is shared between faces, so none can leak. A new one is an entry of `PERTURBATIONS`; with five levels it is
+measured as a corruption (Hendrycks and Dietterich 2019).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from zlib import crc32
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from fer_lib.evaluation import occlusions
-from fer_lib.evaluation.conditions import frame, relight
+
+HAZE = 80
+"""Grey levels that `flatten` adds."""
 
 SEVERITIES = range(6)
-"""0 is the face as it is."""
+"""Of a corruption; 0 is the clean face."""
 
 REFERENCE_SIDE = 48
-"""Blur and resolution are given for a face of so many pixels, that of FER2013, whatever the store's size."""
+"""Blur is given for a face of so many pixels, that of FER2013, whatever the store's size."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """What a perturbation may know of the face it changes.
 
-    landmarks: float (5, 2), pixels, in the order of `detector.LANDMARKS`.   seed: of this face.
+    landmarks: float (5, 2), pixels, in the order of `detector.LANDMARKS`.   seed: of this face; None draws
+    nothing, so that all faces are perturbed alike.
     """
 
     landmarks: np.ndarray
-    seed: int
+    seed: int | None
 
     def build_generator(self, name: str) -> np.random.Generator:
         """Return random numbers of this face and perturbation; the same at every severity."""
-        return np.random.default_rng([self.seed, crc32(name.encode())])
+        return np.random.default_rng([self.seed or 0, crc32(name.encode())])
+
+    def draw_sign(self, name: str) -> int:
+        """Return -1 or 1 at random; 1 without a seed."""
+        return 1 if self.seed is None else int(self.build_generator(name).choice([-1, 1]))
+
+
+NO_DRAW = Sample(np.empty((0, 2)), None)
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is done to a face: its family, the unit of its five levels, and the function."""
+    """What is done to a face: its family, the unit of its levels, the levels by severity, and the function."""
 
     family: str
     unit: str
-    levels: tuple[float, float, float, float, float]
+    levels: tuple[float, ...]
     apply: Callable[[np.ndarray, float, Sample], np.ndarray]
 
 
 def perturb(face: np.ndarray, name: str, severity: int, sample: Sample) -> np.ndarray:
     """Return the face, uint8 of the same shape, under a perturbation of `PERTURBATIONS`.
 
-    severity: 0 (unchanged) to 5.
+    severity: 0 (clean) to 5.
     """
     if severity == 0:
         return face.copy()
     chosen = PERTURBATIONS[name]
     return chosen.apply(face, chosen.levels[severity - 1], sample)
+
+
+def perturb_fixed(face: np.ndarray, condition: str) -> np.ndarray:
+    """Return the face under a condition of `CONDITIONS`: the same change, without randomness, for all."""
+    name, level = CONDITIONS[condition]
+    return PERTURBATIONS[name].apply(face, level, NO_DRAW)
+
+
+def score_conditions(predicted: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> pd.DataFrame:
+    """Return accuracies (0 to 1): one row per network, one column per condition.
+
+    Parameters
+    ----------
+    predicted
+        Network to condition to int (N,), its predictions; see `predictions.Predictions.conditions`.
+    labels
+        int (N,) of the same faces.
+    """
+    shares = {
+        name: {c: np.mean(found == labels) for c, found in by.items()} for name, by in predicted.items()
+    }
+    return pd.DataFrame.from_dict(shares, orient="index")
+
+
+def warp(face: np.ndarray, zoom_x: float, zoom_y: float) -> np.ndarray:
+    """Return the face enlarged about its middle, uint8; what comes in from outside repeats the border."""
+    height, width = face.shape[:2]
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    zooms = np.array([zoom_x, zoom_y])
+    matrix = np.column_stack([np.diag(zooms), middle - zooms * middle])
+    return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def relight(face: np.ndarray, gain: float, offset: float = 0.0, slope: float = 0.0) -> np.ndarray:
+    """Return gain x pixels + offset (grey levels), times 1 - slope at the left to 1 + slope at the right."""
+    ramp = np.linspace(1 - slope, 1 + slope, face.shape[1])
+    ramp = ramp[:, None] if face.ndim == 3 else ramp
+    return np.clip((face * gain + offset) * ramp, 0, 255).round().astype(np.uint8)
 
 
 def expose(face: np.ndarray, stops: float, _sample: Sample) -> np.ndarray:
@@ -78,24 +128,33 @@ def apply_gamma(face: np.ndarray, exponent: float, _sample: Sample) -> np.ndarra
 
 def light_side(face: np.ndarray, slope: float, sample: Sample) -> np.ndarray:
     """Light one side, at random, by this share more and the other by as much less."""
-    sign = sample.build_generator("side light").choice([-1, 1])
-    return relight(face, 1.0, slope=sign * slope)
+    return relight(face, 1.0, slope=sample.draw_sign("side light") * slope)
+
+
+def darken(face: np.ndarray, gain: float, _sample: Sample) -> np.ndarray:
+    """Multiply the pixels, as an underexposed picture without a camera's curve."""
+    return relight(face, gain)
+
+
+def flatten(face: np.ndarray, gain: float, _sample: Sample) -> np.ndarray:
+    """Multiply the pixels and lift the shadows, as haze or stray light does."""
+    return relight(face, gain, HAZE)
 
 
 def rotate(face: np.ndarray, degrees: float, sample: Sample) -> np.ndarray:
     """Turn the face in its plane, clockwise or not at random. What comes in repeats the border."""
-    sign = sample.build_generator("rotation").choice([-1, 1])
+    sign = sample.draw_sign("rotation")
     height, width = face.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), sign * degrees, 1.0)
     return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def turn(face: np.ndarray, degrees: float, sample: Sample, axis: str) -> np.ndarray:
-    """Turn the picture about its upright (`yaw`) or level (`pitch`) axis, one way at random.
+    """Turn the image about its upright (`yaw`) or level (`pitch`) axis, one way at random.
 
     A flat face seen by a pinhole camera three sides away: what a turned head hides it cannot show.
     """
-    angle = np.radians(degrees) * sample.build_generator(axis).choice([-1, 1])
+    angle = np.radians(degrees) * sample.draw_sign(axis)
     side = face.shape[0]
     corners = (np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) - 0.5) * side
     cosine, sine = np.cos(angle), np.sin(angle)
@@ -113,13 +172,18 @@ def turn(face: np.ndarray, degrees: float, sample: Sample, axis: str) -> np.ndar
 
 def zoom(face: np.ndarray, factor: float, _sample: Sample) -> np.ndarray:
     """Enlarge the face about the middle: what a tighter box, or below 1 a wider one, cuts out."""
-    return frame(face, factor, factor)
+    return warp(face, factor, factor)
+
+
+def narrow(face: np.ndarray, factor: float, _sample: Sample) -> np.ndarray:
+    """Scale the face's width alone."""
+    return warp(face, factor, 1.0)
 
 
 def shift(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
-    """Move the face by this share of its side in a random direction."""
-    angle = sample.build_generator("shift").uniform(0, 2 * np.pi)
+    """Move the face by this share of its side in a random direction; without a seed, right and down."""
     height, width = face.shape[:2]
+    angle = np.pi / 4 if sample.seed is None else sample.build_generator("shift").uniform(0, 2 * np.pi)
     moved = share * height * np.array([np.cos(angle), np.sin(angle)])
     matrix = np.column_stack([np.eye(2), moved])
     return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
@@ -145,36 +209,29 @@ def compress_jpeg(face: np.ndarray, quality: float, _sample: Sample) -> np.ndarr
     return cv2.imdecode(coded, kind)
 
 
-def lower_resolution(face: np.ndarray, pixels: float, _sample: Sample) -> np.ndarray:
+def downsample(face: np.ndarray, pixels: float, _sample: Sample) -> np.ndarray:
     """Reduce to so many pixels a side and enlarge again."""
     small = cv2.resize(face, (int(pixels), int(pixels)), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def hold_hand(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
-    """Lay a hand over one cheek, at random, and the mouth; see `occlusions.hold_hand`."""
-    side = int(sample.build_generator("hand").choice([-1, 1]))
-    return occlusions.hold_hand(face, sample.landmarks, share, side)
+def occlude_hand(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
+    """Lay a hand over one cheek, at random, and the mouth; see `occlusions.occlude_hand`."""
+    return occlusions.occlude_hand(face, sample.landmarks, share, sample.draw_sign("hand"))
 
 
-def put_block(face: np.ndarray, side: float, sample: Sample) -> np.ndarray:
-    """Hide a square about a landmark drawn at random; see `occlusions.put_block`."""
+def cutout(face: np.ndarray, side: float, sample: Sample) -> np.ndarray:
+    """Hide a square about a landmark drawn at random; see `occlusions.cutout`."""
     which = int(sample.build_generator("block").integers(len(sample.landmarks)))
-    return occlusions.put_block(face, sample.landmarks, side, which)
+    return occlusions.cutout(face, sample.landmarks, side, which)
 
 
 def _wear(draw: Callable[[np.ndarray, np.ndarray, float], np.ndarray]) -> Callable:
     return lambda face, level, sample: draw(face, sample.landmarks, level)
 
 
-LIGHTING, ORIENTATION, FRAMING, QUALITY, OCCLUSION = (
-    "lighting",
-    "orientation",
-    "framing",
-    "quality",
-    "occlusion",
-)
-FAMILIES = (LIGHTING, ORIENTATION, FRAMING, QUALITY, OCCLUSION)
+FAMILIES = ("lighting", "orientation", "framing", "quality", "occlusion")
+LIGHTING, ORIENTATION, FRAMING, QUALITY, OCCLUSION = FAMILIES
 
 PERTURBATIONS: dict[str, Perturbation] = {
     "overexposed": Perturbation(LIGHTING, "stops", (0.5, 1.0, 1.5, 2.0, 2.5), expose),
@@ -192,7 +249,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "blur": Perturbation(QUALITY, "sigma, pixels of 48", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
     "noise": Perturbation(QUALITY, "sigma, grey levels", (5, 10, 20, 30, 45), add_noise),
     "JPEG": Perturbation(QUALITY, "quality", (50, 30, 20, 10, 5), compress_jpeg),
-    "low resolution": Perturbation(QUALITY, "pixels a side", (32, 24, 16, 12, 8), lower_resolution),
+    "low resolution": Perturbation(QUALITY, "pixels a side", (32, 24, 16, 12, 8), downsample),
     "glasses": Perturbation(
         OCCLUSION, "rim, share of eye distance", (0.04, 0.07, 0.1, 0.15, 0.2), _wear(occlusions.wear_glasses)
     ),
@@ -202,7 +259,28 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "mask": Perturbation(
         OCCLUSION, "share, chin to nose bridge", (0.2, 0.4, 0.6, 0.8, 1.0), _wear(occlusions.wear_mask)
     ),
-    "hand": Perturbation(OCCLUSION, "share of the width", (0.15, 0.3, 0.45, 0.6, 0.75), hold_hand),
-    "block": Perturbation(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), put_block),
+    "hand": Perturbation(OCCLUSION, "share of the width", (0.15, 0.3, 0.45, 0.6, 0.75), occlude_hand),
+    "block": Perturbation(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), cutout),
+    "darker": Perturbation(LIGHTING, "gain", (0.4,), darken),
+    "flatter": Perturbation(LIGHTING, "gain", (0.5,), flatten),
+    "narrower": Perturbation(FRAMING, "horizontal zoom", (0.85,), narrow),
 }
-"""At strengths of which a person reads the first with ease and the last with trouble."""
+"""At levels of which a person reads the first with ease and the last with trouble."""
+
+CORRUPTIONS = {name: p for name, p in PERTURBATIONS.items() if len(p.levels) == len(SEVERITIES) - 1}
+"""The perturbations with five severities, on which robustness is measured."""
+
+CLEAN = "clean"
+
+CONDITIONS: dict[str, tuple[str, float]] = {
+    "tighter": ("tighter", 1.25),
+    "wider": ("wider", 0.8),
+    "narrower": ("narrower", 0.85),
+    "shifted": ("shift", 0.1 * np.sqrt(2)),
+    "darker": ("darker", 0.4),
+    "flatter": ("flatter", 0.5),
+    "side light": ("side light", 0.5),
+    "coarser": ("low resolution", 24),
+}
+"""Fixed conditions, each a perturbation and its level, on which every network is scored beside `CLEAN`: a
+detector's other margin, a lens, a lamp or a distance, at levels that a person still reads."""

@@ -5,7 +5,7 @@ checked, or computed in another way, without training anything again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError, ModelError
-from fer_lib.evaluation.conditions import CONDITIONS, predict_conditions
+from fer_lib.evaluation.perturbations import CLEAN, CONDITIONS, perturb_fixed
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models.build import load_checkpoint
@@ -84,7 +84,8 @@ class Predictions:
     """The predictions of one network on the two splits, each in row order.
 
     logits: split to float32 (N, C), of one view.   views: float32 (N, C), the mean probabilities over
-    `views.ALL`, of test.   conditions: name in `CONDITIONS` to int (N,), predicted classes, of validation.
+    `views.ALL`, of test.   conditions: `CLEAN` and every name in `CONDITIONS` to int (N,), predicted classes, of
+    validation.
     source: data_hash, trained_at_commit, weights_sha256, and training, the parameters used.
     """
 
@@ -110,12 +111,16 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
         "weights_sha256": hash_weights(dirs.models / network),
         "training": checkpoint.config["params"]["training"],
     }
-    predictions = Predictions(
-        {split: predict_logits(checkpoint.model, data, rows[split], *asked) for split in SPLITS},
-        predict_views(checkpoint.model, data, rows["test"], *asked),
-        predict_conditions(checkpoint.model, data, rows["val"], *asked),
-        source,
-    )
+    logits = {split: predict_logits(checkpoint.model, data, rows[split], *asked) for split in SPLITS}
+    views = predict_views(checkpoint.model, data, rows["test"], *asked)
+    conditions = {CLEAN: logits["val"].argmax(axis=1)}
+    validation = data.take(rows["val"])
+    for name in CONDITIONS:
+        faces = np.stack([perturb_fixed(face, name) for face in validation.faces])
+        perturbed = replace(validation, faces=faces)
+        found = predict_logits(checkpoint.model, perturbed, np.arange(len(faces)), *asked)
+        conditions[name] = found.argmax(axis=1)
+    predictions = Predictions(logits, views, conditions, source)
     path = get_predictions_path(dirs, network)
     write_predictions(path, data, predictions)
     return path
@@ -167,7 +172,7 @@ def write_predictions(path: Path, data: PackedDataset, predictions: Predictions)
         if split == "test":
             parts.append(_name_columns("views", data, predictions.views))
         else:
-            named = {f"under_{name}": values for name, values in predictions.conditions.items()}
+            named = {f"under_{name}": predictions.conditions[name] for name in CONDITIONS}
             parts.append(pd.DataFrame(named).astype("UInt8"))
         frames.append(pd.concat(parts, axis=1))
     write_table(path, pd.concat(frames, ignore_index=True), data, predictions.source)
@@ -179,10 +184,12 @@ def read_predictions(path: Path, data: PackedDataset) -> Predictions:
     under = [f"under_{name}" for name in CONDITIONS]
     table = read_table(path, data, f"predict-splits {path.stem}", [*names["logit"], *names["views"], *under])
     parts = {split: table[table["split"] == split] for split in SPLITS}
+    logits = {split: part[names["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()}
+    conditions = {name: parts["val"][f"under_{name}"].to_numpy(np.int64) for name in CONDITIONS}
     return Predictions(
-        {split: part[names["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()},
+        logits,
         parts["test"][names["views"]].to_numpy(np.float32, copy=True),
-        {name: parts["val"][f"under_{name}"].to_numpy(np.int64) for name in CONDITIONS},
+        {CLEAN: logits["val"].argmax(axis=1), **conditions},
         table.attrs,
     )
 

@@ -1,6 +1,4 @@
-"""How much accuracy abstaining buys, and how the network fares where people disagree."""
-
-from collections.abc import Mapping
+"""Measure how far FER+'s annotators agree, with each other, with the labels and with a network."""
 
 import numpy as np
 import pandas as pd
@@ -9,37 +7,15 @@ from scipy.stats import entropy
 from fer_lib.data.readers.ferplus import count_majority
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.labels import VOTE_OF_LABEL
-from fer_lib.metrics_file import Interval
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.training.targets import VOTE_COLUMNS
 
-COVERAGES = (90, 80, 70, 50)
-"""Shares of faces answered, in percent, at which the metrics state the accuracy."""
-
-
 NO_LABEL = -1
-"""Of a face that the crowd does not agree on."""
-
-
-def compute_risk_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return one row per number of faces answered, the surest first: coverage and accuracy.
-
-    coverage: share of faces answered.   accuracy: share of these named rightly. The curve of Geifman and
-    El-Yaniv 2017, with accuracy for one minus risk.
-    """
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    right = (probabilities.argmax(axis=1) == labels)[order]
-    answered = np.arange(1, len(labels) + 1)
-    return pd.DataFrame({"coverage": answered / len(labels), "accuracy": right.cumsum() / answered})
-
-
-def get_accuracy_at(curve: pd.DataFrame, percent: int) -> float:
-    """Return the accuracy on the surest faces of `compute_risk_coverage` that make up this share."""
-    return float(curve["accuracy"].iloc[max(0, round(percent / 100 * len(curve)) - 1)])
+"""Of a face that the annotators do not agree on."""
 
 
 def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:
-    """Return int (N,), the class that most voters chose, `NO_LABEL` where FER+'s protocol leaves it out.
+    """Return int (N,), the class that most annotators chose, `NO_LABEL` where FER+'s protocol leaves it out.
 
     index: rows with FER+'s votes. A majority for a class beyond `n_classes` (contempt, of seven) is left out.
     """
@@ -49,71 +25,90 @@ def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 
 def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return one row per number of voters who gave a face's most frequent answer.
+    """Return one row per number of annotators who gave a face's most frequent answer.
 
-    index: rows with FER+'s votes.   labels: int (N,).   probabilities: float (N, C).
-    Columns: n_agreeing (the index; fewer than four counted as four), n_images, model, the accuracy of
-    `probabilities`; crowd, the accuracy of the most frequent answer, equal ones sharing the credit; voter,
-    that of a random single voter. An answer that is no class of the labels counts as wrong: people had it.
-    Labels that are the votes' majority, as FER+'s are, say nothing of people: then these two are left out.
+    An answer that is no class of the labels counts as wrong.
+
+    Parameters
+    ----------
+    index
+        Rows with FER+'s votes.
+    labels
+        int (N,).
+    probabilities
+        float (N, C).
+
+    Returns
+    -------
+    DataFrame
+        n_agreeing (the index; fewer than four counted as four), n_images, and accuracies: model, of
+        `probabilities`; annotators, of the most frequent answer, ties sharing the credit; voter, of a random
+        annotator. The last two are left out where the labels are the majority of the votes, as FER+'s are.
     """
     votes = index[VOTE_COLUMNS].to_numpy(np.float64)
-    place = np.asarray(VOTE_OF_LABEL)[labels]
-    rows = np.arange(len(votes))
-    most = votes.max(axis=1)
-    lead = (votes == most[:, None]) / (votes == most[:, None]).sum(axis=1, keepdims=True)
+    rows, columns = np.arange(len(votes)), np.asarray(VOTE_OF_LABEL)[labels]
     shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
     table = pd.DataFrame(
         {
-            "n_agreeing": np.maximum(most, 4).astype(int),
+            "n_agreeing": np.maximum(votes.max(axis=1), 4).astype(int),
             "model": probabilities.argmax(axis=1) == labels,
-            "crowd": lead[rows, place],
-            "voter": shares[rows, place],
+            "annotators": _share_lead(votes)[rows, columns],
+            "voter": shares[rows, columns],
         }
     )
     majority = label_by_majority(index, probabilities.shape[1])
     clear = majority != NO_LABEL
     if clear.any() and np.array_equal(majority[clear], labels[clear]):
-        table = table.drop(columns=["crowd", "voter"])
+        table = table.drop(columns=["annotators", "voter"])
     grouped = table.groupby("n_agreeing")
     return grouped.mean().assign(n_images=grouped.size())
 
 
-def summarise_votes(
-    agreement: pd.DataFrame, votes: np.ndarray, probabilities: np.ndarray
-) -> dict[str, float]:
-    """Return the table of `measure_agreement`, and the NLL of the votes, as they stand in the metrics JSON.
+def add_votes(
+    metrics: Metrics, agreement: pd.DataFrame, votes: np.ndarray, probabilities: np.ndarray
+) -> None:
+    """Add the table of `measure_agreement`, and the NLL of the votes, to the metrics.
 
     `votes.soft_nll` is the network's against the distribution of the votes, `votes.entropy` the votes' own.
 
-    votes: (N, C) counts of the classes; faces without any are left out.   probabilities: float (N, C).
+    Parameters
+    ----------
+    votes
+        (N, C) counts of the classes; faces without any are left out.
+    probabilities
+        float (N, C).
     """
-    metrics: dict[str, float] = {}
+    n_images = agreement["n_images"]
     for column in agreement.columns.drop("n_images"):
-        metrics |= {f"votes.{column}_at_{n}": value for n, value in agreement[column].items()}
-        metrics[f"votes.{column}"] = np.average(agreement[column], weights=agreement["n_images"])
+        for n_agreeing, value in agreement[column].items():
+            metrics.add(f"votes.{column}_at_{n_agreeing}", value, n=int(n_images[n_agreeing]))
+        metrics.add(f"votes.{column}", np.average(agreement[column], weights=n_images), n=int(n_images.sum()))
     voted = votes.any(axis=1)
     shares = votes[voted] / votes[voted].sum(axis=1, keepdims=True)
-    return metrics | {
-        "votes.soft_nll": compute_soft_nll(shares, probabilities[voted]),
-        "votes.entropy": compute_soft_nll(shares, shares),
-    }
+    metrics.add("votes.soft_nll", compute_soft_nll(shares, probabilities[voted]), n=len(shares))
+    metrics.add("votes.entropy", compute_soft_nll(shares, shares), n=len(shares))
 
 
-def describe_votes(metrics: Mapping[str, float]) -> str:
-    """Return in words what `summarise_votes` found, and what the crowd's labels make of the predictions."""
+def describe_votes(metrics: Metrics, n_judged: int) -> str:
+    """Return in words what `add_votes` found, and the accuracy by the annotators' majority label.
+
+    Parameters
+    ----------
+    n_judged
+        The number of test faces that have such a label.
+    """
     text = (
         f"Against the whole distribution of the votes, the network's NLL is {metrics['votes.soft_nll']:.2f} "
         f"nats; the votes' own entropy, the least there can be, is {metrics['votes.entropy']:.2f}."
     )
-    if "votes.crowd" not in metrics:
+    if "votes.annotators" not in metrics:
         return text
     return (
-        f"{text}\n\nAll in all the network names the label of {metrics['votes.model']:.1%} of the faces, the "
-        f"crowd of {metrics['votes.crowd']:.1%}, and one voter of {metrics['votes.voter']:.1%}. Judged by "
-        f"FER+'s majority label instead, on the {metrics['crowd.test.n_images']:,} test faces that have one, "
-        f"the same predictions are right on {metrics['crowd.test.accuracy']:.1%} (ensemble with twelve views "
-        f"{metrics['crowd_ensemble_tta.test.accuracy']:.1%})."
+        f"{text}\n\nOverall the network predicts the label of {metrics['votes.model']:.1%} of the faces, the "
+        f"annotators name that of {metrics['votes.annotators']:.1%}, and one annotator of "
+        f"{metrics['votes.voter']:.1%}. Judged by FER+'s majority label instead, on the {n_judged:,} test "
+        f"faces that have one, the same predictions are {metrics['annotators.test.accuracy']:.1%} correct "
+        f"(ensemble with twelve views {metrics['annotators_ensemble_tta.test.accuracy']:.1%})."
     )
 
 

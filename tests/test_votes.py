@@ -5,17 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from fer_lib.evaluation.metrics import compute_risk_coverage, get_accuracy_at
 from fer_lib.evaluation.votes import (
     VOTE_COLUMNS,
-    compute_risk_coverage,
+    add_votes,
     compute_soft_nll,
     describe_votes,
-    get_accuracy_at,
     label_by_majority,
     measure_agreement,
-    summarise_votes,
 )
 from fer_lib.labels import EMOTIONS_7
+from fer_lib.metrics_file import Interval, Metrics
 
 HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
 
@@ -48,9 +48,9 @@ def build_votes(*faces: dict[str, int]) -> pd.DataFrame:
 
 
 def test_agreement_by_hand():
-    crowd_says_happy = {"happiness": 10}
+    all_say_happy = {"happiness": 10}
     votes = build_votes(
-        crowd_says_happy, {"sadness": 5, "neutral": 5}, {"anger": 5, "unknown": 5}, crowd_says_happy
+        all_say_happy, {"sadness": 5, "neutral": 5}, {"anger": 5, "unknown": 5}, all_say_happy
     )
     labels = np.array([HAPPY, SAD, SAD, SAD])
     probabilities = np.eye(7)[[HAPPY, SAD, HAPPY, SAD]]
@@ -59,7 +59,7 @@ def test_agreement_by_hand():
     assert table["n_images"].tolist() == [2, 2]
     assert table["model"].tolist() == [0.5, 1]
     # Two answers lead the second face: half a credit; none of those that lead the third is its label.
-    assert table["crowd"].tolist() == [0.25, 0.5]
+    assert table["annotators"].tolist() == [0.25, 0.5]
     assert table["voter"].tolist() == [0.25, 0.5]
 
 
@@ -67,11 +67,12 @@ def test_people_are_not_judged_by_their_own_labels():
     votes = build_votes({"happiness": 8, "fear": 2}, {"happiness": 9, "fear": 1}, {"anger": 5, "unknown": 5})
     table = measure_agreement(votes, np.array([HAPPY, HAPPY, SAD]), np.eye(7)[[HAPPY, SAD, SAD]])
     assert table.columns.tolist() == ["model", "n_images"]
-    found = summarise_votes(table, np.array([[8, 2], [9, 1], [0, 0]]), np.full((3, 2), 0.5))
-    assert found.keys() == {
+    metrics = Metrics("evaluation")
+    add_votes(metrics, table, np.array([[8, 2], [9, 1], [0, 0]]), np.full((3, 2), 0.5))
+    assert set(metrics) == {
         f"votes.{key}" for key in ("model", "model_at_5", "model_at_8", "model_at_9", "soft_nll", "entropy")
     }
-    assert "crowd" not in describe_votes(found)
+    assert "annotators" not in describe_votes(metrics, 0)
 
 
 def test_few_agreeing_voters_are_counted_together():
@@ -80,7 +81,7 @@ def test_few_agreeing_voters_are_counted_together():
         build_votes(scattered, {"happiness": 4, **{"fear": 3, "anger": 3}}), *two_happy()
     )
     assert table.index.tolist() == [4]
-    assert table["crowd"].tolist() == pytest.approx([(0.2 + 1) / 2])
+    assert table["annotators"].tolist() == pytest.approx([(0.2 + 1) / 2])
 
 
 def two_happy():
@@ -108,14 +109,20 @@ def test_soft_nll_is_least_for_the_votes_themselves():
 
 def test_summary_of_votes_weighs_by_images_and_leaves_out_faces_without_a_vote():
     agreement = pd.DataFrame(
-        {"n_images": [1, 3], "model": [0.0, 1.0], "crowd": [0.5, 1.0], "voter": [0.4, 1.0]},
+        {"n_images": [1, 3], "model": [0.0, 1.0], "annotators": [0.5, 1.0], "voter": [0.4, 1.0]},
         index=pd.Index([5, 10], name="n_agreeing"),
     )
     votes = np.array([[2, 2], [0, 0]])
     probabilities = np.array([[0.25, 0.75], [1.0, 0.0]])
-    found = summarise_votes(agreement, votes, probabilities)
+    found = Metrics("evaluation")
+    add_votes(found, agreement, votes, probabilities)
     assert found["votes.model_at_10"] == 1
     assert found["votes.model"] == 0.75
     assert found["votes.voter"] == pytest.approx((0.4 + 3) / 4)
     assert found["votes.entropy"] == pytest.approx(np.log(2))
     assert found["votes.soft_nll"] == pytest.approx(-(np.log(0.25) + np.log(0.75)) / 2)
+    for name, accuracy in {"annotators": 0.8125, "annotators_ensemble_tta": 0.9}.items():
+        found.add("accuracy", Interval(accuracy, 0.7, 0.95), model=name, split="test")
+    text = describe_votes(found, 3500)
+    assert "annotators name that of 87.5%" in text
+    assert "on the 3,500 test faces that have one, the same predictions are 81.2% correct" in text
