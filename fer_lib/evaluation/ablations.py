@@ -1,15 +1,16 @@
-"""Ablations: trainings at a small budget, each a reference with the change that answers one question.
+"""Run ablation studies: short trainings, each the reference with the change that answers one question.
 
-A study is one question (the loss, the augmentation, ...), its arms are the answers tried. Every arm runs once
-per seed; a seed also draws the share of the training faces, so an arm and the reference of one seed saw the
-same ones. A study that the reference of all cannot answer has an arm `reference` of its own.
+A study is one question (the loss, the augmentation, ...), its arms are the answers tried; an arm is one entry
+of `params.yaml`. Every arm runs once per seed; a seed also draws the share of the training faces, so an arm
+and the reference of one seed saw the same ones. A study that the reference of all cannot answer has an arm
+`reference` of its own.
 """
 
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partialmethod
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -20,16 +21,17 @@ import torch
 from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.errors import FerError, ParamsError
+from fer_lib.errors import ParamsError
 from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
-from fer_lib.files import hold_lock, write_atomically
-from fer_lib.metrics_file import write_metrics
+from fer_lib.evaluation.predictions import SPLITS, read_table, write_table
+from fer_lib.files import hold_lock
+from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
-from fer_lib.training import fit
 from fer_lib.training.ensemble import fit_weights, vote
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.fit import fit
+from fer_lib.training.predict import Predictor
 from fer_lib.training.targets import has_votes
 
 REFERENCE = "reference"
@@ -39,27 +41,29 @@ ENSEMBLE, VOTE = "ensemble", "soft_vote"
 """The study whose members also vote together, and the name of that arm."""
 
 KEPT = ("accuracy", "macro.recall", "nll", "ece", "recall.")
-"""Metrics of a run that its file keeps, by the beginning of their names."""
+"""Metrics of a run that its table keeps, by the beginning of their names."""
 
 
 @dataclass(frozen=True)
 class ArmRun:
-    """What one training of one arm came to.
+    """One training of one arm.
 
-    probabilities: split (val, test) to float64 (N, C), in row order.
+    probabilities: split (val, test) to float64 (N, C), in row order.   numbers: what else it came to, such as
+    its seconds.   commit: of the code that trained it.
     """
 
     arm: str
     seed: int
-    metrics: dict[str, float | str]
     probabilities: dict[str, np.ndarray]
+    numbers: dict[str, float] = field(default_factory=dict)
+    commit: str | None = None
 
 
 def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Path:
     """Train and score every arm of `study` with every seed; return the table of predictions.
 
     One run per core at a time, each on one thread: small networks on small faces keep two threads busy half
-    of the time. Writes `metrics/ablations/<study>.json` (`<arm>.seed_<s>.<split>.<metric>`) and
+    of the time. Writes the metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and
     `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
@@ -85,23 +89,16 @@ def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Pa
     if study == ENSEMBLE:
         runs += [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
     path = get_predictions_path(dirs, study)
-    rows = data.get_rows("test")
-    table = pd.DataFrame({"row": rows, "label": data.labels[rows].astype(np.uint8)})
-    for run in runs:
-        emotions = run.probabilities["test"]
-        groups = group_probabilities(emotions, data.emotions)
-        for level, probabilities in (("emotion", emotions), ("group", groups)):
-            table[f"{run.arm}.{run.seed}.{level}"] = probabilities.argmax(axis=1).astype(np.uint8)
-    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
-    metrics = {f"{run.arm}.seed_{run.seed}.{key}": v for run in runs for key, v in run.metrics.items()}
-    seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
-    metrics["seeds"] = ", ".join(map(str, seeds))
-    write_metrics(dirs, f"ablations/{study}", metrics, data.meta, params, seeds[0], seconds)
+    write_table(path, _tabulate(runs, data), data)
+    metrics = score_runs(f"ablations/{study}", runs, data)
+    metrics.describe("seeds", ", ".join(map(str, seeds)))
+    seconds = sum(run.numbers.get("seconds", 0.0) for run in runs)
+    write_metrics(dirs, metrics, data.meta, params, seeds[0], seconds)
     return path
 
 
 def train_arm(dataset: str, arm: str, params: Params, seed: int, state_dir: Path) -> ArmRun:
-    """Train one arm, whose parameters `params` are, with one seed; score it on validation and test.
+    """Train one arm, whose parameters `params` are, with one seed, and predict validation and test.
 
     The training's state stands in `<state_dir>-<seed>`. Raises FerError when another run is at work there.
     """
@@ -111,36 +108,49 @@ def train_arm(dataset: str, arm: str, params: Params, seed: int, state_dir: Path
     with hold_lock(state / "lock"):
         result = fit(data, params.model_copy(update={"training": training}), state)
     preprocessing = Preprocessing.from_dict(result.config["preprocessing"])
-    probabilities = {}
-    for split in ("val", "test"):
-        rows = data.get_rows(split)
-        logits = predict_logits(result.model, data, rows, preprocessing, training.batch_size * 2)
-        probabilities[split] = compute_softmax(logits)
-    metrics = {
-        "seconds": round(result.history["seconds"].iloc[-1], 1),
-        "best_epoch": result.best_epoch,
-        "trained_at_commit": result.config["git_commit"],
-    }
-    return ArmRun(arm, seed, metrics | _score(probabilities, data), probabilities)
+    predictor = Predictor(result.model, preprocessing, training.batch_size * 2)
+    probabilities = {split: predictor.predict(data.faces, data.get_rows(split)) for split in SPLITS}
+    seconds = round(float(result.history["seconds"].iloc[-1]), 1)
+    numbers = {"seconds": seconds, "best_epoch": result.best_epoch}
+    return ArmRun(arm, seed, probabilities, numbers, result.config["git_commit"])
 
 
 def vote_together(runs: list[ArmRun], members: Sequence[str], seed: int, data: PackedDataset) -> ArmRun:
     """Return the soft vote of the members' runs of one seed, with the weights that fit validation best."""
     voters = [run for run in runs if run.seed == seed and run.arm in members]
-    together = {split: np.stack([run.probabilities[split] for run in voters]) for split in ("val", "test")}
+    together = {split: np.stack([run.probabilities[split] for run in voters]) for split in SPLITS}
     weights = fit_weights(together["val"], data.labels[data.get_rows("val")])
     voted = {split: vote(probabilities, weights) for split, probabilities in together.items()}
-    metrics = {f"weight.{run.arm}": float(weight) for run, weight in zip(voters, weights, strict=True)}
-    return ArmRun(VOTE, seed, metrics | _score(voted, data), voted)
+    numbers = {f"weight.{run.arm}": float(weight) for run, weight in zip(voters, weights, strict=True)}
+    return ArmRun(VOTE, seed, voted, numbers)
 
 
-def _score(probabilities: dict[str, np.ndarray], data: PackedDataset) -> dict[str, float]:
-    return {
-        f"{split}.{key}": value
-        for split, values in probabilities.items()
-        for key, value in compute_metrics(data.labels[data.get_rows(split)], values, data.emotions).items()
-        if key.startswith(KEPT)
-    }
+def score_runs(stage: str, runs: Sequence[ArmRun], data: PackedDataset) -> Metrics:
+    """Return the metrics of `KEPT` of each run, as `<arm>.seed_<s>.<split>.<metric>`, and its numbers."""
+    metrics = Metrics(stage)
+    for run in runs:
+        place = f"seed_{run.seed}"
+        for name, number in run.numbers.items():
+            metrics.add(name, number, model=run.arm, split=place)
+        if run.commit is not None:
+            metrics.describe(f"{run.arm}.{place}.trained_at_commit", run.commit)
+        for split, probabilities in run.probabilities.items():
+            labels = data.labels[data.get_rows(split)]
+            scores = compute_metrics(labels, probabilities, data.emotions)
+            kept = {name: score for name, score in scores.items() if name.startswith(KEPT)}
+            metrics.add_scores(kept, model=run.arm, split=f"{place}.{split}", n=len(labels))
+    return metrics
+
+
+def _tabulate(runs: Sequence[ArmRun], data: PackedDataset) -> pd.DataFrame:
+    rows = data.get_rows("test")
+    columns: dict[str, np.ndarray] = {"row": rows, "label": data.labels[rows].astype(np.uint8)}
+    for run in runs:
+        emotions = run.probabilities["test"]
+        groups = group_probabilities(emotions, data.emotions)
+        for level, probabilities in (("emotion", emotions), ("group", groups)):
+            columns[f"{run.arm}.{run.seed}.{level}"] = probabilities.argmax(axis=1).astype(np.uint8)
+    return pd.DataFrame(columns)
 
 
 def find_arms(params: Params, study: str) -> dict[str, Params]:
@@ -166,16 +176,9 @@ def read_predictions(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield for every arm its name, and its predicted emotions and groups, int (S, N): seeds, test faces.
 
-    Raises FerError when the study has not run, or has run on other test faces than those of `data`.
+    Raises DataError when the study has not run, or has run on other data than `data`.
     """
-    path, rows = get_predictions_path(dirs, study), data.get_rows("test")
-    dataset, out_dir = dirs.reports.name, dirs.reports.parents[1]
-    command = f"python -m fer_lib ablate {study} --dataset {dataset} --out-dir {out_dir}"
-    if not path.is_file():
-        raise FerError(f"{path}: not found; run `{command}` first")
-    table = pd.read_parquet(path)
-    if not (np.array_equal(table["row"], rows) and np.array_equal(table["label"], data.labels[rows])):
-        raise FerError(f"{path}: made from other test faces; run `{command}` again")
+    table = read_table(get_predictions_path(dirs, study), data, f"ablate {study}")
     columns = table.drop(columns=["row", "label"])
     if columns.empty:  # this data set can have none of the study's arms
         return

@@ -120,7 +120,7 @@ def _name_shares(labels: np.ndarray, emotions: Sequence[str]) -> list[str]:
 
 
 def _score(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the shares (r, S, K) of correct (S, N) under weights (r, N); NaN where none of a class counts."""
+    """Return the shares (r, S, K) of correct (S, N) under weights (r, N); NaN for an absent class."""
     accuracies = np.stack([average(seed, weights) for seed in correct])
     recalls = []
     for index in np.unique(labels):

@@ -51,7 +51,7 @@ NO_DRAW = Sample(np.empty((0, 2)), None)
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is done to a face: its family, the unit of its levels, the levels by severity, and the function."""
+    """What is done to a face: its family, the unit of its levels, the levels, and the function."""
 
     family: str
     unit: str

@@ -5,7 +5,7 @@ checked, or computed in another way, without training anything again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
-from fer_lib.training.predict import predict_logits
+from fer_lib.training.predict import ALL, Predictor
 from fer_lib.training.recipes import BASELINE, check_match, get_metrics_name
-from fer_lib.training.views import predict_views
 
 SPLITS = ("val", "test")
 
@@ -84,9 +83,9 @@ class Predictions:
     """The predictions of one network on the two splits, each in row order.
 
     logits: split to float32 (N, C), of one view.   views: float32 (N, C), the mean probabilities over
-    `views.ALL`, of test.   conditions: `CLEAN` and every name in `CONDITIONS` to int (N,), predicted classes, of
-    validation.
-    source: data_hash, trained_at_commit, weights_sha256, and training, the parameters used.
+    `predict.ALL`, of test.   conditions: `CLEAN` and every name in `CONDITIONS` to int (N,), predicted
+    classes, of validation.   source: data_hash, trained_at_commit, weights_sha256, and training, the
+    parameters used.
     """
 
     logits: dict[str, np.ndarray]
@@ -104,22 +103,19 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     checkpoint = load_checkpoint(dirs.models / network)
     check_match(checkpoint, data)
-    rows = {split: data.get_rows(split) for split in SPLITS}
-    asked = (checkpoint.preprocessing, params.evaluation.batch_size)
+    predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
+    logits = {split: predictor.predict_logits(data.faces, data.get_rows(split)) for split in SPLITS}
+    views = predictor.predict(data.faces, data.get_rows("test"), ALL)
+    conditions = {CLEAN: logits["val"].argmax(axis=1)}
+    validation = data.faces[data.get_rows("val")]
+    for name in CONDITIONS:
+        perturbed = [perturb_fixed(face, name) for face in validation]
+        conditions[name] = predictor.predict_logits(perturbed).argmax(axis=1)
     source = {
         "trained_at_commit": checkpoint.config["git_commit"],
         "weights_sha256": hash_weights(dirs.models / network),
         "training": checkpoint.config["params"]["training"],
     }
-    logits = {split: predict_logits(checkpoint.model, data, rows[split], *asked) for split in SPLITS}
-    views = predict_views(checkpoint.model, data, rows["test"], *asked)
-    conditions = {CLEAN: logits["val"].argmax(axis=1)}
-    validation = data.take(rows["val"])
-    for name in CONDITIONS:
-        faces = np.stack([perturb_fixed(face, name) for face in validation.faces])
-        perturbed = replace(validation, faces=faces)
-        found = predict_logits(checkpoint.model, perturbed, np.arange(len(faces)), *asked)
-        conditions[name] = found.argmax(axis=1)
     predictions = Predictions(logits, views, conditions, source)
     path = get_predictions_path(dirs, network)
     write_predictions(path, data, predictions)
