@@ -1,4 +1,4 @@
-"""The forms of the released model in ONNX Runtime, PyTorch and OpenVINO, side by side: time and accuracy.
+"""The variants of the released model in ONNX Runtime, PyTorch and OpenVINO, side by side: time and accuracy.
 
 OpenVINO, whose own int8 comes from NNCF, is the extra `openvino`; without it those rows are left out.
 Accuracy needs the packed data set that the model was trained on; faces to calibrate on come from its training
@@ -20,10 +20,11 @@ import torch
 from fer_lib.data.packed import load_packed
 from fer_lib.deployment.compression import load_images
 from fer_lib.deployment.latency import BATCHES, RUNS_OF_ONE, describe_machine, time_in_turn
+from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.comparisons import summarise_gain
-from fer_lib.inference.runtime import INPUT, open_session
+from fer_lib.inference.recognizer import INPUT, open_session
 from fer_lib.models.build import load_checkpoint
-from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_forms, read_config
+from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.training.predict import compute_softmax
 
@@ -80,8 +81,8 @@ def main() -> None:
     rows, labels = data.get_rows("test"), data.labels[data.get_rows("test")]
     calibration = np.sort(rng.choice(data.get_rows("train"), N_CALIBRATION, replace=False))
     ways: dict[str, tuple[Run, Preprocessing]] = {}
-    for name, form in list_forms(config).items():
-        preprocessing, path = Preprocessing.from_dict(form["preprocessing"]), folder / form["file"]
+    for name, variant in list_variants(config).items():
+        preprocessing, path = Preprocessing.from_dict(variant["preprocessing"]), folder / variant["file"]
         ways[f"{name}, ONNX Runtime"] = open_onnx(path, options.threads), preprocessing
         if name == "float":
             ways["float, PyTorch"] = open_torch(folder, options.threads), preprocessing
@@ -93,18 +94,17 @@ def main() -> None:
                 open_openvino(path, options.threads, faces),
                 preprocessing,
             )
-    first, said, table = next(iter(ways)), {}, {}
+    first, predicted, table = next(iter(ways)), {}, {}
+    bootstrap = Bootstrap(len(rows), n_resamples=1000, seed=0, clusters=data.persons[rows])
     for name, (run, preprocessing) in ways.items():
         parts = np.array_split(rows, len(rows) // 64)
-        said[name] = compute_softmax(
+        predicted[name] = compute_softmax(
             np.concatenate([run(load_images(data, p, preprocessing)) for p in parts])
         )
-        bootstrap = {"n_resamples": 1000, "seed": 0, "clusters": data.persons[rows]}
-        table[name] = {"test accuracy": f"{(said[name].argmax(axis=1) == labels).mean():.3f}"}
+        table[name] = {"test accuracy": f"{(predicted[name].argmax(axis=1) == labels).mean():.3f}"}
         if name != first:
-            gain = summarise_gain("x", labels, said[name], said[first], data.emotions, **bootstrap)
-            ends = (gain[f"x.gain{end}"] for end in ("", "_lo", "_hi"))
-            table[name]["gain"] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*ends)
+            gain, _ = summarise_gain(labels, predicted[name], predicted[first], bootstrap)
+            table[name]["gain"] = f"{gain:+.3f}"
     for batch in BATCHES:
         shown = {
             name: rng.standard_normal((batch, 3, p.image_size, p.image_size), np.float32)

@@ -76,14 +76,14 @@ from fer_lib.deployment.compression import compress
 from fer_lib.params import load_params
 from fer_lib.training.recipes import train_recipe
 from fer_lib.training.teacher import write_teacher
-from fer_lib.deployment.timing import time_forms
+from fer_lib.deployment.latency import time_variants
 train_recipe("resnet18", "demo")
 write_teacher("demo")
 for name in ("student", "tiny", "pruned_80", "pruned_65", "pruned_50"):
     train_recipe(name, "demo")
 for name in load_params("demo").compression.networks:
     compress(name, "demo")
-time_forms("demo")
+time_variants("demo")
 """,
     "07_gradcam": """
 from fer_lib.analysis.explain_study import study_explanations

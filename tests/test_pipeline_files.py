@@ -77,7 +77,7 @@ COMMANDS = {
     "distilled": "recipes",
     "pruned": "recipes",
     "compress": "compression",
-    "latency": "timing",
+    "latency": "latency",
     "compared": "recipes",
     "mitigation": "recipes",
     "test-heatmaps": "explain_study",

@@ -22,12 +22,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     teach = commands.add_parser("teach", help="write what the ensemble says of the training faces")
     teach.set_defaults(run=_run_teach)
 
-    compress = commands.add_parser("compress", help="write the int8 and sparse forms of a trained network")
+    compress = commands.add_parser("compress", help="write the int8 and sparse variants of a trained network")
     compress.add_argument("name", metavar="NETWORK", help="such as compact")
     compress.set_defaults(run=_run_compress)
 
-    timing = commands.add_parser("time-forms", help="time every form of every compressed network")
-    timing.set_defaults(run=_run_time_forms)
+    timing = commands.add_parser("time-variants", help="time every variant of every compressed network")
+    timing.set_defaults(run=_run_time_variants)
 
     explaining = commands.add_parser("test-heatmaps", help="put a network's heat maps to the test")
     explaining.set_defaults(run=_run_test_heatmaps)
@@ -75,13 +75,13 @@ def _run_ablate(options: argparse.Namespace) -> None:
 def _run_compress(options: argparse.Namespace) -> None:
     from fer_lib.deployment.compression import compress
 
-    print(f"forms: {compress(options.name, options.dataset, options.out_dir)}")
+    print(f"variants: {compress(options.name, options.dataset, options.out_dir)}")
 
 
-def _run_time_forms(options: argparse.Namespace) -> None:
-    from fer_lib.deployment.timing import time_forms
+def _run_time_variants(options: argparse.Namespace) -> None:
+    from fer_lib.deployment.latency import time_variants
 
-    print(f"times: {time_forms(options.dataset, options.out_dir)}")
+    print(f"times: {time_variants(options.dataset, options.out_dir)}")
 
 
 def _run_test_heatmaps(options: argparse.Namespace) -> None:

@@ -1,12 +1,12 @@
-"""The card of a released model: what it is, what it scores, what it is for and what it is not for."""
+"""Write the card of a released model: what it is, what it scores, what it is for and what it is not for."""
 
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from fer_lib.labels import GROUP_OF, GROUPS
-from fer_lib.metrics_file import format_interval
-from fer_lib.models.checkpoints import list_forms
+from fer_lib.metrics_file import Interval
+from fer_lib.models.checkpoints import list_variants
 
 
 def build_card(name: str, config: Mapping[str, Any]) -> str:
@@ -33,7 +33,7 @@ holds the label order, the preprocessing, every parameter, the data
 hash (`{config["data_hash"][:12]}`) and the commit that trained it (`{config["git_commit"][:12]}`).
 
 ```python
-from fer_lib.inference.recognizer import Recognizer
+from fer_lib import Recognizer
 
 recognizer = Recognizer.load("{name}")
 for face in recognizer("photo.jpg"):
@@ -60,8 +60,8 @@ most sets of faces do not say.
 Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split,
 is divided into the last layer. Calibration error (ECE) on the test images:
 {metrics["test.ece"]:.3f}. Below a confidence of {config["abstain_below"]:.0%} the model abstains.
-On the validation split it answers {metrics["val.coverage"]:.0%} of the faces, {answered:.0%} of them rightly;
-of those it abstains on, its first guess would be right for {first_guess:.0%}.
+On the validation split it answers {metrics["val.coverage"]:.0%} of the faces, {answered:.0%} of them
+correctly; of those it abstains on, its first guess would be correct for {first_guess:.0%}.
 
 ## What it expects
 
@@ -71,13 +71,13 @@ YuNet. Faces are then enlarged to {image_size} pixels.
 
 ## What it is for, and what it is not for
 
-**For** research, teaching, and trying the library on pictures that you may use. **Not for** judging people:
+**For** research, teaching, and trying the library on images that you may use. **Not for** judging people:
 a face shows an expression, not what a person feels. In the European Union the AI Act (Regulation 2024/1689,
 Article 5) prohibits inferring emotions at work and in education, outside medical and safety uses.
 The labels of {config["dataset"]} are other people's guesses and are noisy; faces that are small, blurred,
 covered or turned away are recognised less well.
 
-{_describe_forms(config)}## Files
+{_describe_variants(config)}## Files
 
 `model.safetensors` (PyTorch) and `model.onnx` hold the same weights, matrices rounded to half precision;
 logits of the two differ by {onnx["max_logit_difference"]:.0e} at most. ONNX opset {onnx["opset"]}, written
@@ -87,23 +87,23 @@ With all that it was trained from, that took {sum(seconds.values()) / 60:.0f} mi
 """)
 
 
-def _describe_forms(config: Mapping[str, Any]) -> str:
-    """Return the section on the smaller forms beside the model; "" where there are none."""
-    forms = list_forms(config)
-    if len(forms) == 1:
+def _describe_variants(config: Mapping[str, Any]) -> str:
+    """Return the section on the smaller variants beside the model; "" where there are none."""
+    variants = list_variants(dict(config))
+    if len(variants) == 1:
         return ""
     rows = [
-        f"| `{name}` | `{form['file']}` | {form['architecture']} | {form['preprocessing']['image_size']} "
-        f"| {form['bytes'] / 1e6:.1f} | {form['milliseconds']:.2f} "
-        f"| {_show(form['metrics'], 'test.accuracy')} |"
-        for name, form in forms.items()
+        f"| `{name}` | `{variant['file']}` | {variant['architecture']} "
+        f"| {variant['preprocessing']['image_size']} | {variant['bytes'] / 1e6:.1f} "
+        f"| {variant['milliseconds']:.2f} | {_show(variant['metrics'], 'test.accuracy')} |"
+        for name, variant in variants.items()
     ]
     return f"""## Smaller and faster
 
-`Recognizer.load(..., form="int8")` runs another network that learned from this one, in int8; `tiny` is the
+`Recognizer.load(..., variant="int8")` runs another network that learned from this one, in int8; `tiny` is the
 smallest. Time is for one face on one thread ({config["cost"]["machine"]}). Only `float` can be explained.
 
-| form | file | architecture | pixels | MB | ms | test accuracy |
+| variant | file | architecture | pixels | MB | ms | test accuracy |
 |---|---|---|--:|--:|--:|--:|
 {chr(10).join(rows)}
 
@@ -112,13 +112,14 @@ smallest. Time is for one face on one thread ({config["cost"]["machine"]}). Only
 
 def _describe_targets(training: Mapping[str, Any]) -> str:
     """Return in words what the network was trained towards."""
+    teacher = ", and as much towards the predictions of an ensemble" if training.get("teacher") else ""
     targets = {
         "label": "the labels",
         "majority": "the majority of FER+'s ten votes",
         "votes": "FER+'s ten votes",
         "blend": "the label and FER+'s ten votes",
     }[training.get("targets", "label")]
-    return f"{targets}, and as much towards what an ensemble says" if training.get("teacher") else targets
+    return targets + teacher
 
 
 def _wrap(text: str) -> str:
@@ -129,8 +130,12 @@ def _wrap(text: str) -> str:
         block if keep else textwrap.fill(block, 110, break_long_words=False, break_on_hyphens=False)
         for block, keep in zip(blocks, kept, strict=True)
     ]
-    return "\n\n".join(filled) + "\n"
+    # The spaces in an interval do not break; in the file they are found by who searches for the numbers.
+    return "\n\n".join(filled).replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
 
-def _show(metrics: Mapping[str, float], key: str, form: str = ".1%") -> str:
-    return format_interval(metrics, key, form) if key in metrics else "–"
+def _show(metrics: Mapping[str, float], key: str) -> str:
+    """Return a value with its 95 % interval; a dash when it was not measured."""
+    if key not in metrics:
+        return "–"
+    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):.1%}"

@@ -1,27 +1,51 @@
-"""From a trained network to an ONNX file that ONNX Runtime runs, checked against PyTorch."""
+"""Export a trained network to ONNX, checked against PyTorch, and quantize it to int8.
 
+Quantization is static: weights are int8 per output channel, activations uint8, in the QDQ form (Jacob et al.
+2018), which ONNX Runtime fuses to integer kernels. Ranges come from training faces.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+import pandas as pd
 import torch
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxscript import optimizer
+from tqdm import tqdm
 
 from fer_lib.errors import ModelError
-from fer_lib.inference.runtime import INPUT, OUTPUT, open_session
+from fer_lib.inference.recognizer import INPUT, OUTPUT, open_session, run_session
 from fer_lib.models.build import Checkpoint
 
 OPSET = 18
 PARITY = 1e-4
 """Largest difference in logits between PyTorch and ONNX Runtime that an export may have."""
 
+BATCH_SIZE = 32
+
+PLAIN_OPERATIONS = ("Conv", "Gemm", "Add", "Clip", "Relu")
+"""What gains from integers. Gates and SiLU (Sigmoid, Mul) and their means stay float: their products have
+wide ranges, and a lookup costs no less than the function."""
+
+
+def get_classifier(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the last layer, which every network of `models` names."""
+    return model.get_classifier()  # type: ignore[operator]
+
 
 def scale_logits(model: torch.nn.Module, temperature: float) -> None:
     """Divide the logits by `temperature` for good, in the last layer, which must be linear; in place."""
-    classifier = model.get_classifier()
     with torch.no_grad():
-        classifier.weight.div_(temperature)
-        classifier.bias.div_(temperature)
+        for parameter in get_classifier(model).parameters():
+            parameter.div_(temperature)
 
 
 def round_weights(model: torch.nn.Module) -> None:
@@ -34,11 +58,28 @@ def round_weights(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.half()
 
 
+def describe_export() -> dict[str, object]:
+    """Return the operator set and the versions that an export is made with, for a model's config."""
+    return {"opset": OPSET, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+
+
 def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = True) -> float:
     """Write the network as ONNX, input `image` float32 (N, 3, S, S) to `logits` (N, C), any N.
 
-    half: store in half precision what it holds exactly; quantization needs single precision.
-    Returns the largest difference in logits to PyTorch on random input. Raises ModelError over `PARITY`.
+    Parameters
+    ----------
+    half
+        Store in half precision what it holds exactly; quantization needs single precision.
+
+    Returns
+    -------
+    float
+        The largest difference in logits to PyTorch on random input.
+
+    Raises
+    ------
+    ModelError
+        When that is over `PARITY`.
     """
     size = checkpoint.preprocessing.image_size
     model = checkpoint.model.to(memory_format=torch.contiguous_format)
@@ -54,6 +95,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = True) -> float:
         optimize=False,
         verbose=False,
     )
+    assert program is not None
     # The exporter's own optimiser would multiply batch norms into weights, which would then need single
     # precision on disk. ONNX Runtime does so when it opens the file, and runs the same operations.
     optimizer.inline(program.model)
@@ -66,10 +108,10 @@ def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = True) -> float:
         node.ClearField("metadata_props")  # the exporter's stack traces name folders of this machine
     onnx.checker.check_model(exported, full_check=True)
     path.write_bytes(exported.SerializeToString())
-    session = open_session(path)
     with torch.inference_mode():
         expected = model(images).numpy()
-    difference = float(np.abs(session.run(None, {INPUT: images.numpy()})[0] - expected).max())
+    found = run_session(open_session(path), images.numpy(), len(images))
+    difference = float(np.abs(found - expected).max())
     if difference > PARITY:
         raise ModelError(
             f"{path}: logits differ by {difference:.2g} from PyTorch's, at most {PARITY:g} is allowed"
@@ -89,3 +131,118 @@ def _store_half(model: onnx.ModelProto) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
             widen = onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
             model.graph.node.insert(0, widen)
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """Quantizes one network again and again; its ranges are measured once.
+
+    Parameters
+    ----------
+    source
+        The float32 network, prepared by `prepare`.
+    images
+        float32 (N, 3, S, S) faces to calibrate on.
+    percentile
+        The share of activations, in percent, that a range covers.
+    """
+
+    source: Path
+    images: np.ndarray
+    percentile: float
+
+    @classmethod
+    def prepare(cls, network: Path, images: np.ndarray, percentile: float) -> "Quantizer":
+        """Fold batch norms into convolutions and infer shapes, beside `network`."""
+        source = network.with_suffix(".folded.onnx")
+        quant_pre_process(network, source, skip_symbolic_shape=True)
+        return cls(source, images, percentile)
+
+    def list_layers(self) -> dict[str, str]:
+        """Return name to kind of every layer that holds weights, in order.
+
+        Kinds: `stem`, the first; `depthwise`; `pointwise`, 1 x 1; `conv`; `classifier`.
+        """
+        graph = onnx.load(self.source).graph
+        nodes = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        kinds = {node.name: _name_kind(node, shapes[node.input[1]]) for node in nodes}
+        return kinds | {nodes[0].name: "stem"}
+
+    def quantize(
+        self,
+        path: Path,
+        layers: Sequence[str] | None = None,
+        excluded: Sequence[str] = (),
+        operations: Sequence[str] | None = None,
+    ) -> None:
+        """Write the network to `path`, its `layers` in int8 (None: all) but the `excluded`.
+
+        Parameters
+        ----------
+        operations
+            ONNX names of what may be quantized; None: all that ONNX Runtime can.
+        """
+        ranges = "-".join(operations or ["all"])  # which tensors are measured depends on them
+        # Progress is printed, and advice that is followed is logged.
+        with contextlib.redirect_stdout(io.StringIO()), _silence_log():
+            quantize_static(
+                self.source,
+                path,
+                _Reader(self.images),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=layers,
+                nodes_to_exclude=list(excluded),
+                op_types_to_quantize=operations,
+                calibrate_method=CalibrationMethod.Percentile,
+                calibration_cache_path=self.source.with_suffix(f".{ranges}.json"),
+                extra_options={"CalibPercentile": self.percentile},
+            )
+
+    def measure_sensitivity(self, work: Path) -> pd.DataFrame:
+        """Return how far int8 in each layer alone moves the logits, by layer: `kind` and `error`.
+
+        The error is the root mean square of the logits' change, over the standard deviation of the logits.
+        `work` is a folder for files that are not kept.
+        """
+        expected = run_session(open_session(self.source), self.images, BATCH_SIZE)
+        kinds, rows = self.list_layers(), []
+        for name, kind in tqdm(kinds.items(), desc="sensitivity", unit="layer", leave=False, disable=None):
+            self.quantize(work / "one.onnx", layers=[name])
+            found = run_session(open_session(work / "one.onnx"), self.images, BATCH_SIZE)
+            error = float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
+            rows.append({"layer": name, "kind": kind, "error": error})
+        return pd.DataFrame(rows).set_index("layer")
+
+
+@contextlib.contextmanager
+def _silence_log() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _name_kind(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> str:
+    if node.op_type == "Gemm":
+        return "classifier"
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    if groups > 1:
+        return "depthwise"
+    return "pointwise" if weight_shape[2:] == (1, 1) else "conv"
+
+
+class _Reader(CalibrationDataReader):
+    """Hands ONNX Runtime the faces to calibrate on, a batch at a time."""
+
+    def __init__(self, images: np.ndarray):
+        starts = range(0, len(images), BATCH_SIZE)
+        self._batches: Iterator = iter([{INPUT: images[i : i + BATCH_SIZE]} for i in starts])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)

@@ -1,14 +1,15 @@
-"""How long networks take, how they compare and what memory they need, side by side in one process.
+"""Time networks side by side in one process, and measure what memory they need.
 
 Every round runs each network in turn, so that whatever else the machine does meets them alike. A ratio
 is the median over runs of the two times of a run; its interval comes from a bootstrap over runs.
 """
 
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,21 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from fer_lib.errors import FerError
-from fer_lib.inference.runtime import INPUT, open_session
+from fer_lib.data.packed import load_packed
+from fer_lib.errors import FerError, ModelError
+from fer_lib.inference.recognizer import INPUT, open_session
+from fer_lib.metrics_file import Interval, Metrics, build_key, read_metrics, write_metrics
+from fer_lib.models.checkpoints import find_checkpoint, list_variants, read_config
+from fer_lib.params import load_params
+from fer_lib.paths import get_output_dirs
+from fer_lib.provenance import hash_file
 
 BATCHES = (1, 32)
 WARM_UP_RUNS = 3
 RUNS_OF_ONE = 8
 """Runs of one face in a row in each round, as in a video; the first finds its weights out of cache."""
 
+BENCH_ROUNDS = 30
 N_RESAMPLES = 1000
 
 
@@ -34,6 +42,85 @@ class Network:
 
     path: Path
     image_size: int
+
+
+def time_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Time every variant of every compressed network; return the table of the metrics, `latency`.
+
+    Speed-ups are over the baseline in float (`baseline`) and over the same network in float
+    (`float_reference`). Raises FerError when a network has not been compressed.
+    """
+    # Here, because the process of `measure_memory` imports this module, and torch is not what it measures.
+    from fer_lib.deployment.compression import FLOAT, get_variants_dir
+
+    start = time.monotonic()
+    params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
+    settings = params.compression
+    networks: dict[str, Network] = {}
+    references: dict[str, str] = {}
+    for name in settings.networks:
+        size = read_metrics(dirs, f"compression/{name}")["image_size"]
+        files = sorted(get_variants_dir(dirs, name).glob("*.onnx"))
+        if not files:
+            raise FerError(f"{get_variants_dir(dirs, name)}: no variants; run `compress {name}` first")
+        networks |= {f"{name}.{file.stem}": Network(file, size) for file in files}
+        references |= {f"{name}.{file.stem}": f"{name}.{FLOAT}" for file in files}
+    baselines = dict.fromkeys(networks, f"{settings.baseline}.{FLOAT}")
+    metrics = Metrics("latency")
+    times = measure_times(networks, settings.threads, settings.rounds)
+    add_times(metrics, times, {"baseline": baselines, "float_reference": references})
+    for name, network in networks.items():
+        metrics.add("time.peak_mib", measure_memory(network), model=name)
+        metrics.describe(f"{name}.sha256", hash_file(network.path))
+    metrics.describe("machine", describe_machine())
+    metrics.describe("rounds", settings.rounds)
+    write_metrics(dirs, metrics, data.meta, params, settings.seed, time.monotonic() - start)
+    return dirs.get_table("latency")
+
+
+def run_bench(model: str | Path, rounds: int = BENCH_ROUNDS) -> str:
+    """Return a table as text: for every variant of a model its times on one thread and on all, its memory
+    and its accuracy.
+
+    Raises ModelError for a model that is not there or was not exported.
+    """
+    folder = find_checkpoint(model)
+    variants = list_variants(read_config(folder))
+    networks = {
+        name: Network(folder / variant["file"], variant["preprocessing"]["image_size"])
+        for name, variant in variants.items()
+        if (folder / variant["file"]).is_file()
+    }
+    if not networks:
+        raise ModelError(
+            f"{folder}: expected an exported network, found none; run `python -m fer_lib release`"
+        )
+    first, threads, metrics = next(iter(networks)), sorted({1, os.cpu_count() or 1}), Metrics("bench")
+    add_times(metrics, measure_times(networks, threads, rounds), {"first": dict.fromkeys(networks, first)})
+    table = {}
+    for name, network in networks.items():
+        row = {"MB": f"{network.path.stat().st_size / 1e6:.1f}"}
+        for n_threads in threads:
+            for batch in BATCHES:
+                split, head = name_run(n_threads, batch), f"{n_threads} x {batch}"
+                row[head] = f"{metrics[build_key('time.ms', name, split)]:.2f} ms"
+                row[f"p95 {head}"] = f"{metrics[build_key('time.ms_p95', name, split)]:.2f}"
+                row[f"speed {head}"] = f"{metrics.interval(build_key('time.speedup.first', name, split)):.2f}"
+        row["MiB"] = f"{measure_memory(network):.0f}"
+        accuracy = variants[name]["metrics"].get("test.accuracy")
+        row["test accuracy"] = f"{accuracy:.1%}" if accuracy is not None else "–"
+        table[name] = row
+    frame = pd.DataFrame(table).rename_axis("threads x batch")
+    return (
+        f"{folder.name} on {describe_machine()}, ONNX Runtime: milliseconds per face, median and 95th "
+        f"percentile of {rounds} rounds in turn; speed: times as fast as {first}, with its interval; "
+        f"MiB: peak memory\n\n{frame.to_string()}"
+    )
+
+
+def name_run(threads: Hashable, batch: Hashable) -> str:
+    """Return what stands for a number of threads and of faces in the key of a time."""
+    return f"threads_{threads}.batch_{batch}"
 
 
 def measure_times(
@@ -47,16 +134,11 @@ def measure_times(
     for n_threads in threads:
         sessions = {name: open_session(network.path, n_threads) for name, network in networks.items()}
         for batch in batches:
-            shown = {
-                name: {INPUT: rng.standard_normal((batch, 3, size, size), np.float32)}
-                for name, size in ((name, network.image_size) for name, network in networks.items())
-            }
-            frame = time_in_turn(
-                {name: partial(session.run, None, shown[name]) for name, session in sessions.items()},
-                rounds,
-                RUNS_OF_ONE if batch == 1 else 1,
-            )
-            frame /= batch
+            runs = {}
+            for name, session in sessions.items():
+                shape = (batch, 3, networks[name].image_size, networks[name].image_size)
+                runs[name] = partial(session.run, None, {INPUT: rng.standard_normal(shape, np.float32)})
+            frame = time_in_turn(runs, rounds, RUNS_OF_ONE if batch == 1 else 1) / batch
             frame.insert(0, "batch", batch)
             frame.insert(0, "threads", n_threads)
             frames.append(frame)
@@ -81,36 +163,38 @@ def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, in_a_row
     return pd.DataFrame(times)
 
 
-def summarise_times(times: pd.DataFrame, twins: Mapping[str, Mapping[str, str]]) -> dict[str, float]:
-    """Return medians, 95th percentiles and speed-ups as metrics.
+def add_times(metrics: Metrics, times: pd.DataFrame, references: Mapping[str, Mapping[str, str]]) -> None:
+    """Add medians, 95th percentiles and speed-ups to `metrics`, by network and `name_run`.
 
-    Keys: `time.<network>.threads_<t>.batch_<b>.` and `ms`, `ms_p95`, `faces_per_second`; and, for each name
-    in `twins`, `<name>.speedup`: how many times as fast as the network that it maps to. The latter two have
-    95 % intervals, `_lo` and `_hi`.
+    Metrics: `time.ms` and `time.ms_p95` per face; with 95 % intervals, `time.faces_per_second` and
+    `time.speedup.<name>`, how many times as fast a network is as its reference.
+
+    Parameters
+    ----------
+    times
+        Of `measure_times`.
+    references
+        For each name, network to the one that it is compared with.
     """
-    metrics = {}
     for (threads, batch), group in times.groupby(["threads", "batch"]):
         columns = group.drop(columns=["threads", "batch"])
         draws = np.random.default_rng(0).integers(0, len(group), (N_RESAMPLES, len(group)))
-        for name, seconds in columns.items():
-            key = f"time.{name}.threads_{threads}.batch_{batch}"
-            median = float(seconds.median())
-            low, high = np.quantile(np.median(seconds.to_numpy()[draws], axis=1), [0.025, 0.975])
-            metrics |= {
-                f"{key}.ms": 1e3 * median,
-                f"{key}.ms_p95": 1e3 * float(seconds.quantile(0.95)),
-                f"{key}.faces_per_second": 1 / median,
-                f"{key}.faces_per_second_lo": 1 / float(high),
-                f"{key}.faces_per_second_hi": 1 / float(low),
-            }
-            for title, twin_of in twins.items():
-                if name in twin_of:
-                    ratios = (columns[twin_of[name]] / seconds).to_numpy()
-                    low, high = np.quantile(np.median(ratios[draws], axis=1), [0.025, 0.975])
-                    values = (float(np.median(ratios)), float(low), float(high))
-                    ends = (f"{key}.{title}.speedup{end}" for end in ("", "_lo", "_hi"))
-                    metrics |= dict(zip(ends, values, strict=True))
-    return metrics
+        split = name_run(threads, batch)
+        for name in map(str, columns):
+            seconds = columns[name]
+            median, low, high = _measure_median(seconds, draws)
+            metrics.add("time.ms", 1e3 * median, model=name, split=split)
+            metrics.add("time.ms_p95", 1e3 * float(seconds.quantile(0.95)), model=name, split=split)
+            speed = Interval(1 / median, 1 / high, 1 / low)
+            metrics.add("time.faces_per_second", speed, model=name, split=split)
+            for title, reference_of in references.items():
+                speedup = _measure_median(columns[reference_of[name]] / seconds, draws)
+                metrics.add(f"time.speedup.{title}", speedup, model=name, split=split)
+
+
+def _measure_median(values: pd.Series, draws: np.ndarray) -> Interval:
+    low, high = np.quantile(np.median(values.to_numpy()[draws], axis=1), [0.025, 0.975])
+    return Interval(float(values.median()), float(low), float(high))
 
 
 def measure_memory(network: Network) -> float:
@@ -138,9 +222,7 @@ def describe_machine() -> str:
 
 def _get_peak() -> float:
     status = Path("/proc/self/status")
-    if (
-        status.is_file()
-    ):  # where it is, for the other counts what the parent process used before this one began
+    if status.is_file():  # for the other also counts what the parent process used before this one began
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     import resource  # which Windows does not have

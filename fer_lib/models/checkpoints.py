@@ -56,14 +56,14 @@ def list_variants(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def describe_variant(variant: dict[str, Any]) -> str:
     """Return in a few words what a variant costs and scores; "" when nothing was measured."""
-    said = []
+    parts = []
     if "bytes" in variant:
-        said.append(f"{variant['bytes'] / 1e6:.1f} MB")
+        parts.append(f"{variant['bytes'] / 1e6:.1f} MB")
     if "milliseconds" in variant:
-        said.append(f"{variant['milliseconds']:.1f} ms a face")
+        parts.append(f"{variant['milliseconds']:.1f} ms a face")
     if "test.accuracy" in variant["metrics"]:
-        said.append(f"{variant['metrics']['test.accuracy']:.1%} right")
-    return ", ".join(said)
+        parts.append(f"accuracy {variant['metrics']['test.accuracy']:.1%}")
+    return ", ".join(parts)
 
 
 def list_checkpoints() -> dict[str, Path]:

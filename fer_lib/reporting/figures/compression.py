@@ -1,4 +1,4 @@
-"""Figures of compression: accuracy against time, what int8 costs layer by layer, what pruning buys."""
+"""Draw the figures of compression: accuracy against time, what int8 costs by layer, what pruning buys."""
 
 from collections.abc import Mapping
 from itertools import cycle
@@ -22,17 +22,17 @@ KIND_COLOURS = {
 
 
 @mpl.rc_context(STYLE)
-def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
+def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
     """Plot accuracy (0 to 1, with `low` and `high`) against milliseconds `ms`, and the front as a line.
 
-    Columns network, form, accuracy, low, high, ms, bytes; the area of a marker grows with the file.
+    Columns network, variant, accuracy, low, high, ms, bytes; the area of a marker grows with the file.
     """
     figure, axes = build_figure(9, 5.2)
-    line = forms.loc[front]
+    line = variants.loc[front]
     axes.step(line["ms"], line["accuracy"], where="post", color=FAINT, lw=1.2, zorder=1)
-    colours = dict(zip(forms["network"].unique(), cycle(NETWORK_COLOURS)))
-    for _, row in forms.iterrows():
-        colour, is_int8 = colours[row["network"]], row["form"] != "float32"
+    colours = dict(zip(variants["network"].unique(), cycle(NETWORK_COLOURS)))
+    for _, row in variants.iterrows():
+        colour, is_int8 = colours[row["network"]], row["variant"] != "float32"
         axes.plot([row["ms"]] * 2, [row["low"], row["high"]], color=colour, lw=1, alpha=0.5)
         axes.scatter(
             row["ms"],
@@ -46,13 +46,13 @@ def plot_front(forms: pd.DataFrame, front: pd.Index) -> Figure:
         axes.annotate(
             label,
             (row["ms"], row["accuracy"]),
-            (-11 if is_int8 else 11, -3),  # on two sides: forms of a network may stand close together
+            (-11 if is_int8 else 11, -3),  # on two sides: variants of a network may stand close together
             textcoords="offset points",
             size=9,
             ha="right" if is_int8 else "left",
         )
     axes.set_xscale("log")
-    axes.set_xlim(forms["ms"].min() / 1.6, forms["ms"].max() * 1.6)
+    axes.set_xlim(variants["ms"].min() / 1.6, variants["ms"].max() * 1.6)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -72,7 +72,7 @@ def plot_sensitivity(networks: Mapping[str, pd.DataFrame], threshold: float) -> 
         axes.set(title=name, ylabel="error", xlim=(-0.7, len(layers) - 0.3))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(axis="y")
-    panels[-1, 0].set_xlabel("layer, from the picture to the emotion")
+    panels[-1, 0].set_xlabel("layer, from the image to the emotion")
     seen = [
         kind for kind in KIND_COLOURS if any((layers["kind"] == kind).any() for layers in networks.values())
     ]
@@ -94,10 +94,10 @@ def plot_pruning(rows: pd.DataFrame) -> Figure:
             axes.plot(line["left"], line[column], marker="o", ms=5, color=colour, label=kind)
     for axes in panels:
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set(xlabel="left of the parent", xlim=(1.03, 0))
+        axes.set(xlabel="left of the baseline", xlim=(1.03, 0))
         axes.grid()
     panels[0].set(title="Test accuracy")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panels[1].set(title="Times as fast as the parent", ylim=(0, None))
+    panels[1].set(title="Times as fast as the baseline", ylim=(0, None))
     panels[0].legend(loc="lower left")
     return figure
