@@ -10,11 +10,11 @@ from demo_faces.clips import draw_scene
 from fer_lib.analysis.explain import (
     METHOD,
     REDUCTION,
-    compute_heatmaps,
+    compute_saliency,
     explain_face,
     find_stage,
     list_stages,
-    overlay_heatmap,
+    overlay_saliency,
 )
 from fer_lib.errors import ModelError
 from fer_lib.inference.recognizer import Recognizer
@@ -81,7 +81,7 @@ def test_heatmap_is_that_of_the_formula(recognizer, faces, method, weigh):
     image = torch.from_numpy(np.ascontiguousarray(preprocess([faces[0].crop], recognizer.preprocessing)))
     for stage in list_stages(model):
         expected = weigh_by_hand(model, image, stage, emotion, weigh)
-        found = compute_heatmaps(model, image, np.array([emotion]), stage, method)[0]
+        found = compute_saliency(model, image, np.array([emotion]), stage, method)[0]
         n_cells = len(expected)
         cells = found.reshape(n_cells, len(found) // n_cells, n_cells, -1).mean(axis=(1, 3))
         assert np.corrcoef(cells.ravel(), expected.ravel())[0, 1] > 0.9  # the map is enlarged smoothly
@@ -92,7 +92,7 @@ def test_maps_of_a_batch_are_those_of_its_faces(recognizer, faces):
     crops = [face.crop for face in faces[:2]]
     images = torch.from_numpy(np.ascontiguousarray(preprocess(crops, checkpoint.preprocessing)))
     targets = np.array([checkpoint.emotions.index(face.label) for face in faces[:2]])
-    together = compute_heatmaps(checkpoint.model, images, targets, find_stage(checkpoint.model))
+    together = compute_saliency(checkpoint.model, images, targets, find_stage(checkpoint.model))
     for crop, face, found in zip(crops, faces, together, strict=False):
         np.testing.assert_allclose(found, explain_face(checkpoint, crop, face.label), atol=1e-3)
 
@@ -136,7 +136,7 @@ def test_threads_share_a_network(recognizer, faces):
 def test_overlay_leaves_cold_parts_grey_and_colours_hot_ones(faces):
     heatmap = np.zeros((112, 112), np.float32)
     heatmap[:, 56:] = 1
-    overlay = overlay_heatmap(faces[0].crop, heatmap).astype(int)
+    overlay = overlay_saliency(faces[0].crop, heatmap).astype(int)
     assert overlay.shape == (112, 112, 3)
     assert np.ptp(overlay[:, :50], axis=2).max() == 0
     assert np.ptp(overlay[:, 60:], axis=2).min() > 30

@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from fer_lib.analysis import faithfulness
-from fer_lib.analysis.explain import METHODS, compute_heatmaps, find_stage, list_stages
+from fer_lib.analysis.explain import METHODS, compute_saliency, find_stage, list_stages
 from fer_lib.models.build import create_model
 
 SIDE = 32
@@ -113,7 +113,7 @@ def network():
 def test_every_method_maps_every_stage(network, method):
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     for stage in list_stages(network):
-        maps = compute_heatmaps(network, images, np.array([0, 1]), stage, method)
+        maps = compute_saliency(network, images, np.array([0, 1]), stage, method)
         assert maps.shape == (2, SIDE, SIDE)
         assert maps.min() >= 0
         assert maps.max() <= 1
@@ -132,7 +132,7 @@ def test_randomising_changes_the_map_and_not_the_network(network):
 
 def test_flat_map_of_random_weights_says_nothing(network, monkeypatch):
     maps = iter([np.random.default_rng(0).random((1, SIDE, SIDE)), *[np.zeros((1, SIDE, SIDE))] * 99])
-    monkeypatch.setattr(faithfulness, "compute_heatmaps", lambda *_: next(maps))
+    monkeypatch.setattr(faithfulness, "compute_saliency", lambda *_: next(maps))
     found = faithfulness.randomise_layers(network, build_images(1), np.zeros(1, int), "layer4", seed=0)
     assert all(np.isnan(values).all() for values in found.values())
 

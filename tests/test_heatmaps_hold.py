@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fer_lib.analysis import faithfulness
-from fer_lib.analysis.explain import compute_heatmaps, find_stage
-from fer_lib.analysis.regions import FACE
+from fer_lib.analysis.explain import compute_saliency, find_stage
+from fer_lib.analysis.explain import FACE
 from fer_lib.data.framing import cut_face
 from fer_lib.data.readers.demo import make_face
 from fer_lib.inference.recognizer import Recognizer
@@ -50,7 +50,7 @@ def test_energy_in_the_active_regions_beats_random_maps_and_the_centre_of_the_fa
     assert len(labels) > 15
     model, side = recognizer.checkpoint.model, images.shape[-1]
     stage = find_stage(model)
-    maps = compute_heatmaps(model, images, labels, stage)
+    maps = compute_saliency(model, images, labels, stage)
     eyes = np.array(recognizer.framing.landmarks[:2])  # crops are cut so that the eyes lie there
     distance = eyes[1, 0] - eyes[0, 0]
     centre = eyes.mean(axis=0) + np.array([0, FACE[1] * distance])

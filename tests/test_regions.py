@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer_lib.analysis.regions import ACTIVE_PARTS, BACKGROUND, PARTS, build_active_mask, build_part_masks
+from fer_lib.analysis.explain import ACTIVE_PARTS, BACKGROUND, PARTS, build_active_mask, build_part_masks
 from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.labels import EMOTIONS_8
 

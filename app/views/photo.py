@@ -206,10 +206,10 @@ def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarra
 
     Raises ModelError when the model's network is none that can be explained.
     """
-    from fer_lib.analysis.explain import explain_face, overlay_heatmap  # torch: only who asks waits for it
+    from fer_lib.analysis.explain import explain_face, overlay_saliency  # torch: only who asks waits for it
 
     heatmap = explain_face(recognizer.checkpoint, face.crop, emotion)
-    return heatmap, overlay_heatmap(face.crop, heatmap)
+    return heatmap, overlay_saliency(face.crop, heatmap)
 
 
 def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> None:

@@ -1,4 +1,4 @@
-"""Heat maps put to the test, in files that notebook 07 reads: which to trust, and what they rest on."""
+"""Evaluate saliency maps of a trained network, and write the results to files that notebook 07 reads."""
 
 import io
 from collections.abc import Mapping
@@ -12,7 +12,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from fer_lib.analysis.explain import METHODS, compute_heatmaps, list_stages
+from fer_lib.analysis.explain import (
+    FACE,
+    METHODS,
+    build_active_mask,
+    build_part_masks,
+    compute_saliency,
+    list_stages,
+    locate_landmarks,
+)
 from fer_lib.analysis.faithfulness import (
     build_centre_maps,
     build_random_maps,
@@ -23,7 +31,6 @@ from fer_lib.analysis.faithfulness import (
     play_pointing_game,
     randomise_layers,
 )
-from fer_lib.analysis.regions import FACE, build_active_mask, build_part_masks, locate_landmarks
 from fer_lib.data.framing import estimate_similarity
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.evaluation.bootstrap import draw_rows
@@ -42,46 +49,61 @@ SIDE = 48
 """Of the mean maps, aligned by the landmarks."""
 
 N_DRAWS = 3
-"""How often the weights are randomised anew."""
+"""How often the weights are randomised."""
 
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces to explain. images: float32 (N, 3, S, S); said: int (N,), the emotion named; the rest by row.
+    """Faces to explain.
 
-    landmarks: float (N, 5, 2), shares of the side.   is_found: bool (N,), whether YuNet found them.
+    Parameters
+    ----------
+    rows, labels, pred
+        int (N,): rows of the packed data, true and predicted classes.
+    images
+        float32 (N, 3, S, S), normalised.
+    landmarks
+        float (N, 5, 2), fractions of the side.
+    is_found
+        bool (N,), whether YuNet found the landmarks.
     """
 
     rows: np.ndarray
     labels: np.ndarray
-    said: np.ndarray
+    pred: np.ndarray
     images: torch.Tensor
     landmarks: np.ndarray
     is_found: np.ndarray
 
+    @property
+    def side(self) -> int:
+        """Pixels a side of the images, and of their maps."""
+        return self.images.shape[-1]
 
-def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
-    """Test heat maps of the network `gradcam.network`; return the folder of the results.
+
+def evaluate_saliency(dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Test saliency maps of the network `gradcam.network`; return the folder of the results.
 
     Writes to `reports/<dataset>/explain/`: `choice.parquet`, every method and stage on validation;
     `faces.parquet`, the chosen one and its rivals on test faces; `randomised.parquet` and
-    `stability.parquet`; `maps.npz`, mean maps by emotion, of `gradcam.min_faces` or more; `examples.npz`, of
-    drawn faces, maps of single ones.
-    Raises ModelError when the network has not been trained, or is not convolutional.
+    `stability.parquet`; `maps.npz`, mean maps by emotion; `examples.npz`, single maps of drawn faces.
+
+    Raises
+    ------
+    ModelError
+        When the network has not been trained, or is not convolutional.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.gradcam
     checkpoint = load_checkpoint(dirs.models / settings.network)
     check_match(checkpoint, data)
-    folder = get_folder(dirs)
-    choice = compare_methods(
-        checkpoint.model, load_faces(checkpoint, data, "val", settings.n_chosen, settings.seed)
-    )
+    val = load_faces(checkpoint, data, "val", settings.n_chosen, settings.seed)
+    choice = compare_methods(checkpoint.model, val)
     method, stage = choose_method(choice)
     test = load_faces(checkpoint, data, "test", settings.n_faces, settings.seed)
     maps = build_maps(checkpoint.model, test, method, stage, settings)
     few = draw_rows(np.arange(len(test.rows)), settings.n_randomised, settings.seed)
-    asked = (checkpoint.model, test.images[few], test.said[few], stage)
+    asked = (checkpoint.model, test.images[few], test.pred[few], stage)
     draws = [
         pd.DataFrame(randomise_layers(*asked, settings.seed + draw, method)).assign(row=test.rows[few])
         for draw in tqdm(range(N_DRAWS), desc="randomised", unit="draw", disable=None)
@@ -89,10 +111,11 @@ def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
     stability = {str(shift): measure_stability(*asked, shift, method) for shift in settings.shifts}
     tables = {
         "choice": choice,
-        "faces": judge_maps(checkpoint.model, data, test, maps),
+        "faces": score_faces(checkpoint.model, data, test, maps),
         "randomised": pd.concat(draws, ignore_index=True),
         "stability": pd.DataFrame(stability).assign(row=test.rows[few]),
     }
+    folder = get_folder(dirs)
     for name, table in tables.items():
         write_table(folder / f"{name}.parquet", table, data)
     _write_maps(folder / "maps.npz", average_maps(data, test, maps[CHOSEN], settings.min_faces))
@@ -101,26 +124,25 @@ def study_explanations(dataset: str, out_dir: str | Path | None = None) -> Path:
 
 
 def load_faces(checkpoint: Checkpoint, data: PackedDataset, split: str, n: int, seed: int) -> Faces:
-    """Return `n` faces of a split, drawn by the seed, as the network sees them and what it says."""
+    """Return `n` faces of a split, drawn by the seed, and the network's predictions."""
     rows = draw_rows(data.get_rows(split), n, seed)
-    images = torch.from_numpy(
-        np.ascontiguousarray(preprocess([data.faces[row] for row in rows], checkpoint.preprocessing))
-    )
+    pixels = preprocess([data.faces[row] for row in rows], checkpoint.preprocessing)
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
     with torch.inference_mode():
-        said = np.concatenate([checkpoint.model(part).argmax(dim=1).numpy() for part in images.split(128)])
-    return Faces(rows, data.labels[rows], said, images, *locate_landmarks(data, rows))
+        pred = np.concatenate([checkpoint.model(part).argmax(dim=1).numpy() for part in images.split(128)])
+    return Faces(rows, data.labels[rows], pred, images, *locate_landmarks(data, rows))
 
 
 def compare_methods(model: nn.Module, faces: Faces) -> pd.DataFrame:
     """Return one row per face, method and stage: method, stage, reduction, deletion, insertion (areas).
 
-    The map explains the emotion named. A good one has a small deletion area and a large insertion area.
+    The maps explain the predicted emotion. A good one has a small deletion and a large insertion area.
     """
     found = []
     stages = list_stages(model)
     pairs = [(method, stage) for stage in stages for method in METHODS]
     for method, stage in tqdm(pairs, desc="methods", unit="map", disable=None):
-        maps = compute_heatmaps(model, faces.images, faces.said, stage, method)
+        maps = compute_saliency(model, faces.images, faces.pred, stage, method)
         areas = _measure_areas(model, faces, maps)
         found.append(pd.DataFrame(areas).assign(method=method, stage=stage, reduction=stages[stage]))
     return pd.concat(found, ignore_index=True)
@@ -136,44 +158,43 @@ def build_maps(
     model: nn.Module, faces: Faces, method: str, stage: str, settings: GradcamParams
 ) -> dict[str, np.ndarray]:
     """Return the chosen maps and those they are compared with, float32 (N, S, S) each."""
-    stages, side = list_stages(model), faces.images.shape[-1]
+    stages, side = list_stages(model), faces.side
     middle = faces.landmarks[:, :2].mean(axis=1)
     across = faces.landmarks[:, 1] - faces.landmarks[:, 0]
     down = np.stack([-across[:, 1], across[:, 0]], axis=1)
     distance = np.hypot(*across.T)
     return {
-        CHOSEN: compute_heatmaps(model, faces.images, faces.said, stage, method),
-        LAST: compute_heatmaps(model, faces.images, faces.said, list(stages)[-1], "Grad-CAM"),
+        CHOSEN: compute_saliency(model, faces.images, faces.pred, stage, method),
+        LAST: compute_saliency(model, faces.images, faces.pred, list(stages)[-1], "Grad-CAM"),
         RANDOM: build_random_maps(len(faces.rows), side, max(2, side // stages[stage]), settings.seed),
         # As wide as the face: two standard deviations reach its border, in the mean of both directions.
         CENTRE: build_centre_maps(middle + FACE[1] * down, distance * (FACE[2] + FACE[3]) / 4, side),
     }
 
 
-def judge_maps(
+def score_faces(
     model: nn.Module, data: PackedDataset, faces: Faces, maps: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Return one row per face and map: row, label, said, map, the areas, energy, pointing, and parts.
+    """Return one row per face and map.
 
-    energy and pointing: of the active regions (see `build_active_masks`).   `part_<name>`: the share of the
-    map's weight in each part of `regions`; `area_<name>`: of its pixels.   `deletion/<step>`,
-    `insertion/<step>`: the curves.   landmarks_found: whether the parts rest on this face's own landmarks.
+    Columns: row, label, pred, map, landmarks_found; the areas `deletion` and `insertion` with the points of
+    their curves, `<curve>/<step>`; `energy` and `pointing` of the active regions, `active_area`; and per
+    part `part_<name>` and `area_<name>`, its share of the map's weight and of the pixels.
     """
-    side = faces.images.shape[-1]
-    parts = [build_part_masks(points, side) for points in faces.landmarks]
+    parts = [build_part_masks(points, faces.side) for points in faces.landmarks]
     active = build_active_masks(data, faces, parts)
     by_part = {name: np.stack([masks[name] for masks in parts]) for name in parts[0]}
     tables = []
-    for name, heatmaps in tqdm(maps.items(), desc="maps", unit="map", disable=None):
-        columns = {"row": faces.rows, "label": faces.labels, "said": faces.said, "map": name}
-        columns |= _measure_areas(model, faces, heatmaps, with_curves=True)
+    for name, of_faces in tqdm(maps.items(), desc="maps", unit="map", disable=None):
+        columns = {"row": faces.rows, "label": faces.labels, "pred": faces.pred, "map": name}
+        columns |= _measure_areas(model, faces, of_faces, with_curves=True)
         columns |= {
             "landmarks_found": faces.is_found,
-            "energy": compute_energy(heatmaps, active),
-            "pointing": play_pointing_game(heatmaps, active),
+            "energy": compute_energy(of_faces, active),
+            "pointing": play_pointing_game(of_faces, active),
             "active_area": active.mean(axis=(1, 2)),
         }
-        columns |= {f"part_{part}": compute_energy(heatmaps, masks) for part, masks in by_part.items()}
+        columns |= {f"part_{part}": compute_energy(of_faces, masks) for part, masks in by_part.items()}
         columns |= {f"area_{part}": masks.mean(axis=(1, 2)) for part, masks in by_part.items()}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
@@ -182,54 +203,51 @@ def judge_maps(
 def build_active_masks(data: PackedDataset, faces: Faces, parts: list[dict[str, np.ndarray]]) -> np.ndarray:
     """Return float32 (N, S, S): where the emotion shows.
 
-    Drawn faces: what the action units of their label's prototype deform. Others: the parts of `regions` on
-    which the emotion named rests.
+    Drawn faces: what the action units of their label's prototype deform. Others: the parts of the face,
+    `explain.ACTIVE_PARTS`, on which the predicted emotion rests.
     """
-    side = faces.images.shape[-1]
-    drawn = data.regions(faces.rows)
+    drawn, size = data.regions(faces.rows), (faces.side, faces.side)
     if drawn is not None:
-        scaled = [cv2.resize(m.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) for m in drawn]
-        return np.stack(scaled)
-    names = [data.emotions[index] for index in faces.said]
-    return np.stack(
-        [build_active_mask(masks, name) for masks, name in zip(parts, names, strict=True)]
-    ).astype(np.float32)
+        return np.stack([cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) for m in drawn])
+    names = [data.emotions[index] for index in faces.pred]
+    active = [build_active_mask(masks, name) for masks, name in zip(parts, names, strict=True)]
+    return np.stack(active).astype(np.float32)
 
 
 def average_maps(
-    data: PackedDataset, faces: Faces, heatmaps: np.ndarray, min_faces: int
+    data: PackedDataset, faces: Faces, maps: np.ndarray, min_faces: int
 ) -> dict[str, np.ndarray]:
     """Return mean maps, float32 (SIDE, SIDE), aligned by the landmarks, and the number of faces in each.
 
-    Keys: `<right|wrong>/<emotion named>`, of at least `min_faces`, and the same with `/n`.
+    Keys: `<correct|wrong>/<predicted emotion>`, of at least `min_faces`, and the same with `/n`.
     """
     typical = np.median(faces.landmarks, axis=0)
     aligned = []
-    for points, heatmap in zip(faces.landmarks, heatmaps, strict=True):
-        matrix = estimate_similarity(points * heatmap.shape[-1] - 0.5, typical * SIDE - 0.5)
-        aligned.append(cv2.warpAffine(heatmap, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_CONSTANT))
+    for points, saliency in zip(faces.landmarks, maps, strict=True):
+        matrix = estimate_similarity(points * saliency.shape[-1] - 0.5, typical * SIDE - 0.5)
+        aligned.append(cv2.warpAffine(saliency, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_CONSTANT))
     stacked, found = np.stack(aligned), {}
     for index, emotion in enumerate(data.emotions):
-        for title, is_right in (("right", True), ("wrong", False)):
-            chosen = (faces.said == index) & ((faces.labels == faces.said) == is_right)
+        for title, is_correct in (("correct", True), ("wrong", False)):
+            chosen = (faces.pred == index) & ((faces.labels == faces.pred) == is_correct)
             if chosen.sum() >= min_faces:
                 found[f"{title}/{emotion}"] = stacked[chosen].mean(axis=0).astype(np.float32)
             found[f"{title}/{emotion}/n"] = np.int64(chosen.sum())
     return found
 
 
-def pick_examples(data: PackedDataset, faces: Faces, heatmaps: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `<right|wrong>/<emotion named>` to a map, float32 (S, S), and with `/row` the face's row.
+def pick_examples(data: PackedDataset, faces: Faces, maps: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `<correct|wrong>/<predicted emotion>` to a map, float32 (S, S), and its `/row`.
 
     One of each kind, the first that is there; none of photographs, which are not shown one by one.
     """
     found: dict[str, np.ndarray] = {}
     if data.packed_regions is None:
         return found
-    for row, label, said, heatmap in zip(faces.rows, faces.labels, faces.said, heatmaps, strict=True):
-        key = f"{'right' if label == said else 'wrong'}/{data.emotions[said]}"
+    for row, label, pred, saliency in zip(faces.rows, faces.labels, faces.pred, maps, strict=True):
+        key = f"{'correct' if label == pred else 'wrong'}/{data.emotions[pred]}"
         if key not in found:
-            found |= {key: heatmap, f"{key}/row": np.int64(row)}
+            found |= {key: saliency, f"{key}/row": np.int64(row)}
     return found
 
 
@@ -239,11 +257,11 @@ def get_folder(dirs: OutputDirs) -> Path:
 
 
 def _measure_areas(
-    model: nn.Module, faces: Faces, heatmaps: np.ndarray, with_curves: bool = False
+    model: nn.Module, faces: Faces, maps: np.ndarray, with_curves: bool = False
 ) -> dict[str, np.ndarray]:
     found = {}
     for title, insertion in {"deletion": False, "insertion": True}.items():
-        curves = compute_curves(model, faces.images, faces.said, heatmaps, insertion)
+        curves = compute_curves(model, faces.images, faces.pred, maps, insertion)
         found[title] = compute_area(curves)
         if with_curves:
             found |= {f"{title}/{step}": values for step, values in enumerate(curves.T)}

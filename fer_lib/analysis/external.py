@@ -1,4 +1,4 @@
-"""Faces a model was not made from: a folder of pictures sorted by emotion, or another data set's test."""
+"""Load external faces, from which a model was not made: a folder sorted by emotion, or a packed data set."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from demo_faces.counterfactuals import FACTORS
 from fer_lib.data.detector import Detector
-from fer_lib.data.framing import cut_face, find_landmarks
+from fer_lib.data.framing import cut_face
 from fer_lib.data.images import list_images, read_image
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError
-from fer_lib.evaluation.metrics import summarise
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import normalise_emotion
 from fer_lib.models.checkpoints import read_config
@@ -24,20 +23,32 @@ from fer_lib.params import read_params_file
 from fer_lib.paths import get_packed_dir
 
 SMALLEST_SEARCHED = 64
-"""Pixels: pictures no larger are faces that were cut out already, and are taken whole."""
+"""Pixels: images no larger are faces that were cut out already, and are taken whole."""
 
 LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
-class OutsideFaces:
+class ExternalFaces:
     """Faces in a model's framing.
 
-    name: of the data.   crops: uint8, as `Face.crop`.   labels: int (N,), indices into the model's emotions.
-    persons: (N,), equal for faces of one person, where that is known.   factors: one row per face, what is
-    known of drawn ones; no columns for others.   mapping: one row per class of the
-    source: class, model's emotion (or `left out`), how, pictures, no face (pictures of it without one).
-    data_hash: of packed data, else of the crops and labels.
+    Parameters
+    ----------
+    name
+        Of the data.
+    crops
+        uint8 each, as `Face.crop`.
+    labels
+        int (N,), indices into the model's emotions.
+    persons
+        (N,), equal for faces of one person, where that is known.
+    factors
+        One row per face: what is known of drawn ones; no columns for others.
+    mapping
+        One row per class of the source: class, model's emotion (or `LEFT_OUT`), how, images, no face
+        (images of it without one).
+    data_hash
+        Of packed data, else of the crops and labels.
     """
 
     name: str
@@ -49,13 +60,29 @@ class OutsideFaces:
     data_hash: str
 
 
-def load_outside(recognizer: Recognizer, data: str) -> OutsideFaces:
+def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> ExternalFaces:
     """Return the faces of `data`: a packed data set's test split, by name, or a folder of class folders.
 
-    In a picture the largest face is cut out as the model's training faces were; a picture in which none is
-    found is left out and counted, and one that is a crop already is taken whole. Raises DataError when there
-    is nothing that the model could name, and MediaError for a file that is no picture.
+    In an image the largest face is cut out as the model's training faces were; an image in which none is
+    found is left out and counted, and one that is a crop already is taken whole.
+
+    Raises
+    ------
+    DataError
+        When there is nothing that the model could name, or fewer than `min_faces`.
+    MediaError
+        For a file that is no image.
     """
+    faces = _load(recognizer, data)
+    if len(faces.labels) < min_faces:
+        raise DataError(
+            f"{faces.name}: expected at least {min_faces} faces to audit a model, found {len(faces.labels)}; "
+            "give more, or score them with `evaluate`"
+        )
+    return faces
+
+
+def _load(recognizer: Recognizer, data: str) -> ExternalFaces:
     datasets = read_params_file()["datasets"]
     if data in datasets:
         if not (get_packed_dir(data) / "meta.json").is_file():
@@ -72,51 +99,50 @@ def load_outside(recognizer: Recognizer, data: str) -> OutsideFaces:
     return _load_folder(recognizer, Path(data))
 
 
-def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> OutsideFaces:
+def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalFaces:
     rows, name = data.get_rows("test"), data.meta["dataset"]
     given = [data.emotions[label] for label in data.labels[rows]]
     mapping = map_classes(data.emotions, recognizer.emotions, given)
     is_own = read_config(recognizer.folder).get("data_hash") == data.data_hash
     # Its own faces are in the model's framing already; to cut them again would only move them.
     cut = None if is_own else Detector(min_score=0.6)
-    pictures = [np.asarray(data.faces[row]) for row in rows]
-    kept, crops, labels, mapping = _cut_all(recognizer, pictures, given, mapping, cut, name)
+    images = [np.asarray(data.faces[row]) for row in rows]
+    kept, crops, labels, mapping = _cut_all(recognizer, images, given, mapping, cut, name)
     rows = rows[kept]
     factors = data.index.iloc[rows].filter(list(FACTORS)).reset_index(drop=True)
-    return OutsideFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)
+    return ExternalFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)
 
 
-def _load_folder(recognizer: Recognizer, folder: Path) -> OutsideFaces:
+def _load_folder(recognizer: Recognizer, folder: Path) -> ExternalFaces:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = [(path, child.name) for child in classes for path in list_images(child)]
     given = [name for _, name in files]
     mapping = map_classes([child.name for child in classes], recognizer.emotions, given)
     paths = [path for path, _ in files]
-    _, crops, labels, mapping = _cut_all(
-        recognizer, paths, given, mapping, Detector(min_score=0.6), str(folder)
-    )
+    detector = Detector(min_score=0.6)
+    _, crops, labels, mapping = _cut_all(recognizer, paths, given, mapping, detector, str(folder))
     digest = hashlib.sha256(labels.tobytes())
     for crop in crops:
         digest.update(crop.tobytes())
     apart, unknown = np.arange(len(labels)), pd.DataFrame(index=range(len(labels)))
-    return OutsideFaces(str(folder), crops, labels, apart, unknown, mapping, digest.hexdigest())
+    return ExternalFaces(str(folder), crops, labels, apart, unknown, mapping, digest.hexdigest())
 
 
 def _cut_all(
     recognizer: Recognizer,
-    pictures: Sequence[np.ndarray | Path],
+    images: Sequence[np.ndarray | Path],
     given: Sequence[str],
     mapping: pd.DataFrame,
     detector: Detector | None,
     name: str,
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, pd.DataFrame]:
-    """Return which pictures hold a face that the model could name, these faces, their labels, the mapping."""
+    """Return which images hold a face that the model could name, these faces, their labels, the mapping."""
     known = dict(zip(mapping["class"], mapping["model's emotion"], strict=True))
     kept, crops, labels, empty = [], [], [], dict.fromkeys(known, 0)
     named = [i for i, title in enumerate(given) if known[title] != LEFT_OUT]
     for i in tqdm(named, desc="faces", unit="face", disable=None, leave=False):
-        picture = pictures[i]
-        pixels = read_image(picture) if isinstance(picture, Path) else picture
+        image = images[i]
+        pixels = read_image(image) if isinstance(image, Path) else image
         crop = pixels if detector is None else cut_largest(recognizer, pixels, detector)
         if crop is None:
             empty[given[i]] += 1
@@ -126,29 +152,18 @@ def _cut_all(
         labels.append(recognizer.emotions.index(known[given[i]]))
     if not crops:
         raise DataError(
-            f"{name}: expected folders of pictures named {', '.join(recognizer.emotions)}, found "
-            f"{', '.join(map(str, known)) or 'none'}, and {sum(empty.values())} pictures without a face; "
+            f"{name}: expected folders of images named {', '.join(recognizer.emotions)}, found "
+            f"{', '.join(map(str, known)) or 'none'}, and {sum(empty.values())} images without a face; "
             "give the folder that holds the classes"
         )
     counted = mapping.assign(**{"no face": [empty[title] for title in mapping["class"]]})
     return np.array(kept), crops, np.array(labels), counted
 
 
-def locate_in_crops(recognizer: Recognizer, crops: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return landmarks, float (N, 5, 2), fractions of the side, and bool (N,): whether YuNet found them.
-
-    Where it does not, they are those of the model's framing.
-    """
-    detector, typical = Detector(min_score=0.6), np.array(recognizer.framing.landmarks)
-    found = [find_landmarks(crop, detector) for crop in crops]
-    is_found = np.array([points is not None for points in found], dtype=bool)
-    return np.array([typical if points is None else points for points in found]), is_found
-
-
 def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence[str]) -> pd.DataFrame:
-    """Return how the classes of a source are read: class, model's emotion, how, pictures; in their order.
+    """Return how the classes of a source are read: class, model's emotion, how, images; in their order.
 
-    given: the class of every picture. A class that the model cannot name is left out.
+    given: the class of every image. A class that the model cannot name is left out.
     """
     counts, rows = pd.Series(list(given), dtype=object).value_counts(), []
     for name in classes:
@@ -161,11 +176,11 @@ def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence
             if emotion not in emotions:
                 emotion, how = LEFT_OUT, "the model has no such class"
         rows.append((name, emotion, how, int(counts.get(name, 0))))
-    return pd.DataFrame(rows, columns=["class", "model's emotion", "how", "pictures"])
+    return pd.DataFrame(rows, columns=["class", "model's emotion", "how", "images"])
 
 
 def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) -> np.ndarray | None:
-    """Return the largest face of a picture, uint8 grey or RGB, in the model's framing; None: none found.
+    """Return the largest face of an image, uint8 grey or RGB, in the model's framing; None: none found.
 
     pixels: uint8 (H, W) or (H, W, 3) RGB. One of `SMALLEST_SEARCHED` or less is a crop, and taken whole.
     """
@@ -179,13 +194,3 @@ def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) 
     size = (framing.size, framing.size)
     shrinks = max(whole.shape[:2]) > framing.size
     return cv2.resize(whole, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def evaluate_outside(
-    recognizer: Recognizer, faces: OutsideFaces, n_resamples: int, seed: int
-) -> dict[str, float]:
-    """Return the metrics of `evaluation.summarise` on these faces, under `outside.`."""
-    probabilities = recognizer.compute_probabilities(faces.crops)
-    return summarise(
-        "outside", faces.labels, probabilities, recognizer.emotions, n_resamples, seed, clusters=faces.persons
-    )

@@ -1,49 +1,69 @@
-"""How a network treats groups of faces: rates by group, the largest gap, and whether chance explains it.
+"""Compare how a network treats groups of faces: rates, the largest gap, and whether chance explains it.
 
 Drawn faces know their factors, and are drawn again with one of them changed: the same faces in every group.
-Photographs carry no such labels and none are guessed; `proxies` says what a picture itself shows.
+Photographs carry no such labels and none are guessed; proxies say what an image itself shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
+import cv2
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluation.bootstrap import ECE_BINS, assign_bins, compute_intervals, draw_weights
-from fer_lib.metrics_file import show_interval
+from fer_lib.evaluation.bootstrap import (
+    ECE_BINS,
+    Bootstrap,
+    assign_bins,
+    average,
+    average_defined,
+    summarise_draws,
+)
+from fer_lib.metrics_file import Interval
 
 MEASURES = ("accuracy", "macro_recall", "false_positive_rate", "ece")
+
+NO_FACE = "no face"
+"""The group of images in which the detector found no landmarks, where the proxy rests on these."""
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+N_FIFTHS = 5
+MAX_GROUPS = 10
+"""A factor with more values is cut into fifths."""
 
 
 def score_groups(
     labels: np.ndarray,
-    said: np.ndarray,
+    pred: np.ndarray,
     confidence: np.ndarray,
     groups: np.ndarray,
-    clusters: np.ndarray,
-    n_resamples: int,
-    seed: int,
+    bootstrap: Bootstrap,
+    min_faces: int = 1,
 ) -> pd.DataFrame:
-    """Return one row per group: n, and each of `MEASURES` with `_lo` and `_hi`, 95 % intervals.
+    """Return one row per group of `min_faces` or more: n, and each of `MEASURES` as `Interval`.
 
-    labels, said: int (N,), the right class and the one named.   confidence: float (N,), its probability.
-    groups: (N,) any values.   clusters: (N,), faces with equal values, as of one person, are resampled
-    together. The false-positive rate is the mean over classes of how often a face of another is given this.
+    The false-positive rate is the mean over classes of how often a face of another class is predicted as it.
+
+    Parameters
+    ----------
+    labels, pred
+        int (N,), true and predicted classes.
+    confidence
+        float (N,), the probability of the predicted class.
+    groups
+        str (N,).
     """
-    names = np.unique(groups)
-    weights = np.concatenate(list(draw_weights(len(labels), n_resamples, seed, clusters)))
-    rows = []
-    for name in names:
-        chosen = groups == name
-        parts = labels[chosen], said[chosen], confidence[chosen]
-        values = _score(*parts, np.ones((1, chosen.sum())))[0]
-        intervals = compute_intervals(list(MEASURES), _score(*parts, weights[:, chosen]), 0.95)
-        row = {"group": name, "n": int(chosen.sum())}
-        for measure, value in zip(MEASURES, values, strict=True):
-            low, high = intervals.get(measure, (np.nan, np.nan))
-            row |= {measure: value, f"{measure}_lo": low, f"{measure}_hi": high}
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("group")
+    names = [
+        name for name in sorted(set(groups), key=lambda n: (len(n), n)) if (groups == name).sum() >= min_faces
+    ]
+    drawn = _score_groups(labels, pred, confidence, [groups == name for name in names], bootstrap)
+    rows = {
+        name: {"n": int((groups == name).sum())}
+        | {measure: summarise_draws(drawn[:, g, m]) for m, measure in enumerate(MEASURES)}
+        for g, name in enumerate(names)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
 
 
 def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -51,20 +71,17 @@ def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for factor, table in tables.items():
         for group, row in table.iterrows():
-            cells = {
-                measure.replace("_", " ").replace("ece", "ECE"): show_interval(
-                    (row[measure], row[f"{measure}_lo"], row[f"{measure}_hi"]), ".2f"
-                )
-                for measure in MEASURES
-                if measure != "macro_recall"
+            rows[f"{factor} {group}".replace("_", " ")] = {
+                "accuracy": f"{row['accuracy']:.2f}",
+                "false positive rate": f"{row['false_positive_rate']:.2f}",
+                "ECE": f"{row['ece']:.2f}",
             }
-            rows[f"{factor} {group}".replace("_", " ")] = cells
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
 
 
 def measure_gap(
     labels: np.ndarray,
-    said: np.ndarray,
+    pred: np.ndarray,
     groups: np.ndarray,
     blocks: np.ndarray,
     n_permutations: int,
@@ -73,11 +90,11 @@ def measure_gap(
 ) -> tuple[float, float]:
     """Return the largest difference in accuracy between two groups, and the p-value of a permutation test.
 
-    Under the null hypothesis the group says nothing about being right. Where most blocks (N,), such as a face
-    drawn in each tone, hold several groups, groups are exchanged within blocks; else whole blocks, such as
-    persons, exchange their groups. Groups of fewer faces do not count. p is (1 + as large) / (1 + drawn).
+    Under the null hypothesis the group says nothing about being correct. Where most blocks (N,), such as a
+    face drawn in each tone, hold several groups, groups are exchanged within blocks; else whole blocks, such
+    as persons, exchange their groups. Groups of fewer faces do not count. p is (1 + as large) / (1 + drawn).
     """
-    right = (said == labels).astype(float)
+    is_correct = (pred == labels).astype(float)
     names, codes = np.unique(groups, return_inverse=True)
     members = np.unique(blocks, return_inverse=True)[1]
     counted = np.flatnonzero(np.bincount(codes) >= min_faces)
@@ -85,9 +102,8 @@ def measure_gap(
         return 0.0, 1.0
 
     def find_gap(assigned: np.ndarray) -> float:
-        means = np.bincount(assigned, right, len(names)) / np.maximum(
-            np.bincount(assigned, minlength=len(names)), 1
-        )
+        sizes = np.maximum(np.bincount(assigned, minlength=len(names)), 1)
+        means = np.bincount(assigned, is_correct, len(names)) / sizes
         return float(np.ptp(means[counted]))
 
     rng, observed = np.random.default_rng(seed), find_gap(codes)
@@ -104,69 +120,43 @@ def measure_gap(
     return observed, (1 + as_large) / (1 + n_permutations)
 
 
-def compute_ratio(
-    labels: np.ndarray,
-    said: np.ndarray,
-    groups: np.ndarray,
-    clusters: np.ndarray,
-    n_resamples: int,
-    seed: int,
-) -> tuple[float, float, float]:
-    """Return the lowest macro recall of a group over the highest, with its 95 % interval.
+def compute_ratio(labels: np.ndarray, pred: np.ndarray, groups: np.ndarray, bootstrap: Bootstrap) -> Interval:
+    """Return the lowest macro recall of a group over the highest.
 
     The four-fifths rule (29 CFR 1607.4) asks for 0.8. A minimum over a maximum of noisy rates is biased down.
     """
-    names = np.unique(groups)
-    weights = np.concatenate(list(draw_weights(len(labels), n_resamples, seed, clusters)))
-    place = MEASURES.index("macro_recall")
-    once = np.ones((1, len(labels)))
-    unsure = np.zeros(len(labels))  # the confidence says nothing of the recall
-    found = {
-        is_drawn: np.stack(
-            [
-                _score(labels[chosen], said[chosen], unsure[chosen], w[:, chosen])[:, place]
-                for chosen in (groups == name for name in names)
-            ]
-        )
-        for is_drawn, w in {False: once, True: weights}.items()
-    }
-    ratios = {}
-    for key, values in found.items():
-        lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        # Where no group has anything right, none is worse off.
-        ratios[key] = np.divide(lowest, highest, out=np.ones_like(lowest), where=highest > 0)
-    low, high = np.nanquantile(ratios[True], [0.025, 0.975])
-    return float(ratios[False][0]), float(low), float(high)
+    unsure = np.zeros(len(labels))  # the confidence does not enter the recall
+    members = [groups == name for name in np.unique(groups)]
+    recalls = _score_groups(labels, pred, unsure, members, bootstrap)[:, :, MEASURES.index("macro_recall")]
+    lowest, highest = np.nanmin(recalls, axis=1), np.nanmax(recalls, axis=1)
+    # Where no group has anything correct, none is worse off.
+    ratios = np.divide(lowest, highest, out=np.ones_like(lowest), where=highest > 0)
+    return summarise_draws(ratios)
 
 
 def compare_gaps(
-    labels: np.ndarray,
-    said: np.ndarray,
-    before: np.ndarray,
-    groups: np.ndarray,
-    clusters: np.ndarray,
-    n_resamples: int,
-    seed: int,
-) -> dict[str, tuple[float, float, float]]:
-    """Return what changes from the answers `before` to `said` on the same faces, with 95 % intervals.
+    labels: np.ndarray, pred: np.ndarray, baseline: np.ndarray, groups: np.ndarray, bootstrap: Bootstrap
+) -> dict[str, Interval]:
+    """Return what changes from the predictions `baseline` to `pred` on the same faces.
 
     `accuracy`: the gain.   `gap`: the growth of the largest difference in accuracy between two groups.
     """
-    names, codes = np.unique(groups, return_inverse=True)
-    member = np.eye(len(names))[codes]
-    drawn = np.concatenate(list(draw_weights(len(labels), n_resamples, seed, clusters)))
-    weights = np.concatenate([np.ones((1, len(labels))), drawn])
-    found = []
-    for named in (said, before):
-        right = (named == labels).astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            by_group = weights @ (member * right[:, None]) / (weights @ member)
-        gap = np.nanmax(by_group, axis=1) - np.nanmin(by_group, axis=1)
-        found.append({"accuracy": weights @ right / weights.sum(axis=1), "gap": gap})
-    return {
-        name: (float(change[0]), *map(float, np.quantile(change[1:], [0.025, 0.975])))
-        for name, change in ((name, found[0][name] - found[1][name]) for name in found[0])
-    }
+    members = [groups == name for name in np.unique(groups)]
+
+    def score(of: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        is_correct = (of == labels).astype(float)
+        by_group = np.stack([average(is_correct, weights * member) for member in members])
+        gap = np.nanmax(by_group, axis=0) - np.nanmin(by_group, axis=0)
+        return np.column_stack([average(is_correct, weights), gap])
+
+    drawn = bootstrap.score(lambda weights: score(pred, weights) - score(baseline, weights))
+    return {"accuracy": summarise_draws(drawn[:, 0]), "gap": summarise_draws(drawn[:, 1])}
+
+
+def tabulate_gaps(gaps: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+    """Return grouping by gap and p of `measure_gap`, the latter adjusted for the number of groupings."""
+    table = pd.DataFrame.from_dict(gaps, orient="index", columns=["gap", "p"]).rename_axis("grouping")
+    return table.assign(p=adjust_for_many(table["p"]))
 
 
 def adjust_for_many(p_values: Sequence[float]) -> np.ndarray:
@@ -181,7 +171,7 @@ def adjust_for_many(p_values: Sequence[float]) -> np.ndarray:
 
 def list_interactions(
     labels: np.ndarray,
-    said: np.ndarray,
+    pred: np.ndarray,
     factors: Mapping[str, np.ndarray],
     blocks: np.ndarray,
     min_faces: int,
@@ -190,34 +180,28 @@ def list_interactions(
 ) -> pd.DataFrame:
     """Return pairs of groups whose accuracy differs from what their two factors alone would give.
 
-    Columns: first, second, n, accuracy, expected (least squares of both factors' own effects), excess
-    (points), p; the largest excess first. p is that of the largest excess of all that are listed; for it
-    residuals are exchanged within blocks, int (N,), such as a face's variants (Freedman and Lane 1983). Cells
-    of fewer faces are left out.
+    Residuals are exchanged within blocks, int (N,), such as a face's counterfactuals (Freedman and Lane
+    1983). Cells of fewer faces are left out.
+
+    Returns
+    -------
+    The largest excess first: first, second, n, accuracy, expected (least squares of both factors' own
+    effects), excess (points), p (that of the largest excess of all that are listed).
     """
-    right, rows, makers, residuals = (said == labels).astype(float), [], [], []
-    names = list(factors)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            design = np.hstack([pd.get_dummies(factors[name]).to_numpy(float) for name in (first, second)])
-            inverse = np.linalg.pinv(design, rcond=1e-9)  # both factors sum to one: a rank is missing
-            fitted = design @ (inverse @ right)
-            cells = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
-            cells = {pair: inside for pair, inside in cells.items() if len(inside) >= min_faces}
-            means = np.zeros((len(cells), len(right)))
-            for row, ((a, b), inside) in zip(means, cells.items(), strict=True):
-                row[inside] = 1 / len(inside)
-                rows.append(
-                    (
-                        f"{first} {a}",
-                        f"{second} {b}",
-                        len(inside),
-                        right[inside].mean(),
-                        fitted[inside].mean(),
-                    )
-                )
-            makers.append(means - (means @ design) @ inverse)
-            residuals.append(right - fitted)
+    is_correct, rows, makers, residuals = (pred == labels).astype(float), [], [], []
+    for first, second in combinations(factors, 2):
+        design = np.hstack([pd.get_dummies(factors[name]).to_numpy(float) for name in (first, second)])
+        inverse = np.linalg.pinv(design, rcond=1e-9)  # both factors sum to one: a rank is missing
+        fitted = design @ (inverse @ is_correct)
+        cells = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
+        cells = {pair: inside for pair, inside in cells.items() if len(inside) >= min_faces}
+        means = np.zeros((len(cells), len(labels)))
+        for row, ((a, b), inside) in zip(means, cells.items(), strict=True):
+            row[inside] = 1 / len(inside)
+            rates = is_correct[inside].mean(), fitted[inside].mean()
+            rows.append((f"{first} {a}", f"{second} {b}", len(inside), *rates))
+        makers.append(means - (means @ design) @ inverse)
+        residuals.append(is_correct - fitted)
     table = pd.DataFrame(rows, columns=["first", "second", "n", "accuracy", "expected"])
     table["excess"] = 100 * (table["accuracy"] - table["expected"])
     rng, largest = np.random.default_rng(seed), np.zeros(n_permutations)
@@ -225,9 +209,72 @@ def list_interactions(
         order = _exchange_within(rng, blocks)
         excesses = [np.abs(make @ rest[order]) for make, rest in zip(makers, residuals, strict=True)]
         largest[draw] = 100 * np.concatenate(excesses).max(initial=0)
-    sizes = table["excess"].abs().to_numpy()
+    sizes = table["excess"].abs()
     table["p"] = [(1 + (largest >= size - 1e-9).sum()) / (1 + n_permutations) for size in sizes]
-    return table.reindex(table["excess"].abs().sort_values(ascending=False, kind="stable").index)
+    return table.reindex(sizes.sort_values(ascending=False, kind="stable").index)
+
+
+def measure_proxies(faces: Sequence[np.ndarray], landmarks: np.ndarray, is_found: np.ndarray) -> pd.DataFrame:
+    """Return what images show of themselves, one row per face; none of it says who or what a person is.
+
+    luminance: mean grey level (0 to 255) about the nose, of skin and light together.   sharpness: variance
+    of the Laplacian.   size: eye distance as a share of the side.   yaw: how far the nose's tip is off the
+    middle of the eyes, in eye distances.   roll: tilt of the eyes, degrees. Size, yaw and roll are NaN where
+    the landmarks were not found.
+
+    Parameters
+    ----------
+    faces
+        uint8 (H, W) or (H, W, 3).
+    landmarks
+        float (N, 5, 2), fractions of the side.
+    is_found
+        bool (N,).
+    """
+    rows = []
+    for face, points, known in zip(faces, landmarks, is_found, strict=True):
+        grey = face if face.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(face), cv2.COLOR_RGB2GRAY)
+        side, middle = grey.shape[0], points[:2].mean(axis=0)
+        across = points[1] - points[0]
+        distance = max(float(np.hypot(*across)), 1e-3)
+        reach = distance * side / 2
+        x, y = points[2] * side
+        patch = grey[
+            max(0, int(y - reach / 2)) : int(y + reach / 2) + 1, max(0, int(x - reach)) : int(x + reach) + 1
+        ]
+        rows.append(
+            {
+                "luminance": float(patch.mean()) if patch.size else float(grey.mean()),
+                "sharpness": float(cv2.Laplacian(np.ascontiguousarray(grey), cv2.CV_64F).var()),
+                "size": distance if known else np.nan,
+                "yaw": abs(float((points[2] - middle) @ across)) / distance**2 if known else np.nan,
+                "roll": abs(float(np.degrees(np.arctan2(across[1], across[0])))) if known else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cut_quintiles(values: pd.Series, seed: int) -> np.ndarray:
+    """Return the fifth of the known values in which each lies, "1" to "5", or `NO_FACE`, as text (N,).
+
+    Equal values are put in an order drawn by the seed, since files come sorted by class.
+    """
+    known = np.flatnonzero(values.notna())
+    shuffled = np.random.default_rng(seed).permutation(known)
+    ordered = shuffled[np.argsort(values.to_numpy()[shuffled], kind="stable")]
+    fifths = np.full(len(values), NO_FACE, dtype=object)
+    fifths[ordered] = (1 + N_FIFTHS * np.arange(len(known)) // max(1, len(known))).astype(str)
+    return fifths.astype(str)
+
+
+def group_factors(factors: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
+    """Return the groups, str (N,), by each factor that is known of drawn faces: its values, or fifths."""
+    return {
+        str(name): values.astype(str).to_numpy()
+        if values.nunique() <= MAX_GROUPS
+        else cut_quintiles(values, seed)
+        for name, values in factors.items()
+    }
 
 
 def _exchange_within(rng: np.random.Generator, blocks: np.ndarray) -> np.ndarray:
@@ -237,25 +284,38 @@ def _exchange_within(rng: np.random.Generator, blocks: np.ndarray) -> np.ndarray
     return order
 
 
-def _score(labels: np.ndarray, said: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return float (R, 4) of `MEASURES` for weights (R, N); NaN where a resample drew no face."""
-    n_classes = int(max(labels.max(), said.max())) + 1
-    right = (said == labels).astype(float)
-    truth, named = np.eye(n_classes)[labels], np.eye(n_classes)[said]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = weights.sum(axis=1)
-        actual, hits = weights @ truth, weights @ (truth * right[:, None])
-        recall = hits / actual
-        false = weights @ (named * (1 - right)[:, None]) / (total[:, None] - actual)
-        bins = np.eye(ECE_BINS)[assign_bins(confidence, ECE_BINS)]
-        ece = np.abs(weights @ (bins * (right - confidence)[:, None])).sum(axis=1) / total
-        present = (actual > 0).any(axis=0)
-        return np.column_stack(
-            [weights @ right / total, _mean(recall[:, present]), _mean(false[:, present]), ece]
+def _score_groups(
+    labels: np.ndarray,
+    pred: np.ndarray,
+    confidence: np.ndarray,
+    members: Sequence[np.ndarray],
+    bootstrap: Bootstrap,
+) -> np.ndarray:
+    """Return float (1 + R, G, 4) of `MEASURES` for bool (N,) members of each group; NaN: none was drawn."""
+    scorers = [_build_scorer(labels[chosen], pred[chosen], confidence[chosen]) for chosen in members]
+    return bootstrap.score(
+        lambda weights: np.stack(
+            [score(weights[:, chosen]) for score, chosen in zip(scorers, members, strict=True)], axis=1
         )
+    )
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    total = np.where(defined, values, 0).sum(axis=1)
-    return np.divide(total, defined.sum(axis=1), out=np.full(len(values), np.nan), where=defined.any(axis=1))
+def _build_scorer(labels: np.ndarray, pred: np.ndarray, confidence: np.ndarray) -> Statistic:
+    n_classes = int(max(labels.max(), pred.max())) + 1
+    is_correct = (pred == labels).astype(float)
+    truth, predicted = np.eye(n_classes)[labels], np.eye(n_classes)[pred]
+    present = truth.any(axis=0)
+    gaps = np.eye(ECE_BINS)[assign_bins(confidence, ECE_BINS)] * (is_correct - confidence)[:, None]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = weights.sum(axis=1)
+            actual = weights @ truth
+            recall = weights @ (truth * is_correct[:, None]) / actual
+            false = weights @ (predicted * (1 - is_correct)[:, None]) / (total[:, None] - actual)
+            ece = np.abs(weights @ gaps).sum(axis=1) / total
+            accuracy = weights @ is_correct / total
+        macros = [average_defined(rates[:, present]) for rates in (recall, false)]
+        return np.column_stack([accuracy, *macros, ece])
+
+    return score

@@ -1,4 +1,4 @@
-"""What a trained network gives away about its training faces: two attacks, measured."""
+"""Measure the privacy leakage of a trained network: membership inference and model inversion."""
 
 import time
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from sklearn.metrics import roc_curve
 from torch import nn
 
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.evaluation.bootstrap import compute_intervals, draw_weights
-from fer_lib.metrics_file import flatten_interval, write_metrics
+from fer_lib.evaluation.bootstrap import Bootstrap, summarise_draws
+from fer_lib.metrics_file import Interval, Metrics, write_metrics
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
@@ -22,25 +22,19 @@ from fer_lib.training.recipes import check_match
 MEASURES = {
     "membership.auroc": "AUROC of the loss as a test of membership; 0.5 is guessing",
     "membership.advantage": "its largest true minus false positive rate; 0 is guessing",
-    "inversion.train": "highest correlation of an inverted picture with a training face",
+    "inversion.train": "highest correlation of an inverted image with a training face",
     "inversion.unseen": "with a face never seen, among as many",
     "inversion.gain": "the difference",
     "inversion.mean_face": "what the mean training face of the emotion reaches with a face never seen",
 }
-"""What is measured, in words; on average over the emotions."""
+"""What is measured, in words; of the inversion on average over the emotions, with intervals over these."""
 
 STEPS, RATE, SMOOTHNESS = 150, 0.05, 2.0
 """Of the inversion: steps of Adam, its rate in units of normalised pixels, weight of the total variation."""
 
 
 def measure_privacy(dataset: str, out_dir: str | Path | None = None) -> Path:
-    """Attack the network `robustness.explained`; write `metrics/privacy.json` and return it.
-
-    Keys: `membership.auroc` and `.advantage`; `inversion.train` and `.unseen`, the mean over classes of the
-    highest correlation of an inverted picture with a face of that class, among training faces and as many
-    that the network never saw; `inversion.gain`, their difference; `inversion.mean_face`, what the mean
-    training face of the class reaches with faces never seen. Intervals are 95 %, here over classes.
-    """
+    """Attack the network `robustness.explained`, write the metrics `privacy`, and return their table."""
     start = time.monotonic()
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
@@ -57,37 +51,41 @@ def measure_privacy(dataset: str, out_dir: str | Path | None = None) -> Path:
         probabilities = compute_softmax(predict_logits(checkpoint.model, data, chosen, *asked))
         losses[split] = -np.log(np.maximum(probabilities[np.arange(n), data.labels[chosen]], 1e-12))
     persons = np.concatenate([data.persons[rows[split]] for split in rows])
-    found = attack_membership(*losses.values(), persons, settings.n_resamples, settings.seed)
-    metrics = {f"membership.{name}": values for name, values in found.items()}
-    pictures = invert_classes(checkpoint.model, checkpoint.preprocessing, len(data.emotions))
+    bootstrap = Bootstrap(2 * n, settings.n_resamples, settings.seed, persons)
+    metrics = Metrics("privacy", facts={"n_members": n, "network": settings.explained})
+    for name, found in infer_membership(*losses.values(), bootstrap).items():
+        metrics.add(f"membership.{name}", found, n=2 * n)
+    images = invert_classes(checkpoint.model, checkpoint.preprocessing, len(data.emotions))
     faces = match_classes(data, rows)
-    likeness = {
-        split: find_likeness(pictures, data, chosen, checkpoint.preprocessing)
+    matches = {
+        split: find_best_match(images, data, chosen, checkpoint.preprocessing)
         for split, chosen in faces.items()
     }
-    likeness["gain"] = likeness["train"] - likeness["unseen"]
+    matches["gain"] = matches["train"] - matches["unseen"]
     means = average_classes(data, faces["train"], checkpoint.preprocessing)
-    likeness["mean_face"] = find_likeness(means, data, faces["unseen"], checkpoint.preprocessing)
+    matches["mean_face"] = find_best_match(means, data, faces["unseen"], checkpoint.preprocessing)
     draws = np.random.default_rng(settings.seed).integers(
         len(data.emotions), size=(settings.n_resamples, len(data.emotions))
     )
-    for name, values in likeness.items():
-        ends = np.quantile(np.nanmean(values[draws], axis=1), [0.025, 0.975])
-        metrics[f"inversion.{name}"] = (float(np.nanmean(values)), *map(float, ends))
-    flat: dict[str, float | str] = {"n_members": n, "network": settings.explained}
-    for key, values in metrics.items():
-        flat |= flatten_interval(key, values)
-    write_metrics(dirs, "privacy", flat, data.meta, params, settings.seed, time.monotonic() - start)
-    return dirs.metrics / "privacy.json"
+    for name, values in matches.items():
+        drawn = np.nanmean(values[draws], axis=1)
+        metrics.add(f"inversion.{name}", summarise_draws(np.append(np.nanmean(values), drawn)))
+    write_metrics(dirs, metrics, data.meta, params, settings.seed, time.monotonic() - start)
+    return dirs.get_table("privacy")
 
 
-def attack_membership(
-    members: np.ndarray, others: np.ndarray, persons: np.ndarray, n_resamples: int, seed: int
-) -> dict[str, tuple[float, float, float]]:
-    """Return how well a threshold on the loss tells training faces from others, with 95 % intervals.
+def infer_membership(members: np.ndarray, others: np.ndarray, bootstrap: Bootstrap) -> dict[str, Interval]:
+    """Return how well a threshold on the loss tells training faces from others (Yeom et al. 2018).
 
-    members, others: float (N,), (M,), the loss of training faces and of faces never seen (Yeom et al. 2018).
-    persons: (N + M,), equal for faces of one person, which are resampled together.
+    Parameters
+    ----------
+    members, others
+        float (N,), (M,), the loss of training faces and of faces never seen.
+    bootstrap
+        Of all N + M.
+
+    Returns
+    -------
     `auroc`: 0.5 is guessing.   `advantage`: the largest true-positive minus false-positive rate, 0 is
     guessing; chosen in hindsight, it is biased upwards.
     """
@@ -99,41 +97,34 @@ def attack_membership(
         false, true, _ = roc_curve(truth[kept], scores[kept], sample_weight=weights[kept])
         return float(np.trapezoid(true, false)), float((true - false).max())
 
-    drawn = np.array(
-        [attack(row) for chunk in draw_weights(len(scores), n_resamples, seed, persons) for row in chunk]
-    )
-    names = ["auroc", "advantage"]
-    intervals = compute_intervals(names, drawn, 0.95)
-    values = attack(np.ones(len(scores)))
-    return {name: (value, *intervals[name]) for name, value in zip(names, values, strict=True)}
+    drawn = bootstrap.score(lambda weights: np.array([attack(row) for row in weights]))
+    return {"auroc": summarise_draws(drawn[:, 0]), "advantage": summarise_draws(drawn[:, 1])}
 
 
 def invert_classes(model: nn.Module, preprocessing: Preprocessing, n_classes: int) -> np.ndarray:
-    """Return float32 (C, S, S): of each class the picture the network is surest of (Fredrikson et al. 2015).
+    """Return float32 (C, S, S): of each class the image the network is surest of (Fredrikson et al. 2015).
 
-    Found by gradient steps from grey, kept smooth by the total variation and within what a picture can hold;
+    Found by gradient steps from grey, kept smooth by the total variation and within what an image can hold;
     it starts from no face.
     """
     side = preprocessing.image_size
     mean, std = (np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.std))
     darkest, brightest = float((-mean / std).max()), float(((1 - mean) / std).min())
-    pictures = torch.zeros(n_classes, 1, side, side, requires_grad=True)
-    optimizer = torch.optim.Adam([pictures], lr=RATE)
+    images = torch.zeros(n_classes, 1, side, side, requires_grad=True)
+    optimizer = torch.optim.Adam([images], lr=RATE)
     targets = torch.arange(n_classes)
     with torch.enable_grad():
         for _ in range(STEPS):
             optimizer.zero_grad()
-            logits = model(pictures.expand(-1, 3, -1, -1))
-            steps = [pictures.diff(dim=axis).abs().mean(dim=(1, 2, 3)) for axis in (2, 3)]
-            loss = (
-                nn.functional.cross_entropy(logits, targets, reduction="sum") + SMOOTHNESS * sum(steps).sum()
-            )
-            loss.backward()
+            logits = model(images.expand(-1, 3, -1, -1))
+            steps = [images.diff(dim=axis).abs().mean(dim=(1, 2, 3)) for axis in (2, 3)]
+            roughness = SMOOTHNESS * (steps[0] + steps[1]).sum()
+            (nn.functional.cross_entropy(logits, targets, reduction="sum") + roughness).backward()
             optimizer.step()
             with torch.no_grad():
-                pictures.clamp_(darkest, brightest)
+                images.clamp_(darkest, brightest)
     model.zero_grad(set_to_none=True)
-    return pictures.detach().numpy()[:, 0]
+    return images.detach().numpy()[:, 0]
 
 
 def match_classes(data: PackedDataset, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -157,19 +148,19 @@ def average_classes(data: PackedDataset, rows: np.ndarray, preprocessing: Prepro
     return means
 
 
-def find_likeness(
-    pictures: np.ndarray, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing
+def find_best_match(
+    images: np.ndarray, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing
 ) -> np.ndarray:
-    """Return float (C,): each inverted picture's highest correlation with a face of its class in `rows`."""
+    """Return float (C,): each inverted image's highest correlation with a face of its class in `rows`."""
     found = []
-    for label, picture in enumerate(pictures):
+    for label, image in enumerate(images):
         chosen = rows[data.labels[rows] == label]
         if not len(chosen):
             found.append(np.nan)
             continue
         faces = preprocess([data.faces[row] for row in chosen], preprocessing).mean(axis=1)
         flat = _standardise(faces.reshape(len(faces), -1))
-        found.append(float((flat @ _standardise(picture.reshape(1, -1))[0]).max()))
+        found.append(float((flat @ _standardise(image.reshape(1, -1))[0]).max()))
     return np.array(found)
 
 
