@@ -1,12 +1,29 @@
+import json
+
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
 from onnx import TensorProto, helper
 
-from fer_lib.deployment.latency import RUNS_OF_ONE, Network, measure_memory, measure_times, summarise_times
-from fer_lib.errors import FerError
-from fer_lib.inference.runtime import INPUT, OUTPUT
+from fer_lib.deployment.latency import (
+    RUNS_OF_ONE,
+    Network,
+    add_times,
+    measure_memory,
+    measure_times,
+    run_bench,
+)
+from fer_lib.errors import FerError, ModelError
+from fer_lib.inference.recognizer import INPUT, OUTPUT
+from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.models.checkpoints import (
+    DEFAULT_MODEL,
+    describe_variant,
+    find_checkpoint,
+    list_variants,
+    read_config,
+)
 
 
 @pytest.fixture
@@ -43,15 +60,14 @@ def test_summary_of_times_known_by_hand():
     times = pd.DataFrame(
         {"threads": 1, "batch": 1, "slow": [0.002, 0.004, 0.010], "fast": [0.001, 0.002, 0.002]}
     )
-    found = summarise_times(times, {"twin": {"slow": "slow", "fast": "slow"}})
-    assert found["time.slow.threads_1.batch_1.ms"] == pytest.approx(4)
-    assert found["time.slow.threads_1.batch_1.faces_per_second"] == pytest.approx(250)
-    assert found["time.fast.threads_1.batch_1.ms_p95"] == pytest.approx(2)
+    found = Metrics("latency")
+    add_times(found, times, {"baseline": {"slow": "slow", "fast": "slow"}})
+    assert found["slow.threads_1.batch_1.time.ms"] == pytest.approx(4)
+    assert found["slow.threads_1.batch_1.time.faces_per_second"] == pytest.approx(250)
+    assert found["fast.threads_1.batch_1.time.ms_p95"] == pytest.approx(2)
     # Round by round 2, 2 and 5 times as fast.
-    assert found["time.fast.threads_1.batch_1.twin.speedup"] == pytest.approx(2)
-    assert found["time.fast.threads_1.batch_1.twin.speedup_lo"] == pytest.approx(2)
-    assert found["time.fast.threads_1.batch_1.twin.speedup_hi"] == pytest.approx(5)
-    assert found["time.slow.threads_1.batch_1.twin.speedup"] == 1
+    assert found.interval("fast.threads_1.batch_1.time.speedup.baseline") == pytest.approx(Interval(2, 2, 5))
+    assert found["slow.threads_1.batch_1.time.speedup.baseline"] == 1
 
 
 def test_memory_grows_with_the_weights(write_network):
@@ -63,3 +79,26 @@ def test_what_is_no_network_is_told_in_one_line(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     with pytest.raises(FerError, match="its memory could not be measured"):
         measure_memory(Network(tmp_path / "broken.onnx", 8))
+
+
+def test_table_has_every_variant_of_the_release_with_its_accuracy():
+    table = run_bench(DEFAULT_MODEL, rounds=2)
+    config = read_config(find_checkpoint(DEFAULT_MODEL))
+    for name, variant in list_variants(config).items():
+        assert name in table
+        assert f"{variant['metrics']['test.accuracy']:.1%}" in table
+    assert "1 x 32" in table
+
+
+def test_model_that_was_not_exported_is_told(tmp_path):
+    config = {"architecture": "a", "emotions": ["happy"]}
+    config |= {"preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="expected an exported network, found none"):
+        run_bench(tmp_path)
+
+
+def test_variant_says_what_it_costs():
+    variant = {"bytes": 3.8e6, "milliseconds": 0.66, "metrics": {"test.accuracy": 0.7236}}
+    assert describe_variant(variant) == "3.8 MB, 0.7 ms a face, accuracy 72.4%"
+    assert describe_variant({"metrics": {}}) == ""

@@ -3,9 +3,8 @@ import onnx
 import pytest
 import torch
 
-from fer_lib.deployment.export import export_onnx
-from fer_lib.deployment.quantization import PLAIN_OPERATIONS, Quantizer
-from fer_lib.inference.runtime import open_session, run_session
+from fer_lib.deployment.export import PLAIN_OPERATIONS, Quantizer, export_onnx
+from fer_lib.inference.recognizer import open_session, run_session
 from fer_lib.models.build import Checkpoint, create_model
 
 SIZE = 32
@@ -48,7 +47,7 @@ def test_layers_are_listed_in_order_with_their_kind(quantizer):
     assert {"pointwise", "conv"} <= set(kinds)
 
 
-def test_int8_says_nearly_the_same_in_a_smaller_file(quantizer, tmp_path):
+def test_int8_predicts_nearly_the_same_in_a_smaller_file(quantizer, tmp_path):
     quantizer.quantize(tmp_path / "int8.onnx", operations=PLAIN_OPERATIONS)
     found, expected = (predict(p, quantizer.images) for p in (tmp_path / "int8.onnx", quantizer.source))
     assert (
