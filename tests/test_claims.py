@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.accuracies import collect_accuracies, describe_accuracies
 from fer_lib.evaluation.claims import (
     BELOW,
     CLAIMS_FILE,
@@ -28,8 +27,9 @@ from fer_lib.evaluation.claims import (
     load_records,
     write_ledger,
 )
-from fer_lib.evaluation.paper import EPOCHS
+from fer_lib.evaluation.paper import EPOCHS, collect_accuracies, describe_accuracies
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures import claims as plots_claims
@@ -71,35 +71,59 @@ ENTRY = """
 """
 
 
-def build_interval(key, value, low, high):
-    return {key: value, f"{key}_lo": low, f"{key}_hi": high}
+def build_metrics(stage="evaluation", values=None, **provenance):
+    """Return metrics by key: a text is a fact."""
+    metrics = Metrics(stage, provenance=provenance)
+    for key, value in (values or {}).items():
+        if isinstance(value, str):
+            metrics.describe(key, value)
+        else:
+            metrics.add(key, value)
+    return metrics
 
 
 def judge(rule, metrics=None, project=REPO):
-    """Judge one rule on the metrics of data set `demo`: stage's name to flat values."""
+    """Judge one rule on the metrics of data set `demo`: stage's name to values, or to its `Metrics`."""
     claim = Claim(id="S1", claim="It works.", paper=None, rule=rule, figure="05_ablations.html#figure-loss")
     datasets = metrics if metrics and "demo" in metrics else {"demo": metrics or {}}
-    return judge_claim(claim, Records("demo", datasets, project))
+    built = {
+        dataset: {
+            stage: values if isinstance(values, Metrics) else build_metrics(stage, values)
+            for stage, values in stages.items()
+        }
+        for dataset, stages in datasets.items()
+    }
+    return judge_claim(claim, Records("demo", built, project))
 
 
-def write_metrics_file(root, dataset, stage, values):
-    path = root / "reports" / dataset / "metrics" / f"{stage}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"data_hash": f"{dataset}-data", "git_commit": "c0ffee", "seed": 3, **values}))
+def write_metrics_file(root, dataset, metrics):
+    """Write what `read_metrics` reads."""
+    dirs = get_output_dirs(dataset, root)
+    provenance = {"data": f"{dataset}-data", "commit": "c0ffee", "seed": 3, "facts": metrics.facts}
+    table = dirs.get_table(metrics.stage)
+    for path in (table, dirs.get_provenance(metrics.stage)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    metrics.to_frame().to_csv(table, index=False)
+    dirs.get_provenance(metrics.stage).write_text(json.dumps(provenance))
 
 
 def build_evaluation(accuracy, emotions=EMOTIONS_7, selected="b0"):
     """Return metrics as stage evaluation writes them; each interval is two points wide on either side."""
-    values = {"selected": selected}
-    values |= {f"test.precision.{name}": 0.5 for name in emotions}
-    parts = {"": 0.0, "models.baseline.": -0.01, "models.b0.": 0.0, "tta.": 0.01, "ensemble.": 0.02}
-    for part, more in parts.items():
-        value = accuracy + more
-        values |= build_interval(f"{part}test.accuracy", value, value - 0.02, value + 0.02)
-    values |= build_interval("test_dedup.accuracy", 0.99, 0.98, 1.0)
-    for part in ("", "models.b0."):
-        values |= build_interval(f"{part}val.accuracy", accuracy, accuracy - 0.02, accuracy + 0.02)
-    return values | build_interval("test.group.accuracy", accuracy + 0.1, accuracy + 0.08, accuracy + 0.12)
+    metrics = build_metrics(values={"selected": selected})
+    for name in emotions:
+        metrics.add("precision", 0.5, split="test", of=name)
+    models = {"": 0.0, "baseline": -0.01, "b0": 0.0, "tta": 0.01, "ensemble": 0.02}
+    for model, more in models.items():
+        metrics.add("accuracy", surround(accuracy + more), model=model, split="test")
+    metrics.add("accuracy", Interval(0.99, 0.98, 1.0), split="test_dedup")
+    for model in ("", "b0"):
+        metrics.add("accuracy", surround(accuracy), model=model, split="val")
+    metrics.add("accuracy", surround(accuracy + 0.1), split="test.group")
+    return metrics
+
+
+def surround(value):
+    return Interval(value, value - 0.02, value + 0.02)
 
 
 class TestAtLeast:
@@ -113,14 +137,14 @@ class TestAtLeast:
         ],
     )
     def test_interval_decides(self, low, high, verdict):
-        row = judge(AT_LEAST, {"evaluation": build_interval("test.accuracy", 0.9, low, high)})
+        row = judge(AT_LEAST, {"evaluation": {"test.accuracy": Interval(0.9, low, high)}})
         assert row["verdict"] == verdict
         assert (row["ours"], row["low"], row["high"]) == (0.9, low, high)
 
     def test_value_without_interval_decides_nothing(self):
         row = judge(AT_LEAST, {"evaluation": {"test.accuracy": 0.95}})
         assert row["verdict"] == NOT_TESTABLE
-        assert row["reason"] == "04_evaluation reports no test.accuracy_lo"
+        assert row["reason"] == "04_evaluation reports no interval of test.accuracy"
 
     @given(
         low=st.floats(0, 1),
@@ -133,7 +157,7 @@ class TestAtLeast:
         order = [NOT_REPRODUCED, PARTLY, REPRODUCED]
         rule = {**AT_LEAST, "value": value}
         before, after = (
-            judge(rule, {"evaluation": build_interval("test.accuracy", start, start, end)})["verdict"]
+            judge(rule, {"evaluation": {"test.accuracy": Interval(start, start, end)}})["verdict"]
             for start, end in ((low, low + width), (low + up, max(low + width, low + up) + wider))
         )
         assert order.index(after) >= order.index(before)
@@ -147,8 +171,8 @@ class TestAtLeast:
 
 class TestGains:
     def judge_gains(self, positive, negative):
-        ablations = build_interval("loss.focal_2.accuracy.gain", sum(positive) / 2, *positive)
-        evaluation = build_interval("ensemble.gain", sum(negative) / 2, *negative)
+        ablations = {"loss.focal_2.accuracy.gain": Interval(sum(positive) / 2, *positive)}
+        evaluation = {"ensemble.gain": Interval(sum(negative) / 2, *negative)}
         return judge(GAINS, {"ablations": ablations, "evaluation": evaluation})
 
     @pytest.mark.parametrize(
@@ -168,7 +192,7 @@ class TestGains:
         assert reason == "1 of 2 as expected; else: ensemble.gain -0.007 [-0.020, 0.005], expected below 0"
 
     def test_one_missing_difference_leaves_it_untested(self):
-        known = {"ablations": build_interval("loss.focal_2.accuracy.gain", 0.1, 0.05, 0.2)}
+        known = {"ablations": {"loss.focal_2.accuracy.gain": Interval(0.1, 0.05, 0.2)}}
         row = judge(GAINS, known)
         assert row["verdict"] == NOT_TESTABLE
         assert row["reason"] == "needs stage 04_evaluation, which has not run on this data set"
@@ -185,13 +209,15 @@ class TestGreater:
         ],
     )
     def test_low_end_against_the_other_value(self, happy, neutral, verdict):
-        values = build_interval("test.macro.precision", 0.70, 0.6, 0.8)
-        values |= build_interval("test.precision.happy", 0.9, happy, 0.95)
-        values |= build_interval("test.precision.neutral", 0.9, neutral, 0.95)
+        values = {
+            "test.macro.precision": Interval(0.70, 0.6, 0.8),
+            "test.precision.happy": Interval(0.9, happy, 0.95),
+            "test.precision.neutral": Interval(0.9, neutral, 0.95),
+        }
         assert judge(GREATER, {"evaluation": values})["verdict"] == verdict
 
     def test_needs_the_other_number_too(self):
-        values = build_interval("test.precision.happy", 0.9, 0.8, 0.95)
+        values = {"test.precision.happy": Interval(0.9, 0.8, 0.95)}
         row = judge(GREATER, {"evaluation": values})
         assert row["verdict"] == NOT_TESTABLE
         assert row["reason"] == "04_evaluation reports no test.macro.precision"
@@ -209,11 +235,12 @@ class TestEquals:
     def test_settings(self, lr, schedule, verdict):
         row = judge(EQUALS, {"training": {"recipe.lr": lr, "recipe.schedule": schedule}})
         assert row["verdict"] == verdict
-        assert row["file"] == "reports/demo/metrics/training.json"
+        assert row["file"] == "reports/demo/tables/training.csv"
 
     def test_whole_and_floating_numbers_are_equal(self):
         rule = {"kind": "equals", "values": {"03_training/image_size": 224}}
-        assert judge(rule, {"training": {"image_size": 224.0}})["verdict"] == REPRODUCED
+        row = judge(rule, {"training": {"image_size": 224.0}})
+        assert (row["verdict"], row["reason"]) == (REPRODUCED, "as expected: image_size 224")
 
 
 class TestPresent:
@@ -257,26 +284,27 @@ def test_built_looks_for_files(tmp_path, files, verdict):
 
 class TestRow:
     def test_names_where_its_numbers_come_from(self):
-        ablations = {**build_interval("a.gain", 0.02, 0.01, 0.03), "seeds": "0, 1, 2", "seed": 0}
-        ablations |= {"data_hash": "da7a", "git_commit": "c0ffee"}
-        row = judge(ONE_GAIN, {"ablations": ablations})
-        assert row["file"] == "reports/demo/metrics/ablations.json"
+        values = {"a.gain": Interval(0.02, 0.01, 0.03), "seeds": "0, 1, 2"}
+        metrics = build_metrics("ablations", values, seed=0, data="da7a", commit="c0ffee")
+        row = judge(ONE_GAIN, {"ablations": metrics})
+        assert row["file"] == "reports/demo/tables/ablations.csv"
         assert (row["key"], row["seeds"], row["dataset"]) == ("a.gain", "0, 1, 2", "demo")
-        assert (row["checks"][0]["data_hash"], row["checks"][0]["git_commit"]) == ("da7a", "c0ffee")
+        assert (row["checks"][0]["data_hash"], row["checks"][0]["commit"]) == ("da7a", "c0ffee")
 
     def test_seed_of_a_single_run(self):
         rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}
-        values = {**build_interval("test.accuracy", 0.6, 0.5, 0.7), "seed": 7}
-        assert judge(rule, {"evaluation": values})["seeds"] == "7"
+        metrics = build_metrics(values={"test.accuracy": Interval(0.6, 0.5, 0.7)}, seed=7)
+        assert judge(rule, {"evaluation": metrics})["seeds"] == "7"
 
     def test_seeds_are_those_of_the_number_shown(self):
         both = {
             "kind": "gains",
             "gains": {"04_evaluation/b.gain": "positive", "05_ablations/a.gain": "positive"},
         }
+        gain = Interval(0.02, 0.01, 0.03)
         metrics = {
-            "evaluation": {**build_interval("b.gain", 0.02, 0.01, 0.03), "seed": 7},
-            "ablations": {**build_interval("a.gain", 0.02, 0.01, 0.03), "seed": 0, "seeds": "0, 1"},
+            "evaluation": build_metrics("evaluation", {"b.gain": gain}, seed=7),
+            "ablations": build_metrics("ablations", {"a.gain": gain, "seeds": "0, 1"}, seed=0),
         }
         row = judge(both, metrics)
         assert row["seeds"] == "7"
@@ -379,9 +407,8 @@ def find_variants():
 
 class TestRecords:
     def test_reads_what_is_there(self, tmp_path):
-        write_metrics_file(tmp_path, "demo", "evaluation", {"test.accuracy": 0.8})
-        write_metrics_file(tmp_path, "fer2013", "evaluation", {"test.accuracy": 0.7})
-        write_metrics_file(tmp_path, ".hidden", "evaluation", {"test.accuracy": 0.1})
+        for dataset, accuracy in {"demo": 0.8, "fer2013": 0.7, ".hidden": 0.1}.items():
+            write_metrics_file(tmp_path, dataset, build_metrics(values={"test.accuracy": accuracy}))
         records = load_records(get_output_dirs("demo", tmp_path))
         assert records.metrics.keys() == {"demo", "fer2013"}
         assert records.metrics["demo"]["evaluation"]["test.accuracy"] == 0.8
@@ -393,25 +420,28 @@ class TestRecords:
         assert judged == {"S13"}  # files are there without any run
         assert all(row["reason"] and row["figure"] is None for row in rows)
 
-    def test_damaged_file_is_one_line(self, tmp_path):
-        write_metrics_file(tmp_path, "demo", "evaluation", {})
-        path = tmp_path / "reports" / "demo" / "metrics" / "evaluation.json"
-        path.write_text("{")
-        with pytest.raises(FerError, match=r"evaluation\.json: damaged") as caught:
-            load_records(get_output_dirs("demo", tmp_path))
+    @pytest.mark.parametrize("part", ["table", "provenance"])
+    def test_damaged_file_is_one_line(self, tmp_path, part):
+        write_metrics_file(tmp_path, "demo", build_metrics())
+        dirs = get_output_dirs("demo", tmp_path)
+        path = dirs.get_table("evaluation") if part == "table" else dirs.get_provenance("evaluation")
+        path.write_text("{\n1,2\n")
+        with pytest.raises(FerError, match=r"evaluation\.csv: damaged") as caught:
+            load_records(dirs)
         assert "\n" not in str(caught.value)
 
     def test_another_stage_s_file_does_not_matter(self, tmp_path):
-        write_metrics_file(tmp_path, "demo", "claims", {})
-        (tmp_path / "reports" / "demo" / "metrics" / "claims.json").write_text("{")
-        load_records(get_output_dirs("demo", tmp_path))
+        write_metrics_file(tmp_path, "demo", build_metrics("claims"))
+        dirs = get_output_dirs("demo", tmp_path)
+        dirs.get_table("claims").write_text("{")
+        load_records(dirs)
 
 
 class TestAccuracies:
     @pytest.fixture
     def accuracies(self, tmp_path):
-        write_metrics_file(tmp_path, "fer2013", "evaluation", build_evaluation(0.70))
-        write_metrics_file(tmp_path, "ferplus", "evaluation", build_evaluation(0.85, EMOTIONS_8))
+        write_metrics_file(tmp_path, "fer2013", build_evaluation(0.70))
+        write_metrics_file(tmp_path, "ferplus", build_evaluation(0.85, EMOTIONS_8))
         return [
             row
             for dataset in ("fer2013", "ferplus")
@@ -443,25 +473,30 @@ class TestAccuracies:
 
     def test_names_data_and_code(self, accuracies):
         assert accuracies[0]["data_hash"] == "fer2013-data"
-        assert accuracies[0]["git_commit"] == "c0ffee"
+        assert accuracies[0]["commit"] == "c0ffee"
 
     def test_reads_an_evaluation_of_one_network(self):
-        values = build_interval("test.accuracy", 0.68, 0.66, 0.70) | {"test.precision.happy": 0.5}
-        rows = collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
+        metrics = Metrics("evaluation")
+        metrics.add("accuracy", Interval(0.68, 0.66, 0.70), split="test")
+        metrics.add("precision", 0.5, split="test", of="happy")
+        rows = collect_accuracies(Records("demo", {"demo": {"evaluation": metrics}}), 0.89)
         assert [(row["model"], row["classes"]) for row in rows] == [("the network", 1)]
 
-    def test_the_crowd_s_majority_is_a_label_set_of_its_own(self):
-        values = {"selected": "b0", "test.precision.happy": 0.5} | build_interval(
-            "crowd.test.accuracy", 0.8, 0.7, 0.9
-        )
-        [row] = collect_accuracies(Records("demo", {"demo": {"evaluation": values}}), 0.89)
-        assert (row["labels"], row["model"], row["reached"]) == ("crowd", "b0", CONTAINED)
+    def test_reads_nothing_where_nothing_was_evaluated(self):
+        assert collect_accuracies(Records("demo", {"demo": {}}), 0.89) == []
+
+    def test_the_annotators_majority_is_a_label_set_of_its_own(self):
+        metrics = build_metrics(values={"selected": "b0"})
+        metrics.add("accuracy", Interval(0.8, 0.7, 0.9), model="annotators", split="test")
+        metrics.add("accuracy", 0.9, model="lite0", split="test")  # without an interval
+        [row] = collect_accuracies(Records("demo", {"demo": {"evaluation": metrics}}), 0.89)
+        assert (row["labels"], row["model"], row["reached"]) == ("annotators", "b0", CONTAINED)
 
     def test_sentence_names_where_it_is_reached(self, accuracies):
         sentence = describe_accuracies(accuracies, 0.89)
         assert sentence == (
             "89% is reached by 1 of 12 accuracies on 2 data sets: "
-            "95.0% [93.0%, 97.0%] (ferplus test, 3 groups, b0 (selected))."
+            "95.0%\N{NO-BREAK SPACE}[93.0%,\N{NO-BREAK SPACE}97.0%] (ferplus test, 3 groups, b0 (selected))."
         )
 
     def test_sentence_where_an_interval_contains_it(self, accuracies):
@@ -480,7 +515,7 @@ class TestAccuracies:
 
 
 def test_ledger_file_is_the_same_on_every_run(tmp_path):
-    write_metrics_file(tmp_path, "demo", "evaluation", build_evaluation(0.8))
+    write_metrics_file(tmp_path, "demo", build_evaluation(0.8))
     dirs = get_output_dirs("demo", tmp_path)
     path = dirs.reports / "claims.json"
     contents = []
@@ -502,9 +537,7 @@ def test_ledger_file_is_the_same_on_every_run(tmp_path):
 class TestFigures:
     @pytest.fixture
     def rows(self):
-        ablations = build_interval("a.b.accuracy.gain", 0.02, 0.01, 0.03) | build_interval(
-            "c.gain", 0.0, -0.1, 0.1
-        )
+        ablations = {"a.b.accuracy.gain": Interval(0.02, 0.01, 0.03), "c.gain": Interval(0.0, -0.1, 0.1)}
         claims = [
             {
                 "kind": "gains",

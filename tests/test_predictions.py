@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from fer_lib.cli import main as cli
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError, ModelError
 from fer_lib.evaluation import predictions
@@ -15,6 +14,7 @@ from fer_lib.evaluation.paper import EPOCHS, compare_recipe
 from fer_lib.evaluation.perturbations import CONDITIONS, perturb_fixed
 from fer_lib.evaluation.predictions import (
     get_predictions_path,
+    predict_splits,
     read_all_predictions,
     read_predictions,
     read_table,
@@ -25,9 +25,8 @@ from fer_lib.models.build import Checkpoint, create_model, load_checkpoint, save
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import ALL, Predictor, compute_softmax, predict_logits
 from fer_lib.training.recipes import check_match
-from fer_lib.training.views import predict_views
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 
@@ -51,8 +50,7 @@ def written(enter_project, tiny_project, tmp_path):
     model = create_model("test_efficientnet", len(data.emotions))
     nn.init.normal_(model.get_classifier().weight)  # or it would say next to the same of every face
     save_checkpoint(dirs.models / "b0", model, config)
-    command = ["predict-splits", "b0", "--dataset", "demo", "--out-dir", str(tmp_path)]
-    assert cli.main(command) == 0
+    assert predict_splits("b0", "demo", tmp_path) == get_predictions_path(dirs, "b0")
     return data, load_checkpoint(dirs.models / "b0").model, dirs
 
 
@@ -63,7 +61,9 @@ def test_predictions_are_what_the_network_says(written):
     for split, logits in found.logits.items():
         expected = predict_logits(model, data, rows[split], PREPROCESSING, 16)
         assert np.allclose(logits, expected, atol=1e-4)
-    assert np.allclose(found.views, predict_views(model, data, rows["test"], PREPROCESSING, 16), atol=1e-5)
+    assert np.allclose(
+        found.views, Predictor(model, PREPROCESSING, 16).predict(data.faces, rows["test"], ALL), atol=1e-5
+    )
     assert not np.allclose(found.views, compute_softmax(found.logits["test"]), atol=1e-3)
     assert list(found.conditions) == ["clean", *CONDITIONS]
     assert found.conditions["clean"].tolist() == found.logits["val"].argmax(axis=1).tolist()
@@ -100,13 +100,19 @@ def test_predictions_that_do_not_fit_are_refused(written):
     data, _, dirs = written
     path = get_predictions_path(dirs, "b0")
     repacked = PackedDataset(data.faces, data.index, {**data.meta, "data_hash": "e" * 64})
-    with pytest.raises(DataError, match=r"b0\.parquet: expected predictions on data hash e{12}, found .*; run"):
+    with pytest.raises(
+        DataError, match=r"b0\.parquet: expected predictions on data hash e{12}, found .*; run"
+    ):
         read_predictions(path, repacked)
-    with pytest.raises(DataError, match=r"lite0\.parquet: expected what `predict-splits lite0` writes, found no"):
+    with pytest.raises(
+        DataError, match=r"lite0\.parquet: expected what `predict-splits lite0` writes, found no"
+    ):
         read_predictions(get_predictions_path(dirs, "lite0"), data)
     table = read_table(path, data, "predict-splits b0")
     write_table(path, table.drop(columns="under_darker"), data, table.attrs)
-    with pytest.raises(DataError, match=r"b0\.parquet: expected a column 'under_darker', found none; .*`make"):
+    with pytest.raises(
+        DataError, match=r"b0\.parquet: expected a column 'under_darker', found none; .*`make"
+    ):
         read_predictions(path, data)
     path.write_bytes(b"no table")
     with pytest.raises(DataError, match=r"b0\.parquet: expected a parquet file, found none that can be read"):
@@ -124,7 +130,9 @@ def write_commit(dirs, stage, commit):
 def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(written):
     data, _, dirs = written
     params = load_params("demo")
-    with pytest.raises(DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-splits baseline"):
+    with pytest.raises(
+        DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-splits baseline"
+    ):
         read_all_predictions(params, dirs, data)
     stages = {"student": "recipes/student", "b0": "recipes/b0", "baseline": "training"}
     for name, stage in stages.items():
@@ -144,13 +152,22 @@ def test_a_checkpoint_of_other_data_is_refused(written):
         check_match(Checkpoint(nn.Identity(), {"data_hash": "b" * 64}), data)
 
 
-def test_recipe_table_shows_what_the_run_did():
+@pytest.mark.parametrize(
+    ("loss", "shown"),
+    [
+        ("cross_entropy", "cross-entropy"),
+        ("weighted_cross_entropy", "weighted cross-entropy"),
+        ("focal", "focal, gamma 2"),
+    ],
+)
+def test_recipe_table_shows_what_the_run_did(loss, shown):
     params = load_params("demo").model_dump(mode="json", include={"training", "augmentation"})
-    params["training"] |= {"loss": "cross_entropy", "ema_decay": 0.0, "epochs": 7}
+    params["training"] |= {"loss": loss, "focal_gamma": 2.0, "ema_decay": 0.0, "epochs": 7}
     start = {"source": "package", "name": "weights.pth"}
     table = compare_recipe({"params": params, "initial_weights": start, "device": "cpu"})
     run = table.set_index("setting")["this run"]
-    assert run["loss"] == "cross-entropy"
+    assert run["loss"] == shown
+    assert run["class imbalance"].endswith(f"sampler, {shown}")
     assert run["weight average"] == "none"
     assert run["epochs"] == "at most 7"
     assert run["initial weights"] == "package: weights.pth"

@@ -154,14 +154,15 @@ def _read_arms(dirs: OutputDirs, study: str, data: PackedDataset) -> dict[str, n
 
 def add_studies(metrics: Metrics, table: pd.DataFrame) -> None:
     """Add the table of `compare_studies` to the metrics, an arm as the model `<study>.<arm>`."""
-    for row in table.itertuples():
-        model = f"{row.study}.{row.arm}"
-        share, _, emotion = row.share.partition(".")
-        metrics.add(share, row.value, model=model, of=emotion)
-        metrics.add(f"{share}.gain", Interval(row.gain, row.low, row.high), model=model, of=emotion)
-        metrics.add(f"{share}.p_value", row.p_value, model=model, of=emotion)
-        metrics.add(f"{share}.effect", row.effect, model=model, of=emotion)
-        metrics.add("mcnemar", row.mcnemar, model=model)
+    for row in table.to_dict("records"):
+        model = f"{row['study']}.{row['arm']}"
+        share, _, emotion = row["share"].partition(".")
+        gain = Interval(row["gain"], row["low"], row["high"])
+        metrics.add(share, row["value"], model=model, of=emotion)
+        metrics.add(f"{share}.gain", gain, model=model, of=emotion)
+        metrics.add(f"{share}.p_value", row["p_value"], model=model, of=emotion)
+        metrics.add(f"{share}.effect", row["effect"], model=model, of=emotion)
+        metrics.add("mcnemar", row["mcnemar"], model=model)
 
 
 def score_reference(labels: np.ndarray, predictions: np.ndarray, emotions: Sequence[str]) -> pd.DataFrame:

@@ -207,5 +207,7 @@ def _start_worker(on_gpu: bool) -> None:
 
 
 def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,4 +1,4 @@
-"""The claims ledger: what the paper says, what was measured here, and the verdict that a stated rule gives.
+"""Judge the claims ledger: what the paper says, what was measured here, and the verdict of a stated rule.
 
 `claims.yaml` names the numbers that decide each claim, as `<stage>/<key>`. A verdict is computed, never typed
 in; the docstring of a rule is the rule as the report states it.
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.metrics_file import Interval, Metrics, read_metrics
 from fer_lib.params import Section, validate
 from fer_lib.paths import ROOT, OutputDirs
 
@@ -49,15 +50,15 @@ class Check:
     why: str | None = None
     seeds: int | str | None = None
     data_hash: str | None = None
-    git_commit: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to judge `dataset` by. metrics: data set -> stage's name -> flat values."""
+    """What there is to judge `dataset` by. metrics: data set -> stage's name -> its numbers."""
 
     dataset: str
-    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    metrics: Mapping[str, Mapping[str, Metrics]]
     project: Path = ROOT
 
     def check(
@@ -67,22 +68,32 @@ class Records:
         place, key = number.split("/", 1)
         stage, _, other = place.partition("@")
         dataset, name = other or self.dataset, stage.split("_", 1)[-1]
-        file = f"reports/{dataset}/metrics/{name}.json"
+        file = f"reports/{dataset}/tables/{name}.csv"
         found = self.metrics.get(dataset, {}).get(name)
         if found is None:
             is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
             lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
             why = f"needs stage {stage}, which has {lack}"
             return Check(file, key, expected, MISSING, why=why)
-        source = {"seeds": found.get("seeds", found.get("seed"))}
-        source |= {field: found.get(field) for field in ("data_hash", "git_commit")}
-        lacking = [
-            name for name in (key, f"{key}_lo", f"{key}_hi")[: 3 if bounds else 1] if name not in found
-        ]
-        if lacking:
-            return Check(file, key, expected, MISSING, why=f"{stage} reports no {lacking[0]}", **source)
-        values = found[key], found.get(f"{key}_lo"), found.get(f"{key}_hi")
+        source = {
+            "seeds": found.get("seeds", found.provenance.get("seed")),
+            "data_hash": found.provenance.get("data"),
+            "commit": found.provenance.get("commit"),
+        }
+        if key not in found:
+            return Check(file, key, expected, MISSING, why=f"{stage} reports no {key}", **source)
+        values = _get_interval(found, key) or (found[key], None, None)
+        if bounds and not isinstance(values, Interval):
+            why = f"{stage} reports no interval of {key}"
+            return Check(file, key, expected, MISSING, why=why, **source)
         return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
+
+
+def _get_interval(metrics: Metrics, key: str) -> Interval | None:
+    try:
+        return metrics.interval(key)
+    except KeyError:
+        return None
 
 
 def judge_threshold(low: float, high: float, value: float) -> str:
@@ -147,8 +158,10 @@ class Equals(Section):
 
     def _check(self, records: Records) -> list[Check]:
         return [
-            records.check(number, _format(said), lambda used, *_, said=said: used == said, bounds=False)
-            for number, said in self.values.items()
+            records.check(
+                number, _format(stated), lambda used, *_, stated=stated: used == stated, bounds=False
+            )
+            for number, stated in self.values.items()
         ]
 
 
@@ -213,14 +226,19 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
 
 def load_records(dirs: OutputDirs) -> Records:
     """Return all that has been measured so far, on the data set of `dirs` and on those beside it."""
-    metrics: dict[str, dict[str, dict[str, Any]]] = {dirs.reports.name: {}}
-    stages = {stage.split("_", 1)[1] for stage in STAGES.split("|")}
-    for path in sorted(dirs.reports.parent.glob("[!.]*/metrics/*.json")):
-        try:
-            if path.stem in stages:
-                metrics.setdefault(path.parents[1].name, {})[path.stem] = json.loads(path.read_bytes())
-        except ValueError:
-            raise FerError(f"{path}: damaged; expected metrics; run the stage that wrote it again") from None
+    metrics: dict[str, dict[str, Metrics]] = {dirs.reports.name: {}}
+    for folder in sorted(path for path in dirs.reports.parent.glob("[!.]*") if path.is_dir()):
+        other = replace(dirs, reports=folder)
+        for stage in STAGES.split("|"):
+            name = stage.split("_", 1)[1]
+            if not other.get_table(name).is_file():
+                continue
+            try:
+                metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
+            except ValueError:
+                raise FerError(
+                    f"{other.get_table(name)}: damaged; expected metrics; run the stage that wrote it again"
+                ) from None
     return Records(dirs.reports.name, metrics)
 
 
@@ -253,12 +271,14 @@ def conclude(checks: Iterable[Check]) -> str:
     outcomes = {check.outcome for check in checks}
     if MISSING in outcomes:
         return "not testable here"
-    return {(SUPPORTED,): "reproduced", (CONTRARY,): "not reproduced"}.get(tuple(outcomes), "partly")
+    if outcomes == {SUPPORTED}:
+        return "reproduced"
+    return "not reproduced" if outcomes == {CONTRARY} else "partly"
 
 
 def explain(checks: list[Check]) -> str:
     """Return in words what is missing, or else what was found: all of it, or what does not count."""
-    missing = dict.fromkeys(check.why for check in checks if check.outcome == MISSING)
+    missing = dict.fromkeys(check.why or "" for check in checks if check.outcome == MISSING)
     if missing:
         return "; ".join(missing)
     lost = [check for check in checks if check.outcome != SUPPORTED]
@@ -284,4 +304,6 @@ def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[
 def _format(value: float | int | str | None) -> str:
     if not isinstance(value, float):
         return str(value)
+    if value.is_integer() and abs(value) > 1:  # a setting, such as 224 pixels
+        return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"

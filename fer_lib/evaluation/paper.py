@@ -1,9 +1,13 @@
-"""What the paper says of its training run, for the reports to set beside ours."""
+"""Set what the paper says of its training run beside our runs, and its accuracy beside every one of ours."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from fer_lib.evaluation.claims import CONTAINED, REACHED, Records, judge_threshold
+from fer_lib.labels import EMOTIONS_8, GROUPS
+from fer_lib.metrics_file import Interval, Metrics, build_key
 from fer_lib.params import TrainingParams
 
 EPOCHS = pd.DataFrame(
@@ -18,12 +22,23 @@ EPOCHS = pd.DataFrame(
 
 SILENT = "not said"
 
+WAYS = {
+    "tta": "{}, more views",
+    "ensemble": "ensemble",
+    "ensemble_tta": "ensemble, more views",
+    "annotators": "{}",
+    "annotators_ensemble_tta": "ensemble, more views",
+}
+"""Ways to predict and to judge among the models of stage `evaluation`, besides the single networks."""
+
 
 def compare_recipe(config: dict[str, Any]) -> pd.DataFrame:
     """Return one row per setting, from a checkpoint's config: what the paper says, and what this run did."""
     training, source = TrainingParams(**config["params"]["training"]), config["initial_weights"]
     schedule = f"{training.lr:g}, {training.schedule} after {training.warmup_steps} steps of warm-up"
-    loss = f"focal, gamma {training.focal_gamma:g}" if training.loss == "focal" else "cross-entropy"
+    loss = training.loss.replace("cross_entropy", "cross-entropy").replace("_", " ")
+    if training.loss == "focal":
+        loss += f", gamma {training.focal_gamma:g}"
     average = f"exponential, decay {training.ema_decay:g}" if training.ema_decay else "none"
     rows = [
         ("architecture", "EfficientNet-B0", training.architecture),
@@ -42,3 +57,94 @@ def compare_recipe(config: dict[str, Any]) -> pd.DataFrame:
         ("device", SILENT, config["device"]),
     ]
     return pd.DataFrame(rows, columns=["setting", "paper", "this run"])
+
+
+def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
+    """Return a row for every accuracy on test or validation that stage `evaluation` has an interval of.
+
+    Single networks come first, then other ways to predict; groups and validation come last.
+
+    Returns
+    -------
+    list
+        dataset, split, labels (`emotions`; the `groups` positive, negative, neutral; or the `annotators`'
+        majority), classes, model, accuracy, its interval low and high, reached (where that lies:
+        `claims.judge_threshold`), data_hash, commit.
+    """
+    metrics = records.metrics.get(records.dataset, {}).get("evaluation")
+    if metrics is None:
+        return []
+    precisions = set(metrics.select(split="test", metric="precision")["class"])
+    n_emotions, selected = len(precisions & set(EMOTIONS_8)), metrics.get("selected")
+    rows = []
+    for model, split in _order_accuracies(metrics):
+        place, _, groups = split.partition(".")
+        accuracy, low, high = metrics.interval(build_key("accuracy", model, split))
+        rows.append(
+            {
+                "dataset": records.dataset,
+                "split": "validation" if place == "val" else "test",
+                "labels": "groups"
+                if groups
+                else "annotators"
+                if model.startswith("annotators")
+                else "emotions",
+                "classes": len(GROUPS) if groups else n_emotions,
+                "model": _name_model(model, selected),
+                "accuracy": accuracy,
+                "low": low,
+                "high": high,
+                "reached": judge_threshold(low, high, value),
+                "data_hash": metrics.provenance.get("data"),
+                "commit": metrics.provenance.get("commit"),
+            }
+        )
+    return rows
+
+
+def _order_accuracies(metrics: Metrics) -> list[tuple[str, str]]:
+    """Return model and split of the accuracies with an interval: test before validation, groups last."""
+    found = metrics.select(metric="accuracy").dropna(subset="lo")
+    splits = ["test", "test.group", "val", "val.group"]
+    places = [place for place in zip(found["model"], found["split"], strict=True) if place[1] in splits]
+    # The selected network's numbers stand in the table twice: under its name, and without one.
+    places = [
+        (model, split) for model, split in places if model or (metrics.get("selected"), split) not in places
+    ]
+    networks = sorted({model for model, _ in places} - WAYS.keys())
+    order = ["", "baseline", *networks, *WAYS]
+    return sorted(places, key=lambda place: (splits.index(place[1]), order.index(place[0])))
+
+
+def _name_model(model: str, selected: str | None) -> str:
+    chosen = selected or "the network"
+    if model in WAYS:
+        return WAYS[model].format(chosen)
+    name = model or chosen
+    marks = {"the paper's recipe": name == "baseline", "selected": name == selected}
+    listed = ", ".join(mark for mark, applies in marks.items() if applies)
+    return f"{name} ({listed})" if listed else name
+
+
+def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> str:
+    """Return in words where `value` is reached, or else what comes nearest to it."""
+    if not accuracies:
+        return f"No accuracy has been measured yet to set beside {value:.0%}."
+    best = max(accuracies, key=lambda row: row["accuracy"])
+    reached = [row for row in accuracies if row["reached"] == REACHED]
+    contained = [row for row in accuracies if row["reached"] == CONTAINED]
+    n_sets = len({row["dataset"] for row in accuracies})
+    counted = f"{len(accuracies)} accuracies on {n_sets} data set{'s' if n_sets > 1 else ''}"
+    if reached:
+        named = "; ".join(map(_describe, reached))
+        return f"{value:.0%} is reached by {len(reached)} of {counted}: {named}."
+    if contained:
+        named = "; ".join(map(_describe, contained))
+        return f"{value:.0%} is reached by none of {counted}; it lies within the interval of {named}."
+    return f"{value:.0%} is reached by none of {counted}; the highest is {_describe(best)}."
+
+
+def _describe(row: Mapping[str, Any]) -> str:
+    interval = Interval(row["accuracy"], row["low"], row["high"])
+    place = f"{row['dataset']} {row['split']}, {row['classes']} {row['labels']}, {row['model']}"
+    return f"{interval:.1%} ({place})"

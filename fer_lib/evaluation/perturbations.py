@@ -206,7 +206,7 @@ def compress_jpeg(face: np.ndarray, quality: float, _sample: Sample) -> np.ndarr
     kind = cv2.IMREAD_GRAYSCALE if face.ndim == 2 else cv2.IMREAD_COLOR_RGB
     plain = face if face.ndim == 2 else cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
     _, coded = cv2.imencode(".jpg", plain, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    return cv2.imdecode(coded, kind)
+    return np.asarray(cv2.imdecode(coded, kind))
 
 
 def downsample(face: np.ndarray, pixels: float, _sample: Sample) -> np.ndarray:

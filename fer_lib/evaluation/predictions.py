@@ -40,7 +40,8 @@ def write_table(
         What else it was made by, as plain values; `read_table` returns it in `attrs`, with the data's hash.
     """
     stamped = frame.copy(deep=False)
-    stamped.attrs = {**(source or {}), "data_hash": data.data_hash}  # pandas keeps it in the file's metadata
+    stamped.attrs = {}  # pandas keeps them in the file's metadata
+    stamped.attrs.update(source or {}, data_hash=data.data_hash)
     write_atomically(path, stamped.to_parquet(index=False, compression="zstd"))
 
 
@@ -186,7 +187,7 @@ def read_predictions(path: Path, data: PackedDataset) -> Predictions:
         logits,
         parts["test"][names["views"]].to_numpy(np.float32, copy=True),
         {CLEAN: logits["val"].argmax(axis=1), **conditions},
-        table.attrs,
+        {str(key): value for key, value in table.attrs.items()},
     )
 
 

@@ -80,8 +80,8 @@ def add_votes(
     """
     n_images = agreement["n_images"]
     for column in agreement.columns.drop("n_images"):
-        for n_agreeing, value in agreement[column].items():
-            metrics.add(f"votes.{column}_at_{n_agreeing}", value, n=int(n_images[n_agreeing]))
+        for n_agreeing, value, n in zip(agreement.index, agreement[column], n_images, strict=True):
+            metrics.add(f"votes.{column}_at_{n_agreeing}", value, n=n)
         metrics.add(f"votes.{column}", np.average(agreement[column], weights=n_images), n=int(n_images.sum()))
     voted = votes.any(axis=1)
     shares = votes[voted] / votes[voted].sum(axis=1, keepdims=True)

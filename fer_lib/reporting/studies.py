@@ -46,20 +46,20 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
     rows: of `compare_studies`.
     """
     cells: dict[str, dict[str, object]] = {}
-    for row in rows.itertuples():
-        arm = cells.setdefault(row.arm, {})
-        gain = f"{100 * row.gain:+.1f}"
-        if row.share == "accuracy":
-            interval = f"{gain} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    for row in rows.to_dict("records"):
+        arm = cells.setdefault(row["arm"], {})
+        gain = f"{100 * row['gain']:+.1f}"
+        if row["share"] == "accuracy":
+            interval = f"{gain} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
             arm |= {
-                "accuracy": f"{row.value:.3f}",
+                "accuracy": f"{row['value']:.3f}",
                 "points": interval,
-                "p": row.p_value,
-                "h": row.effect,
-                "McNemar": row.mcnemar,
+                "p": row["p_value"],
+                "h": row["effect"],
+                "McNemar": row["mcnemar"],
             }
         else:
-            arm[show_share(row.share)] = f"{row.value:.3f} ({gain})"
+            arm[show_share(row["share"])] = f"{row['value']:.3f} ({gain})"
     recalls = [show_share(share) for share in SHARES[1:] if share in set(rows["share"])]
     columns = ["accuracy", "points", "p", "h", "McNemar", *recalls]
     table = pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
@@ -75,7 +75,9 @@ def describe_clear(rows: pd.DataFrame, share: str) -> str:
     rows = rows[rows["share"] == share].sort_values("gain", key=abs, ascending=False)
     subject, parts = show_share(share), []
     for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
-        arms = [f"{row.arm} ({100 * row.gain:+.1f} points)" for row in clear.head(N_NAMED).itertuples()]
+        named = clear.head(N_NAMED)
+        gains = zip(named["arm"], named["gain"], strict=True)
+        arms = [f"{arm} ({100 * gain:+.1f} points)" for arm, gain in gains]
         more = f" and {len(clear) - N_NAMED} more" if len(clear) > N_NAMED else ""
         if arms:
             parts.append(f"clearly {verb} by {', '.join(arms)}{more}")
