@@ -1,9 +1,11 @@
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -14,14 +16,16 @@ from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.data.packed import PackedDataset
 from fer_lib.deployment import export, release
 from fer_lib.deployment.card import build_card
-from fer_lib.errors import FerError, ModelError
-from fer_lib.evaluation.conditions import CONDITIONS
+from fer_lib.deployment.latency import name_run
+from fer_lib.errors import DataError, FerError, ModelError
 from fer_lib.evaluation.metrics import fit_temperature
+from fer_lib.evaluation.perturbations import CONDITIONS
 from fer_lib.evaluation.predictions import Predictions, get_predictions_path, hash_weights, write_predictions
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
+from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
-from fer_lib.models.checkpoints import DEFAULT_MODEL, read_config
+from fer_lib.models.checkpoints import DEFAULT_MODEL, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -87,19 +91,22 @@ def point_at(patch, root, data):
     patch.setattr(release, "load_params", lambda dataset: load_params("demo"))
 
 
+def write_facts(root, stage, facts, wall_seconds=1.0):
+    """Write metrics of a stage of the data set `tiny` in the project `root`."""
+    meta = {"dataset": "tiny", "data_hash": CONFIG["data_hash"]}
+    write_metrics(
+        get_output_dirs("tiny", root), Metrics(stage, facts), meta, load_params("demo"), 0, wall_seconds
+    )
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """Return a project folder with two evaluated networks, the data and the logits of the selected one."""
     root = tmp_path_factory.mktemp("project")
     model, data, logits = build_data()
     save_checkpoint(root / "models" / "tiny" / "b0", model, CONFIG)
-    metrics = root / "reports" / "tiny" / "metrics" / "evaluation.json"
-    metrics.parent.mkdir(parents=True)
-    metrics.write_text('{"selected": "b0"}')
-    (metrics.parent / "recipes").mkdir()
-    (metrics.parent / "recipes" / "b0.json").write_text(
-        json.dumps({"wall_seconds": 90.0, "trained_at_commit": CONFIG["git_commit"]})
-    )
+    write_facts(root, "evaluation", {"selected": "b0"})
+    write_facts(root, "recipes/b0", {"trained_at_commit": CONFIG["git_commit"]}, wall_seconds=90.0)
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     by_split = {split: logits[chosen] for split, chosen in rows.items()}
     dirs = get_output_dirs("tiny", root)
@@ -110,8 +117,8 @@ def project(tmp_path_factory):
         "training": CONFIG["params"]["training"],
     }
     views, conditions = compute_softmax(by_split["test"]), dict.fromkeys(CONDITIONS, rows["val"] % 7)
-    said = Predictions(by_split, views, conditions, source)
-    write_predictions(get_predictions_path(dirs, "b0"), data, said)
+    predictions = Predictions(by_split, views, conditions, source)
+    write_predictions(get_predictions_path(dirs, "b0"), data, predictions)
     return root, data, logits
 
 
@@ -140,14 +147,14 @@ def test_config_says_where_the_weights_come_from(released):
     assert config["abstain_below"] == release.ABSTAIN_BELOW
     assert (config["recipe"], config["training_seconds"]) == ("b0", {"b0": 90.0})
     assert config["framing"] == FER2013_FRAMING.to_dict()  # these data say none of their own
-    assert config["onnx"]["onnxruntime"] == release.onnxruntime.__version__
+    assert config["onnx"]["onnxruntime"] == onnxruntime.__version__
     assert 0 <= config["onnx"]["max_logit_difference"] <= export.PARITY
 
 
 def test_metrics_of_another_training_are_refused(project, monkeypatch):
     root, data, _ = project
     point_at(monkeypatch, root, data)
-    path = root / "reports" / "tiny" / "metrics" / "recipes" / "b0.json"
+    path = get_output_dirs("tiny", root).get_provenance("recipes/b0")
     content = path.read_text()
     path.write_text(content.replace("c" * 40, "e" * 40))
     with pytest.raises(
@@ -196,9 +203,7 @@ def test_onnx_keeps_the_same_matrices_at_half_precision(released):
 
 
 def test_onnx_takes_any_number_of_faces_and_agrees_with_pytorch(released):
-    session = release.onnxruntime.InferenceSession(
-        released / "model.onnx", providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(released / "model.onnx", providers=["CPUExecutionProvider"])
     model = load_checkpoint(released).model
     for n in (1, 5):
         images = torch.randn(n, 3, 32, 32)
@@ -212,10 +217,10 @@ def test_metrics_are_those_of_the_network_users_run(project, released):
     metrics = read_config(released)["metrics"]
     rows = data.get_rows("test")
     recognizer = Recognizer.load(released, threads=1)
-    right = recognizer.compute_probabilities(data.faces[rows]).argmax(axis=1) == data.labels[rows]
+    correct = recognizer.compute_probabilities(data.faces[rows]).argmax(axis=1) == data.labels[rows]
     assert metrics["test.n_images"] == 400
     assert metrics["test_dedup.n_images"] == 396
-    assert metrics["test.accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+    assert metrics["test.accuracy"] == pytest.approx(correct.mean(), abs=1e-6)
     assert metrics["test.accuracy_lo"] <= metrics["test.accuracy"] <= metrics["test.accuracy_hi"]
     covered = metrics["val.coverage"]
     assert 0 < covered < 1
@@ -261,7 +266,7 @@ def test_network_names_no_folder_of_the_machine_that_exported_it(kind, request):
         ({"targets": "votes"}, "towards FER+'s ten votes."),
         (
             {"targets": "blend", "teacher": "teacher.parquet"},
-            "towards the label and FER+'s ten votes, and as much towards what an ensemble says.",
+            "towards the label and FER+'s ten votes, and as much towards the predictions of an ensemble.",
         ),
     ],
 )
@@ -308,7 +313,7 @@ def test_other_data_than_it_was_trained_on(project, monkeypatch):
 def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
     root, data, _ = project
     point_at(monkeypatch, tmp_path, data)
-    with pytest.raises(FerError, match=r"evaluation\.json: not found; run the notebook"):
+    with pytest.raises(FerError, match=r"evaluation\.csv: not found; run stage 'evaluation' first"):
         release.release_model("tiny", "other")
     shutil.copytree(root / "reports", tmp_path / "reports")
     with pytest.raises(ModelError, match=r"config\.json is missing; train one first"):
@@ -316,7 +321,7 @@ def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
     model = load_checkpoint(root / "models" / "tiny" / "b0").model
     save_checkpoint(tmp_path / "models" / "tiny" / "b0", model, CONFIG)
     (tmp_path / "reports" / "tiny" / "predictions" / "b0.parquet").unlink()
-    with pytest.raises(ModelError, match=r"b0\.parquet: .*run `make repro`"):
+    with pytest.raises(DataError, match=r"b0\.parquet: .*`make repro"):
         release.release_model("tiny", "other")
 
 
@@ -356,3 +361,75 @@ def test_committed_release_scores_what_its_kind_scores():
     assert metrics["val.accuracy_abstained"] < 0.5 < metrics["val.accuracy_answered"]
     assert len(config["git_commit"]) == 40
     assert len(config["data_hash"]) == 64
+
+
+@pytest.fixture
+def bare_release(tmp_path, monkeypatch):
+    """A release without variants, and a data set whose stage `compression` names two networks."""
+    folder = tmp_path / "release" / "mine"
+    shutil.copytree(COMMITTED, folder, ignore=shutil.ignore_patterns("*.int8.onnx", "*.tiny.onnx"))
+    config = read_config(folder)
+    small = config.pop("variants")
+    (folder / "config.json").write_text(json.dumps(config))
+    sources = {"net.int8": "model.int8.onnx", "dwarf.int8": "model.tiny.onnx"}
+    for name, file in sources.items():
+        compressed = tmp_path / "compressed" / name.split(".")[0]
+        compressed.mkdir(parents=True)
+        shutil.copy(COMMITTED / file, compressed / "int8.onnx")
+    facts = {"int8.variant": "net.int8", "device.smallest": "dwarf.int8", "baseline": "student"}
+    latency = Metrics("latency", {"machine": "a machine"})
+    for name, milliseconds in (("net.int8", 0.5), ("dwarf.int8", 0.5), ("student.float32", 2.0)):
+        latency.add("time.ms", milliseconds, model=name, split=name_run(1, 1))
+    found = {"compression": Metrics("compression", facts), "latency": latency}
+    checkpoints = {"net": small["int8"], "dwarf": small["tiny"]}
+
+    def load(path):
+        entry = checkpoints[path.name]
+        return SimpleNamespace(config={**entry, "device": "cpu", "params": {"training": entry["training"]}})
+
+    data = SimpleNamespace(data_hash=config["data_hash"])
+    monkeypatch.setattr(release, "RELEASE_DIR", tmp_path / "release")
+    monkeypatch.setattr(release, "load_packed", lambda _: data)
+    monkeypatch.setattr(release, "read_metrics", lambda _, stage: found[stage])
+    monkeypatch.setattr(release, "load_checkpoint", load)
+    monkeypatch.setattr(release, "get_variants_dir", lambda _, name: tmp_path / "compressed" / name)
+    scored = {"test.accuracy": 0.5, "test.accuracy_lo": 0.4, "test.accuracy_hi": 0.6}
+    monkeypatch.setattr(release, "score_release", lambda recognizer, _: {**scored, "of": recognizer.variant})
+    return folder, data, facts
+
+
+def test_variants_are_put_beside_the_release_and_run(bare_release):
+    folder, _, _ = bare_release
+    assert release.add_variants("fer2013", "mine") == ["int8", "tiny"]
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+    variants = list_variants(read_config(folder))
+    files = [variant["file"] for variant in variants.values()]
+    assert files == ["model.onnx", "model.int8.onnx", "model.tiny.onnx"]
+    assert [variant["milliseconds"] for variant in variants.values()] == [2.0, 0.5, 0.5]
+    for name in ("int8", "tiny"):
+        assert variants[name]["metrics"]["of"] == name  # scored as that variant
+        assert variants[name]["bytes"] == (folder / f"model.{name}.onnx").stat().st_size
+        recognizer = Recognizer.load(folder, variant=name)
+        probabilities = recognizer.compute_probabilities(np.zeros((1, 48, 48), np.uint8))
+        assert probabilities.sum() == pytest.approx(1)
+    card = (folder / "README.md").read_text()
+    assert "## Smaller and faster" in card
+    row = "| `tiny` | `model.tiny.onnx` | face_resnet_tiny | 64 | 0.9 | 0.50 | 50.0% [40.0%, 60.0%] |"
+    assert row in card
+
+
+def test_variants_of_other_data_or_of_another_network_are_refused(bare_release):
+    folder, data, facts = bare_release
+    facts["baseline"] = "b0"
+    with pytest.raises(ModelError, match="expected a release of 'b0'"):
+        release.add_variants("fer2013", "mine")
+    data.data_hash = "other"
+    with pytest.raises(ModelError, match="made of other data than those of fer2013"):
+        release.add_variants("fer2013", "mine")
+    assert list(list_variants(read_config(folder))) == ["float"]
+
+
+def test_variant_that_compression_did_not_name_is_told(bare_release):
+    del bare_release[2]["device.smallest"]
+    with pytest.raises(ModelError, match=r"names no variant for 'device\.smallest'; allow it more"):
+        release.add_variants("fer2013", "mine")
