@@ -71,9 +71,9 @@ def test_pytorch_onnx_and_the_notebooks_agree(recognizer, crops):
     assert by_onnx.max() > 0.5  # or all of them would say nothing, and agree in that
 
 
-def test_every_face_of_a_picture_is_described(recognizer):
-    picture, placed = draw_scene(3, 480, 240, seed=1)
-    faces = recognizer(picture)
+def test_every_face_of_an_image_is_described(recognizer):
+    image, placed = draw_scene(3, 480, 240, seed=1)
+    faces = recognizer(image)
     assert len(faces) == len(placed)
     for face in faces:
         assert tuple(face.probabilities) == recognizer.emotions == EMOTIONS_7
@@ -104,11 +104,11 @@ def test_dict_is_json_and_complete(recognizer):
 
 @settings(max_examples=12, deadline=None)
 @given(left=st.integers(-80, 160), top=st.integers(-80, 100), scale=st.floats(0.3, 3), seed=st.integers(0, 3))
-def test_boxes_lie_inside_the_picture(recognizer, left, top, scale, seed):
+def test_boxes_lie_inside_the_image(recognizer, left, top, scale, seed):
     matrix = np.array([[scale, 0, left], [0, scale, top]])
-    picture = draw_scene(2, 200, 140, seed=seed)[0]
-    picture = cv2.warpAffine(picture, matrix, (240, 160), borderMode=cv2.BORDER_REPLICATE)
-    for face in recognizer(picture):
+    image = draw_scene(2, 200, 140, seed=seed)[0]
+    image = cv2.warpAffine(image, matrix, (240, 160), borderMode=cv2.BORDER_REPLICATE)
+    for face in recognizer(image):
         assert all(type(value) is int for value in face.box)
         x, y, width, height = face.box
         assert min(x, y) >= 0
@@ -118,17 +118,17 @@ def test_boxes_lie_inside_the_picture(recognizer, left, top, scale, seed):
         assert sum(face.probabilities.values()) == pytest.approx(1)
 
 
-def test_what_lies_outside_the_picture_is_left_out(recognizer):
-    picture, _ = draw_scene(1, 320, 240)
-    inside = recognizer.detector.detect(picture)[0]
+def test_what_lies_outside_the_image_is_left_out(recognizer):
+    image, _ = draw_scene(1, 320, 240)
+    inside = recognizer.detector.detect(image)[0]
     outside = replace(inside, box=(-90.0, 10.0, 80.0, 80.0))
     partly = replace(inside, box=(-20.4, 200.0, 80.0, 80.0))
-    faces = recognizer.recognize(picture, [outside, partly, inside])
+    faces = recognizer.recognize(image, [outside, partly, inside])
     assert [face.box for face in faces[:-1]] == [(0, 200, 60, 40)]
     assert faces[-1].box == pytest.approx(inside.box, abs=1)
 
 
-def test_picture_without_faces(recognizer):
+def test_image_without_faces(recognizer):
     assert recognizer(np.full((200, 300, 3), 90, np.uint8)) == []
     assert recognizer.recognize(np.zeros((20, 20, 3), np.uint8), []) == []
     assert recognizer.classify([]) == []
@@ -172,14 +172,14 @@ def test_faces_of_one_batch_do_not_touch_each_other(recognizer, crops):
 
 
 def test_threads_get_what_one_would(recognizer):
-    pictures = [draw_scene(n, 320, 200, seed=n)[0] for n in (1, 2, 3, 4)]
-    serial = [[face.to_dict() for face in recognizer(picture)] for picture in pictures]
+    images = [draw_scene(n, 320, 200, seed=n)[0] for n in (1, 2, 3, 4)]
+    serial = [[face.to_dict() for face in recognizer(image)] for image in images]
     found = [None] * 8
 
     def work(number):
         # Each starts elsewhere, so that sizes differ at any moment.
         order = [(number + step) % 4 for step in range(8)]
-        found[number] = {at: [face.to_dict() for face in recognizer(pictures[at])] for at in order}
+        found[number] = {at: [face.to_dict() for face in recognizer(images[at])] for at in order}
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -195,6 +195,7 @@ import sys, numpy as np
 from fer_lib.inference.recognizer import Recognizer
 Recognizer.load(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
 heavy = {"torch", "torchvision", "timm", "albumentations", "pandas", "sklearn", "matplotlib", "onnx", "scipy"}
+heavy |= {"supervision", "trackers", "av"}
 print(sorted(heavy & sys.modules.keys()))
 """
     command = [sys.executable, "-c", code, str(RELEASE)]
@@ -202,6 +203,33 @@ print(sorted(heavy & sys.modules.keys()))
         command, env=build_command_environment(REPO), capture_output=True, text=True, check=False
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_library_gives_the_recognizer_and_imports_little():
+    code = """
+import sys, fer_lib
+ours = {name for name in sys.modules if name.startswith("fer_lib")}
+heavy = {"torch", "numpy", "cv2", "onnxruntime", "pandas"} & sys.modules.keys()
+print(sorted(ours), sorted(heavy), "Recognizer" in dir(fer_lib))
+from fer_lib import Recognizer
+print(Recognizer.__module__, "torch" in sys.modules)
+try:
+    from fer_lib import Recogniser
+except ImportError as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=build_command_environment(REPO),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        "['fer_lib'] [] True",
+        "fer_lib.inference.recognizer False",
+        "ImportError",
+    ], done.stderr
 
 
 def test_nothing_is_left_in_the_home_or_reported(tmp_path):
@@ -314,11 +342,11 @@ def test_config_with_another_input_size(folder):
     check_refusal(["model.onnx", "export it again"], folder, threads=1)
 
 
-def test_unreadable_pictures_are_media_errors(recognizer, tmp_path):
+def test_unreadable_images_are_media_errors(recognizer, tmp_path):
     with pytest.raises(MediaError, match="found no file"):
         recognizer(tmp_path / "missing.jpg")
     with pytest.raises(MediaError, match="a file that is none"):
-        recognizer.classify([b"no picture"])
+        recognizer.classify([b"no image"])
 
 
 def test_pytorch_network_is_there_for_explanations(recognizer):
@@ -331,9 +359,11 @@ def test_pytorch_network_is_there_for_explanations(recognizer):
 @pytest.mark.parametrize("variant", ["int8", "tiny"])
 def test_small_variants_agree_with_the_float_one_on_most_faces(recognizer, crops, variant):
     small = Recognizer.load(RELEASE, threads=1, variant=variant)
-    said, expected = (r.compute_probabilities(crops[:8]) for r in (small, recognizer))
-    assert said.sum(axis=1) == pytest.approx(1)
-    assert (said.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.5  # drawn faces; chance is a seventh
+    predicted, expected = (r.compute_probabilities(crops[:8]) for r in (small, recognizer))
+    assert predicted.sum(axis=1) == pytest.approx(1)
+    assert (
+        predicted.argmax(axis=1) == expected.argmax(axis=1)
+    ).mean() >= 0.5  # drawn faces; chance is a seventh
 
 
 def test_variants_have_their_own_input(recognizer):

@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 
 from demo_faces.clips import draw_clip
 from fer_lib.errors import MediaError
-from fer_lib.inference import video_writer
+from fer_lib.inference import video_io
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import COLUMN_TYPES, analyse_video, probe_video, write_table
-from fer_lib.inference.video_io import MAX_LEAP, VideoInfo, VideoReader, describe_seconds
-from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.inference.video_io import MAX_LEAP, VideoInfo, VideoReader, VideoWriter, describe_seconds
 from fer_lib.reporting.figures.style import COLOURS
 from fer_lib.reporting.figures.video import MAX_TRACKS, plot_timeline
 
@@ -216,7 +215,7 @@ def test_without_x264_mpeg4_is_written(tmp_path, monkeypatch):
     def refuse(name, mode):
         raise av.codec.codec.UnknownCodecError(name)
 
-    monkeypatch.setattr(video_writer.av, "Codec", refuse)
+    monkeypatch.setattr(video_io.av, "Codec", refuse)
     with VideoWriter(tmp_path / "out.mp4", VideoInfo(64, 48, 30, None)) as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
     monkeypatch.undo()
@@ -475,8 +474,8 @@ def test_the_timeline_of_a_long_video_stays_small():
     assert n_points < 1000
 
 
-def test_the_tracker_is_not_imported_for_pictures():
-    modules = "fer_lib.inference.tracking, fer_lib.inference.recognizer"
-    code = f"import sys, {modules}; print('trackers' in sys.modules)"
+def test_the_tracker_is_not_imported_for_images():
+    modules = "fer_lib.inference.annotate, fer_lib.inference.tracking"
+    code = f"import sys, {modules}; print({{'trackers', 'supervision'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "set()"

@@ -1,13 +1,13 @@
-"""From a picture to faces with emotions; the app, the command line and the notebooks all call this.
+"""Recognise the emotions of the faces in an image; the app, the command line and the notebooks call this.
 
 With ONNX Runtime, the default, nothing here needs torch, and a model is ready in half a second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,15 @@ from fer_lib.models.checkpoints import (
 )
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
 
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from fer_lib.models.build import Checkpoint
+
 BACKENDS = ("onnx", "torch")
+
+INPUT, OUTPUT = "image", "logits"
+"""The names in every ONNX file that `export` writes: float32 (N, 3, S, S) to float32 (N, C)."""
 
 BATCH_SIZE = 64
 """Crops that go through the network at once: a folder of any size needs no more memory than these."""
@@ -34,33 +42,32 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Emotion:
-    """What the network says of one crop.
-
-    probabilities: by emotion, calibrated, summing to 1.   label: the most likely emotion.   confidence: its
-    probability.   group: positive, negative or neutral, that of the label.   abstained: the confidence is
-    under the model's threshold, so the label should not be relied on.
-    """
+    """The network's prediction for one crop."""
 
     probabilities: dict[str, float]
+    """By emotion, calibrated, summing to 1."""
     label: str
+    """The most likely emotion."""
     confidence: float
+    """Its probability."""
     group: str
+    """That of the label: positive, negative or neutral."""
     abstained: bool
+    """Whether the confidence is under the model's threshold: the label should not be relied on."""
 
 
 @dataclass(frozen=True)
 class Face(Emotion):
-    """One face in a picture, and what the network says of it.
-
-    box: left, top, width, height in whole pixels, inside the picture.   landmarks: float32 (5, 2), x and y in
-    pixels, in the order of `detector.LANDMARKS`.   detection_score: 0..1.   crop: what the network was shown,
-    uint8 (S, S) or (S, S, 3).
-    """
+    """One face in an image, and the network's prediction for it."""
 
     box: tuple[int, int, int, int]
+    """Left, top, width, height in whole pixels, inside the image."""
     landmarks: np.ndarray = field(repr=False, compare=False)
+    """float32 (5, 2), x and y in pixels, in the order of `detector.LANDMARKS`."""
     detection_score: float
+    """From 0 to 1."""
     crop: np.ndarray = field(repr=False, compare=False)
+    """What the network saw, uint8 (S, S) or (S, S, 3)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the crop."""
@@ -77,7 +84,7 @@ class Face(Emotion):
 
 
 class Recognizer:
-    """Finds faces and names their emotions. One object serves any number of threads."""
+    """Finds faces and predicts their emotions. One object serves any number of threads."""
 
     def __init__(
         self,
@@ -128,31 +135,52 @@ class Recognizer:
     ) -> "Recognizer":
         """Return a recognizer ready for use.
 
-        model: a release's name, `<dataset>/<name>`, or the folder of a checkpoint.   backend: `onnx` or
-        `torch`; None: ONNX Runtime where the model was exported, else PyTorch.   device: `cpu` or `cuda`.
-        threads: of the network, and, for the whole process, of OpenCV; None: as many as there are cores.
-        abstain_below: a confidence, in place of the model's own threshold.   variant: `float`, or one of the
-        smaller and faster networks beside it that `checkpoints.list_variants` lists: `int8`, `tiny`.
-        Raises ModelError, in one line, when the model is missing, damaged or cannot run so.
+        Parameters
+        ----------
+        model
+            A release's name, `<dataset>/<name>`, or the folder of a checkpoint.
+        backend
+            `onnx` or `torch`; None: ONNX Runtime where the model was exported, else PyTorch.
+        device
+            `cpu` or `cuda`.
+        threads
+            Of the network and, for the whole process, of OpenCV; None: as many as there are cores.
+        abstain_below
+            A confidence, in place of the model's own threshold.
+        variant
+            `float`, or one of the smaller and faster networks that `checkpoints.list_variants` lists.
+
+        Raises
+        ------
+        ModelError
+            In one line, when the model is missing, damaged or cannot run so.
         """
         return cls(find_checkpoint(model), backend, device, threads, abstain_below, variant)
 
     def __call__(
         self, image: ImageSource, *, min_face: float = SMALLEST_FACE, n_refined: int | None = None
     ) -> list[Face]:
-        """Return the faces of a picture, the largest first; none is an empty list.
+        """Return the faces of an image, the largest first; an empty list where there is none.
 
-        image: whatever `images.read_image` takes; arrays are RGB.   min_face, n_refined: as in
-        `Detector.detect`; both trade small and tilted faces for speed. All faces are classified in one pass.
-        Raises MediaError when the picture cannot be read.
+        Parameters
+        ----------
+        image
+            Whatever `images.read_image` takes; arrays are RGB.
+        min_face, n_refined
+            As in `Detector.detect`; both trade small and tilted faces for speed.
+
+        Raises
+        ------
+        MediaError
+            When the image cannot be read.
         """
         pixels = read_image(image)
         return self.recognize(pixels, self.detector.detect(pixels, min_face, n_refined))
 
     def recognize(self, image: np.ndarray, detections: Sequence[Detection]) -> list[Face]:
-        """Return the faces that were detected in a uint8 (H, W, 3) RGB picture, classified in one pass.
+        """Return the faces that were detected in a uint8 (H, W, 3) RGB image, classified in one pass.
 
-        In the order of `detections`; what lies wholly outside the picture is left out.
+        They come in the order of `detections`; one that lies wholly outside the image is left out.
         """
         height, width = image.shape[:2]
         found = [
@@ -165,9 +193,9 @@ class Recognizer:
         ]
 
     def classify(self, crops: Sequence[ImageSource]) -> list[Emotion]:
-        """Return one result per face that is already cropped, as the model's training faces are.
+        """Return one prediction per face that is already cropped, as the model's training faces are.
 
-        crops: whatever `images.read_image` takes, of any sizes. They are made grey where the training faces
+        Crops are whatever `images.read_image` takes, of any size. They are made grey where the training faces
         are, and reduced to their size where larger. Raises MediaError when one cannot be read.
         """
         return self._classify([self._fit_crop(read_image(crop)) for crop in crops])
@@ -178,12 +206,12 @@ class Recognizer:
             return np.empty((0, len(self.emotions)))
         parts = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
         logits = np.concatenate([self._run(preprocess(list(part), self.preprocessing)) for part in parts])
-        logits = logits.astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        # Not `scipy.special.softmax`, which computes the same: importing SciPy doubles the time to start.
+        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     @cached_property
-    def checkpoint(self):  # -> fer_lib.models.build.Checkpoint, which needs torch
+    def checkpoint(self) -> "Checkpoint":
         """The network in PyTorch, on the CPU, for explanations; loaded when first asked for.
 
         Raises ModelError for a variant that is not as it was trained.
@@ -200,7 +228,7 @@ class Recognizer:
         return [self.describe(row) for row in self.compute_probabilities(crops)]
 
     def describe(self, row: np.ndarray) -> Emotion:
-        """Return what float (C,) probabilities, in the order of `emotions`, say."""
+        """Return the prediction of float (C,) probabilities in the order of `emotions`."""
         best = int(row.argmax())
         label, confidence = self.emotions[best], float(row[best])
         probabilities = dict(zip(self.emotions, row.tolist(), strict=True))
@@ -211,12 +239,10 @@ class Recognizer:
             crop = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
         return resize_face(crop, self.framing.size) if min(crop.shape[:2]) > self.framing.size else crop
 
-    def _open_onnx(self):
+    def _open_onnx(self) -> Callable[[np.ndarray], np.ndarray]:
         import onnxruntime
 
-        from fer_lib.inference.runtime import open_session
-
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(self.device)
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(self.device, "")
         if provider not in onnxruntime.get_available_providers():
             raise ModelError(f"device: ONNX Runtime here cannot use {self.device!r}; use `cpu`")
         path = self.folder / self._file
@@ -234,7 +260,7 @@ class Recognizer:
             )
         return lambda pixels: session.run(None, {name: np.ascontiguousarray(pixels)})[0]
 
-    def _open_torch(self):
+    def _open_torch(self) -> Callable[[np.ndarray], np.ndarray]:
         import torch
 
         from fer_lib.models.build import load_checkpoint
@@ -256,8 +282,35 @@ class Recognizer:
         return run
 
 
+def open_session(
+    path: Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
+) -> "onnxruntime.InferenceSession":
+    """Open a network in ONNX Runtime, the same way for the app, measurements and predictions.
+
+    `threads` are the network's; None: as many as there are cores. Raises ONNX Runtime's own exceptions, which
+    share no base, for a file that is no network.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Threads that went on waiting busily after a run would take the cores from whatever runs next: the
+    # detector took 7 ms instead of 3, and another network in the same process twice its time.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=[provider])
+
+
+def run_session(session: "onnxruntime.InferenceSession", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return float32 (N, C) logits of float32 (N, 3, S, S) images, a batch at a time."""
+    starts = range(0, len(images), batch_size)
+    return np.concatenate(
+        [session.run(None, {INPUT: np.ascontiguousarray(images[i : i + batch_size])})[0] for i in starts]
+    )
+
+
 def _clip_box(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Return the box in whole pixels inside the picture; None when nothing of it is."""
+    """Return the box in whole pixels inside the image; None when nothing of it is."""
     left, top = max(0, round(box[0])), max(0, round(box[1]))
     right, bottom = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None

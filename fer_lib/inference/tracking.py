@@ -1,4 +1,4 @@
-"""Faces through the frames of a video: who is who, and emotions that do not flicker.
+"""Follow faces through the frames of a video, with numbers that stay and emotions that do not flicker.
 
 The tracker is OC-SORT (Cao et al. 2023) of the package `trackers`; `benchmarks/video.py` compares it with the
 package's others, and the smoothing with other time constants.
@@ -39,12 +39,10 @@ SMALLEST_SHARE, SMALLEST = 0.075, 24
 
 @dataclass(frozen=True)
 class TrackedFace(Face):
-    """A face in a frame of a video; its probabilities, and what follows from them, are smoothed over time.
-
-    track: the same number in every frame for the same person, from 1.
-    """
+    """A face in a frame of a video; its probabilities, and what follows from them, are smoothed over time."""
 
     track: int
+    """The same number in every frame for the same person, from 1."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the crop."""
@@ -61,7 +59,7 @@ class FrameAnalyser:
     def __init__(
         self, recognizer: Recognizer, fps: float = 30.0, smoothing_seconds: float = SMOOTHING_SECONDS
     ):
-        """fps: frames per second, roughly.   smoothing_seconds: 0 switches smoothing off."""
+        """Take the rate, frames per second, roughly; `smoothing_seconds` 0 switches smoothing off."""
         self.recognizer = recognizer
         self._frame_seconds = 1 / fps if math.isfinite(fps) and fps > 0 else 1 / 30
         self._smoothing_seconds = smoothing_seconds
@@ -72,10 +70,15 @@ class FrameAnalyser:
         self._last_time: float | None = None
 
     def __call__(self, frame: np.ndarray, time_seconds: float) -> list[TrackedFace]:
-        """Return the faces of the next frame, the largest first; none is an empty list.
+        """Return the faces of the next frame, the largest first; an empty list where there is none.
 
-        frame: uint8 (H, W, 3) RGB.   time_seconds: when it is shown. A time that does not rise, as when a
-        stream starts anew, counts as one frame later than the last.
+        Parameters
+        ----------
+        frame
+            uint8 (H, W, 3) RGB.
+        time_seconds
+            When it is shown. A time that does not rise, as when a stream starts anew, counts as one frame
+            later than the last.
         """
         self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
@@ -157,7 +160,7 @@ class _Memory:
 class FaceHider:
     """Remembers where faces were: one that is missed in a frame would show in it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last: dict[int, tuple[float, TrackedFace]] = {}
 
     def add_lost(self, faces: list[TrackedFace], time: float) -> list[TrackedFace]:
@@ -175,7 +178,7 @@ class Numbering:
     """Gives the faces of successive frames numbers that stay with the person."""
 
     def __init__(self, frame_seconds: float, tracker: Any = None):
-        """tracker: one of the package `trackers`, for comparisons; None: the one chosen here."""
+        """Take one of the package `trackers`, for comparisons; None: the one chosen here."""
         self._tracker = tracker or _build_tracker(1 / frame_seconds)
         self._counter = itertools.count(1)
         self._numbers: dict[int, int] = {}
@@ -210,14 +213,16 @@ class Numbering:
 
     def _find_number(self, identity: int, box: np.ndarray) -> int:
         """Return the number of a named face: if new, that of the unnamed face which it overlaps most."""
+        import supervision as sv
+
         if identity not in self._numbers:
-            overlaps = {
-                number: overlap
-                for unnamed in self._unnamed
-                for number, other in unnamed.items()
-                if (overlap := _measure_overlap(box, other)) > 0
-            }
-            number = max(overlaps, key=overlaps.get) if overlaps else next(self._counter)
+            candidates = [entry for unnamed in self._unnamed for entry in unnamed.items()]
+            others = np.array([other for _, other in candidates]).reshape(-1, 4)
+            overlaps = sv.box_iou_batch(box[None], others)[0]
+            if len(overlaps) and overlaps.max() > 0:
+                number = candidates[int(overlaps.argmax())][0]
+            else:
+                number = next(self._counter)
             for unnamed in self._unnamed:
                 unnamed.pop(number, None)
             self._numbers[identity] = number
@@ -225,7 +230,7 @@ class Numbering:
 
 
 def _build_tracker(fps: float) -> Any:
-    from trackers import DIoU, OCSORTTracker  # takes 1.5 s, which pictures should not pay
+    from trackers import DIoU, OCSORTTracker  # takes 1.5 s, which images should not pay
 
     return OCSORTTracker(
         lost_track_buffer=round(30 * LOST_SECONDS),  # the package counts it in frames at 30 a second
@@ -241,13 +246,3 @@ def _build_tracker(fps: float) -> Any:
 def _split_box(box: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return (left, top) and (width, height) as arrays."""
     return np.array(box[:2]), np.array(box[2:])
-
-
-def _measure_overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the intersection over union of two boxes given as left, top, right, bottom."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
-    if across <= 0 or down <= 0:
-        return 0.0
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return float(across * down / (areas - across * down))

@@ -1,4 +1,4 @@
-"""From a video to an annotated copy and a tidy table; of what is in memory only the table grows."""
+"""Turn a video into an annotated copy and a tidy table; of what is in memory only the table grows."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,8 +13,13 @@ from fer_lib.files import write_atomically
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
-from fer_lib.inference.video_io import VideoInfo, VideoReader, VideoSource, describe_seconds
-from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.inference.video_io import (
+    VideoInfo,
+    VideoReader,
+    VideoSource,
+    VideoWriter,
+    describe_seconds,
+)
 from fer_lib.labels import GROUPS
 
 COLUMN_TYPES = {
@@ -42,25 +47,26 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What was found in a video.
-
-    table: one row per face and frame, in order of time, with the columns `time` (seconds since the first
-    frame), `frame` (from 0), `track` (the same number for the same person, from 1), `left`, `top`, `width`,
-    `height` (pixels of the upright frame), `detection_score`, `label`, `confidence`, `group`, `abstained`,
-    and one per emotion.   info: of the file.   n_frames: that were read.   problems: sentences for the user;
-    none if all went well.
-    """
+    """What was found in a video."""
 
     table: pd.DataFrame
+    """One row per face and frame, in order of time.
+
+    Columns: `time` (seconds since the first frame), `frame` (from 0), `track` (the same number for the same
+    person, from 1), `left`, `top`, `width`, `height` (pixels of the upright frame), `detection_score`,
+    `label`, `confidence`, `group`, `abstained`, and one per emotion.
+    """
     info: VideoInfo
     n_frames: int
+    """That were read."""
     problems: list[str]
+    """Sentences for the user; none if all went well."""
 
 
 def probe_video(source: VideoSource) -> VideoInfo:
     """Return size, rate and length of a video, after reading its first frame.
 
-    source: a path, or a binary file object that can seek. Raises MediaError, in a sentence, when it is no
+    Takes a path, or a binary file object that can seek. Raises MediaError, in a sentence, when it is no
     video, none of it can be read, or its frames are too large or too small.
     """
     with VideoReader(source) as reader:
@@ -78,12 +84,25 @@ def analyse_video(
 ) -> VideoResult:
     """Return the faces of a video, followed and classified in every frame.
 
-    source: a path, or a binary file object that can seek.   out: where to put a copy with boxes and labels,
-    as H.264 in MP4 and without sound: a path ending in .mp4, or a binary file object that can seek.   blur:
-    hide the faces in it; one that is never found is not hidden.   max_seconds: longer videos are refused;
-    where the file does not say how long it is, the rest is left out.   progress: called with the share that
-    is done, 0 to 1. A damaged video gives what could be read, and says so in `problems`. Raises MediaError,
-    in a sentence, as `probe_video`, and when `out` cannot be written; then no file is left.
+    Parameters
+    ----------
+    source
+        A path, or a binary file object that can seek.
+    out
+        Where to put a copy with boxes and labels, as H.264 in MP4 and without sound: a path ending in .mp4,
+        or a binary file object that can seek.
+    blur
+        Hide the faces in the copy; one that is never found is not hidden.
+    max_seconds
+        Longer videos are refused; where the file does not say how long it is, the rest is left out.
+    progress
+        Called with the share that is done, 0 to 1.
+
+    Raises
+    ------
+    MediaError
+        In a sentence, as `probe_video`, and when `out` cannot be written; then no file is left. A damaged
+        video raises nothing: it gives what could be read, and says so in `problems`.
     """
     with VideoReader(source) as reader:
         _check_length(reader, max_seconds)

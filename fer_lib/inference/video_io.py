@@ -1,11 +1,13 @@
-"""Frames out of a video file through PyAV (FFmpeg), a few in memory at a time, whatever the file holds."""
+"""Read the frames of a video and write frames as one (PyAV, FFmpeg), a few in memory at a time."""
 
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -19,22 +21,20 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 
 USE_INSTEAD = "use MP4, MOV, MKV, WebM or AVI"
 
-MAX_PIXELS = 4096 * 2304
+MAX_PIXELS, MIN_SIDE = 4096 * 2304, 16
 """Of a frame."""
 
 FFMPEG_OPTIONS = {"max_pixels": str(4 * MAX_PIXELS)}
 """What FFmpeg refuses before it allocates it, whatever a header claims. Up to there the size can be named."""
 
-MIN_SIDE = 16
-
 N_DECODING_THREADS = 4
 """Each may hold a frame; unlimited, FFmpeg starts one per core."""
 
 MAX_FAILURES = 500
-"""Packets in a row without a picture, before the rest is given up: what is only noise should end soon."""
+"""Packets in a row without a frame, before the rest is given up: what is only noise should end soon."""
 
 MISSING_SECONDS = 0.5
-"""By which the pictures may end before the length that the file gives; sound is often a little longer."""
+"""By which the frames may end before the length that the file gives; sound is often a little longer."""
 
 MAX_LEAP = 600
 """Seconds by which a frame may follow another, or the end that the file gives; broken stamps say years."""
@@ -42,123 +42,104 @@ MAX_LEAP = 600
 TICKS = 60_000
 """Per second, of the written frames' times: a multiple of the usual frame rates that MPEG-4 can count to."""
 
+BT709 = 1
+"""FFmpeg's number for the colours of high-definition video, which browsers assume."""
+
 BROKEN = (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError, MemoryError)
 """What PyAV raises on damaged files."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of its pictures, which are taken upright.
-
-    width, height: pixels.   fps: frames per second, on average.   n_seconds: None where the file does not
-    say.
-    """
+    """What a file says of its frames, which are taken upright."""
 
     width: int
     height: int
     fps: float
+    """Frames per second, on average."""
     n_seconds: float | None
+    """None where the file does not say."""
 
 
-class VideoReader:
+class VideoReader(AbstractContextManager):
     """The frames of a video with their times. Use it in a `with` block, and iterate over it once.
 
-    info: VideoInfo.   problems: sentences about what could not be read, complete once the frames are read.
-    progress: share of the file that is read, 0..1.
+    Attributes
+    ----------
+    info : VideoInfo
+    problems
+        Sentences about what could not be read, complete once the frames are read.
+    progress
+        Share of the file that is read, 0 to 1.
     """
 
     def __init__(self, source: VideoSource):
-        """source: a path, or a binary file object that can seek, which is read from its start.
+        """Open a path, or a binary file object that can seek, which is read from its start and stays open.
 
-        Raises MediaError, in a sentence, when no frame can be read, or a frame is too large or too small.
+        Raises
+        ------
+        MediaError
+            In a sentence, when no frame can be read, or a frame is too large or too small.
         """
-        self.name = get_name(source)
+        is_path = isinstance(source, str | Path)
+        self.name = str(source if is_path else getattr(source, "name", "the video"))
         self.problems: list[str] = []
-        self.progress = 0.0
-        self._time = 0.0
+        self.progress = self._time = 0.0
         self._damaged_from: float | None = None
-        self._container = None
-        self._opened = _open_path(source) if isinstance(source, str | Path) else None
-        try:
-            self._open(self._opened or source)
-            self._frames = self._decode()
-            self._first = next(self._frames, None)
-            if self._first is None:
+        with ExitStack() as stack:
+            self._file = stack.enter_context(_open_path(source)) if isinstance(source, str | Path) else source
+            self._container = stack.enter_context(self._open())
+            self._video = self._find_video()
+            frames = self._decode()
+            first = next(frames, None)
+            if first is None:
                 raise MediaError(
                     f"{self.name}: no frame of the video could be read; save it again or use another"
                 )
-            self.info = self._describe(self._first)
-        except BaseException:
-            self.close()
-            raise
+            self.info = self._describe(first)
+            self._start, self._frames = first.time or 0.0, itertools.chain([first], frames)
+            self._opened = stack.pop_all()
 
-    def __enter__(self) -> "VideoReader":
-        return self
-
-    def __exit__(self, *_exception) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file; a file object that was passed in stays open."""
-        if self._container is not None:
-            self._container.close()
-        if self._opened is not None:
-            self._opened.close()
+    def __exit__(self, *exception: object) -> None:
+        self._opened.close()
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         """Yield (seconds since the first frame, uint8 (H, W, 3) RGB); the times rise from frame to frame."""
-        start, n_frames = self._first.time or 0.0, 0
-        for frame in itertools.chain([self._first], self._frames):
-            if n_frames:
-                self._time = self._follow(frame.time, start)
-            n_frames += 1
-            self.progress = self._measure_progress()
+        index = 0
+        for index, frame in enumerate(self._frames):
+            self._time = self._follow(frame.time) if index else 0.0
+            known = self.info.n_seconds
+            self.progress = min(1.0, self._time / known if known else self._file.tell() / self._n_bytes)
             yield self._time, self._convert(frame)
-        frame_time = self._time / (n_frames - 1) if n_frames > 1 else 1 / self.info.fps
-        self._note_problems(self._time + frame_time)
+        self._note_problems(self._time + (self._time / index if index else 1 / self.info.fps))
 
-    def _follow(self, stamp: float | None, start: float) -> float:
-        """Return the next frame's time; where its stamp is missing or absurd, one frame after the last."""
-        due = self._time + 1 / self.info.fps if stamp is None else stamp - start
-        if due > max(self._time, self.info.n_seconds or 0) + MAX_LEAP:
-            self._note_damage()
-            due = self._time + 1 / self.info.fps
-        return max(due, self._time + 1 / TICKS)
-
-    def _open(self, stream: BinaryIO) -> None:
+    def _open(self) -> av.container.InputContainer:
         options = {"format_whitelist": CONTAINERS, **FFMPEG_OPTIONS}
         try:
-            stream.seek(0, os.SEEK_END)
-            self._n_bytes = stream.tell()
-            stream.seek(0)
-            if not self._n_bytes:
-                raise MediaError(
-                    f"{self.name}: expected a video, found an empty file; copy or record it again"
-                )
-            self._stream = stream
-            self._container = av.open(stream, "r", options=options, metadata_errors="replace")
-        except MediaError:
-            raise
+            self._n_bytes = self._file.seek(0, os.SEEK_END)
+            self._file.seek(0)
+            if self._n_bytes:
+                return av.open(self._file, "r", options=options, metadata_errors="replace")
         except BROKEN:
             raise MediaError(
                 f"{self.name}: expected a video, found a file that is none or is damaged from its start; "
                 + USE_INSTEAD
             ) from None
-        # Sound files may hold a cover, as a video of one picture.
-        streams = [
-            video
-            for video in self._container.streams.video
-            if not video.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not streams:
+        raise MediaError(f"{self.name}: expected a video, found an empty file; copy or record it again")
+
+    def _find_video(self) -> av.VideoStream:
+        # Sound files may hold a cover, as a video of one frame.
+        cover = av.stream.Disposition.attached_pic
+        video = next((each for each in self._container.streams.video if not each.disposition & cover), None)
+        if video is None:
             raise MediaError(f"{self.name}: the file holds no pictures, perhaps sound only; {USE_INSTEAD}")
-        self._video = streams[0]
-        if self._video.codec_context is None:
+        if video.codec_context is None:
             raise MediaError(f"{self.name}: the video's codec is unknown here; convert it to H.264 in MP4")
-        self._check_size(self._video.codec_context.width, self._video.codec_context.height)
-        self._video.thread_type = "AUTO"
-        self._video.codec_context.thread_count = N_DECODING_THREADS
-        self._video.codec_context.options = FFMPEG_OPTIONS
+        self._check_size(video.codec_context.width, video.codec_context.height)
+        video.thread_type = "AUTO"
+        video.codec_context.thread_count = N_DECODING_THREADS
+        video.codec_context.options = FFMPEG_OPTIONS
+        return video
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
@@ -177,23 +158,25 @@ class VideoReader:
                     return
                 n_failures += 1
                 # The end of a file that is cut off shows in its last packet, in most formats.
-                if packet.is_corrupt:
-                    self._note_damage()
+                self._note_damage(packet.is_corrupt)
                 for frame in packet.decode():
                     n_failures = 0
-                    if frame.is_corrupt:
-                        self._note_damage()
+                    self._note_damage(frame.is_corrupt)
                     yield frame
             except BROKEN:
                 n_failures += 1
-                self._note_damage()
+                self._note_damage(True)
 
-    def _note_damage(self) -> None:
-        if self._damaged_from is None:
+    def _note_damage(self, is_damaged: bool) -> None:
+        if is_damaged and self._damaged_from is None:
             self._damaged_from = self._time
 
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
-        height, width = self._convert_size(frame)
+        ratio = self._video.sample_aspect_ratio or 1
+        # Old television has pixels up to twice as wide as high; anything else is a broken header.
+        width, height = round(frame.width * ratio) if 0.4 < ratio < 2.5 else frame.width, frame.height
+        if round(frame.rotation / 90) % 2:
+            width, height = height, width
         self._check_size(width, height)
         if min(width, height) < MIN_SIDE:
             raise MediaError(
@@ -201,20 +184,16 @@ class VideoReader:
                 f"each side needs {MIN_SIDE} at least"
             )
         fps = float(self._video.average_rate or self._video.guessed_rate or 30)
-        n_ticks = self._container.duration
-        return VideoInfo(
-            width,
-            height,
-            fps if 0.01 < fps < 1000 else 30.0,
-            n_ticks / av.time_base if n_ticks and n_ticks > 0 else None,
-        )
+        seconds = (self._container.duration or 0) / av.time_base
+        return VideoInfo(width, height, fps if 0.01 < fps < 1000 else 30.0, seconds if seconds > 0 else None)
 
-    def _convert_size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Return (height, width) of the frame, upright and with square pixels."""
-        ratio = self._video.sample_aspect_ratio or 1
-        # Old television has pixels up to twice as wide as high; anything else is a broken header.
-        width = round(frame.width * ratio) if 0.4 < ratio < 2.5 else frame.width
-        return (width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, width)
+    def _follow(self, stamp: float | None) -> float:
+        """Return the next frame's time; where its stamp is missing or absurd, one frame after the last."""
+        due = self._time + 1 / self.info.fps if stamp is None else stamp - self._start
+        if due > max(self._time, self.info.n_seconds or 0) + MAX_LEAP:
+            self._note_damage(True)
+            due = self._time + 1 / self.info.fps
+        return max(due, self._time + 1 / TICKS)
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the frame upright as RGB; one whose size differs from the first one's is scaled to it."""
@@ -225,17 +204,12 @@ class VideoReader:
         pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
         return np.ascontiguousarray(np.rot90(pixels, turns))
 
-    def _measure_progress(self) -> float:
-        known = self.info.n_seconds
-        done = self._time / known if known else self._stream.tell() / self._n_bytes
-        return min(1.0, done)
-
     def _note_problems(self, end: float) -> None:
-        """Add what went wrong; end: the time at which the last frame ends."""
+        """Add what went wrong; `end` is the time at which the last frame ends."""
         n_seconds = self.info.n_seconds
         if n_seconds and n_seconds - end > MISSING_SECONDS:
             self.problems.append(
-                f"The video should last {describe_seconds(n_seconds)}, but its pictures end after "
+                f"The video should last {describe_seconds(n_seconds)}, but its frames end after "
                 f"{describe_seconds(end)}; the file may be cut off. What was read until then is kept."
             )
         if self._damaged_from is not None:
@@ -245,9 +219,74 @@ class VideoReader:
             )
 
 
-def get_name(source: VideoSource) -> str:
-    """Return what to call a video in messages."""
-    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the video"))
+class VideoWriter(AbstractContextManager):
+    """Writes frames as a video that browsers play: H.264 in MP4, without sound. Use it in a `with` block.
+
+    When the block ends well the file appears at its path; otherwise nothing does.
+    """
+
+    def __init__(self, target: VideoSource, info: VideoInfo):
+        """Open a path ending in .mp4, or a binary file object that can seek, for frames as `info` says.
+
+        Raises
+        ------
+        MediaError
+            In a sentence, when the place cannot be written to.
+        """
+        path = self._path = Path(target) if isinstance(target, str | Path) else None
+        # Beside its final place, so that the rename at the end is one step.
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4") if path else None
+        # Lets browsers start before the end is there; it needs a second look at the file, by its path.
+        options = {"movflags": "+faststart"} if path else {}
+        try:
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(
+                str(self._partial) if path else target, "w", format="mp4", options=options
+            )
+        except BROKEN as error:
+            raise self._explain(error) from None
+        codec, quality = _choose_codec()
+        stream = self._container.add_stream(codec, rate=max(1, round(info.fps)), options=quality)
+        self._stream = cast("av.VideoStream", stream)
+        context = self._stream.codec_context
+        # 4:2:0 halves the colours, so both sides must be even; an odd last row or column is left out.
+        self._stream.width, self._stream.height = info.width // 2 * 2, info.height // 2 * 2
+        self._stream.pix_fmt = "yuv420p"
+        context.time_base = Fraction(1, TICKS)
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        """Append a uint8 (H, W, 3) RGB frame, shown from `time` on, in seconds; times must rise."""
+        even = np.ascontiguousarray(image[: self._stream.height, : self._stream.width])
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except BROKEN as error:
+            raise self._explain(error) from None
+
+    def __exit__(self, kind: object, *_exception: object) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+            if kind is None and self._path and self._partial:
+                os.replace(self._partial, self._path)
+        except BROKEN as error:
+            if kind is None:
+                raise self._explain(error) from None
+        finally:
+            if self._partial:
+                self._partial.unlink(missing_ok=True)
+
+    def _explain(self, error: Exception) -> MediaError:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        return MediaError(
+            f"{self._path or 'the result'}: the video could not be written ({reason}); "
+            "check the folder, its permissions and the free space"
+        )
 
 
 def describe_seconds(seconds: float) -> str:
@@ -258,6 +297,15 @@ def describe_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def _choose_codec() -> tuple[str, dict[str, str]]:
+    """Return the encoder and its options: x264, or where FFmpeg was built without it, MPEG-4."""
+    try:
+        av.Codec("libx264", "w")
+    except av.codec.codec.UnknownCodecError:
+        return "mpeg4", {"qscale": "4"}
+    return "libx264", {"preset": "veryfast", "crf": "23"}
 
 
 def _open_path(path: str | Path) -> BinaryIO:
