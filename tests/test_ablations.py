@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import time
@@ -13,9 +12,8 @@ import pytest
 import yaml
 from conftest import build_command_environment, run_fer_lib
 
-from fer_lib.cli import main as cli
 from fer_lib.data.packed import load_packed
-from fer_lib.errors import FerError, ModelError, ParamsError
+from fer_lib.errors import DataError, FerError, ModelError, ParamsError
 from fer_lib.evaluation import ablations
 from fer_lib.evaluation.ablations import (
     ENSEMBLE,
@@ -24,12 +22,14 @@ from fer_lib.evaluation.ablations import (
     get_predictions_path,
     read_predictions,
     run_study,
+    score_runs,
     train_arm,
     vote_together,
 )
 from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
 from fer_lib.files import hold_lock
 from fer_lib.labels import EMOTIONS_7, VOTES
+from fer_lib.metrics_file import read_metrics
 from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
@@ -59,13 +59,12 @@ def here(enter_project, tiny_project, monkeypatch):
 
 def read_results(dirs):
     """Return the metrics and the table of predictions of the study `ensemble`."""
-    metrics = json.loads((dirs.metrics / "ablations" / "ensemble.json").read_text())
-    return metrics, pd.read_parquet(get_predictions_path(dirs, ENSEMBLE))
+    return read_metrics(dirs, "ablations/ensemble"), pd.read_parquet(get_predictions_path(dirs, ENSEMBLE))
 
 
 def drop_circumstances(metrics):
     """Return what does not depend on when the study ran, and in which repository."""
-    ends = ("wall_seconds", ".seconds", "git_commit", "trained_at_commit")
+    ends = (".seconds", "trained_at_commit")
     return {key: value for key, value in metrics.items() if not key.endswith(ends)}
 
 
@@ -107,10 +106,10 @@ def test_metrics_have_the_keys_of_each_run_and_the_score_of_its_predictions(fini
         for seed in SEEDS
         for key in keys | (voters if arm == "soft_vote" else trained)
     }
-    assert metrics["seed"] == SEEDS[0]
+    assert metrics.provenance["seed"] == SEEDS[0]
     assert metrics["seeds"] == ", ".join(map(str, SEEDS))
     seconds = sum(value for key, value in metrics.items() if key.endswith(".seconds"))
-    assert metrics["wall_seconds"] == pytest.approx(seconds, abs=0.05)  # written to a tenth
+    assert metrics.provenance["wall_seconds"] == pytest.approx(seconds, abs=0.05)  # written to a tenth
     labels = data.labels[data.get_rows("test")]
     for arm in ARMS:
         for seed in SEEDS:
@@ -141,7 +140,7 @@ def test_reader_gets_what_was_predicted_seed_by_seed(finished, tiny_project):
 
 def test_finished_study_is_not_trained_again_and_written_to_the_same_bytes(finished, here, monkeypatch):
     dirs, _ = finished
-    paths = [dirs.metrics / "ablations" / "ensemble.json", get_predictions_path(dirs, ENSEMBLE)]
+    paths = [dirs.get_table("ablations/ensemble"), get_predictions_path(dirs, ENSEMBLE)]
     before = [path.read_bytes() for path in paths]
     for path in paths:
         path.unlink()
@@ -173,7 +172,7 @@ def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
     voted = {
         split: vote(np.stack([run.probabilities[split] for run in runs[:3]]), weights) for split in SPLITS
     }
-    for run in [*runs, ArmRun("soft_vote", 0, {}, voted)]:
+    for run in [*runs, ArmRun("soft_vote", 0, voted)]:
         for split in SPLITS:
             probabilities, labels = run.probabilities[split], data.labels[data.get_rows(split)]
             expected = compute_metrics(
@@ -249,14 +248,15 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
         labels=np.array([0, 1]), emotions=("happy", "sad"), get_rows=lambda _: np.array([0, 1])
     )
     good, bad = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([[0.4, 0.6], [0.6, 0.4]])
-    said = (("a", 0, good), ("b", 0, bad), ("c", 0, bad), ("a", 1, bad))
-    runs = [ArmRun(arm, seed, {}, {"val": table, "test": table[::-1]}) for arm, seed, table in said]
+    predicted = (("a", 0, good), ("b", 0, bad), ("c", 0, bad), ("a", 1, bad))
+    runs = [ArmRun(arm, seed, {"val": table, "test": table[::-1]}) for arm, seed, table in predicted]
     voted = vote_together(runs, ("a", "b"), 0, data)
     assert (voted.arm, voted.seed) == ("soft_vote", 0)
-    assert {key for key in voted.metrics if key.startswith("weight.")} == {"weight.a", "weight.b"}
-    assert voted.metrics["weight.a"] == pytest.approx(1, abs=0.01)
-    assert voted.metrics["val.accuracy"] == 1.0
-    assert voted.metrics["test.accuracy"] == 0.0  # the weights are validation's, also where they do not fit
+    assert voted.numbers == {"weight.a": pytest.approx(1, abs=0.01), "weight.b": pytest.approx(0, abs=0.01)}
+    metrics = score_runs("ablations/ensemble", [voted], data)
+    assert metrics["soft_vote.seed_0.val.accuracy"] == 1.0
+    # The weights are validation's, also where they do not fit.
+    assert metrics["soft_vote.seed_0.test.accuracy"] == 0.0
     assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
 
 
@@ -294,47 +294,33 @@ def test_arms_that_need_votes_are_trained_where_there_are_votes(here, tmp_path, 
         trained.clear()
 
 
-def test_unknown_study_is_one_line_with_the_known_ones(capsys):
-    assert cli.main(["ablate", "nope", "--dataset", "demo"]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert message.count("\n") == 1
-    assert "ablations.studies: no 'nope'; known: reference, loss, " in message
-    with pytest.raises(ParamsError):
+def test_unknown_study_is_one_line_with_the_known_ones():
+    with pytest.raises(ParamsError, match=r"ablations\.studies: no 'nope'; known: reference, loss, "):
         find_arms(load_params("demo"), "nope")
 
 
-def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeypatch, capsys):
+def test_arm_that_fails_ends_the_study_with_its_own_line(here, tmp_path, monkeypatch):
     def fail(dataset, arm, *_):
         raise ModelError(f"{arm} cannot be")
 
     monkeypatch.setattr(ablations, "train_arm", fail)
-    assert cli.main(["ablate", "head", "--dataset", "demo", "--out-dir", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "error: hierarchical cannot be"
+    with pytest.raises(ModelError, match=r"^hierarchical cannot be$"):
+        run_study("head", "demo", tmp_path)
     assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_predictions_of_other_faces_are_refused(finished, tiny_project):
     data = load_tiny(tiny_project)
-    data.index.loc[data.get_rows("test")[0], "label"] += 1
-    with pytest.raises(FerError, match="made from other test faces; run"):
+    data = replace(data, meta=data.meta | {"data_hash": "e" * 64})
+    with pytest.raises(DataError, match=r"expected predictions on data hash e{12}, found "):
         list(read_predictions(finished[0], ENSEMBLE, data))
 
 
 def test_study_that_has_not_run_says_what_to_run(tiny_project, tmp_path):
     with pytest.raises(
-        FerError,
-        match=r"loss\.parquet: not found; run `python -m fer_lib ablate loss --dataset demo --out-dir /",
+        DataError, match=r"loss\.parquet: .*; run `python -m fer_lib ablate loss --dataset demo"
     ):
         list(read_predictions(get_output_dirs("demo", tmp_path), "loss", load_tiny(tiny_project)))
-
-
-def test_no_data_is_one_line(here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablations, "load_packed", lambda name: load_packed(name, tmp_path / name))
-    assert cli.main(["ablate", "head", "--dataset", "demo", "--out-dir", str(tmp_path)]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: {tmp_path / 'demo'}: expected the packed data set")
-    assert message.count("\n") == 1
 
 
 def test_tiny_parameters_are_tiny(tiny_project):
