@@ -54,7 +54,7 @@ def build_steps(dataset: str, params) -> dict[str, Callable[[], None]]:
     """Return one step each: on random tensors already in memory, and on what the pipeline's loader brings."""
     training, data = params.training, load_packed(dataset)
     preprocessing = Preprocessing(training.image_size, (0.5,) * 3, (0.5,) * 3)
-    faces = FaceDataset(data, build_train_transform(preprocessing, params.augmentation))
+    faces = FaceDataset(data.faces, build_train_transform(preprocessing, params.augmentation))
     batches = EpochBatches(data.get_rows("train"), None, training.batch_size, training.seed)
     loaded = itertools.chain.from_iterable(itertools.repeat(build_loader(faces, batches)))
     ready = itertools.repeat(make_random_batch(training))

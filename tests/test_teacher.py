@@ -12,7 +12,7 @@ from fer_lib.training import teacher
 from fer_lib.training.ensemble import fit_weights, vote
 from fer_lib.training.targets import read_teacher
 from fer_lib.training.teacher import write_teacher
-from fer_lib.training.views import FLIP, PLAIN, predict_views
+from fer_lib.training.predict import FLIP, Predictor
 
 MEMBERS = ("b0", "lite0", "resnet18")
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
@@ -47,8 +47,8 @@ def test_teacher_is_the_weighted_vote_on_the_training_faces_and_their_mirror_ima
     rows, said = read_teacher(path, data)
     assert rows.tolist() == data.get_rows("train").tolist()
     val = data.get_rows("val")
-    alone = np.stack([predict_views(model, data, val, PREPROCESSING, 64, PLAIN) for model in models])
-    both = np.stack([predict_views(model, data, rows, PREPROCESSING, 64, FLIP) for model in models])
+    alone = np.stack([Predictor(model, PREPROCESSING).predict(data.faces, val) for model in models])
+    both = np.stack([Predictor(model, PREPROCESSING).predict(data.faces, rows, FLIP) for model in models])
     expected = vote(both, fit_weights(alone, data.labels[val]))
     assert said == pytest.approx(expected, abs=1e-4)
     assert said.std(axis=0).max() > 0.01  # faces differ, or a wrong order of rows would not show

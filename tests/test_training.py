@@ -10,9 +10,8 @@ from fer_lib.errors import ModelError
 from fer_lib.models.build import create_model
 from fer_lib.models.weights import InitialWeights
 from fer_lib.params import Params, load_params
-from fer_lib.training import fit
 from fer_lib.training import fit as training
-from fer_lib.training.fit import _Run, choose_precision
+from fer_lib.training.fit import _Run, choose_precision, fit
 from fer_lib.training.loading import select_train_rows
 from fer_lib.training.optimization import build_optimizer, compute_image_size, compute_lr
 from fer_lib.training.state import TrainingState, compute_fingerprint

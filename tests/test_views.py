@@ -6,9 +6,15 @@ import torch
 from fer_lib.data.packed import PackedDataset
 from fer_lib.models.build import create_model
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import (
+    ALL,
+    FLIP,
+    Predictor,
+    View,
+    compute_softmax,
+    predict_logits,
+)
 from fer_lib.training.transforms import build_eval_transform
-from fer_lib.training.views import ALL, FLIP, PLAIN, View, predict_views
 
 PREPROCESSING = Preprocessing(36, (0.5, 0.4, 0.3), (0.5,) * 3)
 FACE = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
@@ -49,12 +55,12 @@ def store():
 def test_one_plain_view_is_the_ordinary_prediction(store):
     model, rows = create_model("test_efficientnet", 2).eval(), np.array([4, 1, 2])
     expected = compute_softmax(predict_logits(model, store, rows, PREPROCESSING, 2))
-    assert np.allclose(predict_views(model, store, rows, PREPROCESSING, 2, PLAIN), expected)
+    assert np.allclose(Predictor(model, PREPROCESSING, 2).predict(store.faces, rows), expected)
 
 
 def test_a_face_and_its_mirror_image_get_the_same_probabilities(store):
     model, rows = create_model("test_efficientnet", 2).eval(), np.arange(6)
     mirrored = PackedDataset(np.ascontiguousarray(store.faces[:, :, ::-1]), store.index, store.meta)
-    of_face, of_mirror = (predict_views(model, s, rows, PREPROCESSING, 4, FLIP) for s in (store, mirrored))
+    of_face, of_mirror = (Predictor(model, PREPROCESSING, 4).predict(s.faces, rows, FLIP) for s in (store, mirrored))
     assert np.allclose(of_face, of_mirror, atol=1e-5)
     assert np.allclose(of_face.sum(axis=1), 1)

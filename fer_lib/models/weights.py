@@ -27,7 +27,7 @@ from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.pruning import match_shapes
-from fer_lib.provenance import hash_files
+from fer_lib.provenance import hash_file
 
 PACKAGE_ARCHITECTURES = ("tf_efficientnet_lite0", "tf_efficientnet_b0")
 SE_OPEN_BIAS = 4.0
@@ -95,7 +95,7 @@ def _load_from_package(model: nn.Module, architecture: str) -> InitialWeights:
             nn.init.normal_(parameter, std=0.01)
     # Lite0 was trained on pixels in -1..1.
     return InitialWeights(
-        "package", path.name, hash_files([path]), IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+        "package", path.name, hash_file(path), IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
     )
 
 
@@ -113,7 +113,7 @@ def _load_from_hub(model: nn.Module, architecture: str) -> InitialWeights:
     body = {name: value for name, value in pretrained.state_dict().items() if not name.startswith(head)}
     model.load_state_dict(body, strict=False)
     config, file = pretrained.pretrained_cfg, _find_in_cache(repo)
-    sha256 = hash_files([file]) if file else None
+    sha256 = hash_file(file) if file else None
     return InitialWeights("hub", repo, sha256, tuple(config["mean"]), tuple(config["std"]))
 
 
@@ -166,7 +166,7 @@ def _load_from_file(
     missing = [key for key in missing if with_head or not key.startswith(head)]
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
-    return InitialWeights("file", weights_file.name, hash_files([weights_file]), mean, std)
+    return InitialWeights("file", weights_file.name, hash_file(weights_file), mean, std)
 
 
 def _get_head_prefix(model: nn.Module) -> str:

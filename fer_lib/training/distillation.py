@@ -16,7 +16,7 @@ from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import TrainingParams
-from fer_lib.provenance import hash_files
+from fer_lib.provenance import hash_file
 from fer_lib.training.targets import is_table
 
 
@@ -33,7 +33,7 @@ class Teacher:
                 f"training.teacher: {folder}: expected a network of {', '.join(emotions)}, "
                 f"found {', '.join(checkpoint.emotions)}"
             )
-        self.weights_sha256 = hash_files([folder / WEIGHTS_NAME])
+        self.weights_sha256 = hash_file(folder / WEIGHTS_NAME)
         self._model, self._size = checkpoint.model, checkpoint.preprocessing.image_size
         mean, std = (
             [

@@ -40,10 +40,10 @@ from fer_lib.training.optimization import (
     compute_lr,
     set_trainable,
 )
-from fer_lib.training.predict import run_batches
+from fer_lib.training.predict import View, run_batches
 from fer_lib.training.state import TrainingState, compute_fingerprint
 from fer_lib.training.targets import build_targets, mix_batch
-from fer_lib.training.transforms import build_eval_transform, build_train_transform
+from fer_lib.training.transforms import build_train_transform
 
 SAVE_EVERY_SECONDS = 60.0
 """An interruption costs at most about a minute of training."""
@@ -132,7 +132,7 @@ class _Run:
         weights = compute_sampling_weights(data.labels[self.rows], training.sampler == "weighted", groups)
         self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
         self.loaded_size, self.train_loader = 0, None
-        plain = FaceDataset(data, build_eval_transform(self.preprocessing))
+        plain = FaceDataset(data.faces, View(self.preprocessing))
         self.val_loader = build_loader(plain, build_eval_batches(self.val_rows, 2 * training.batch_size))
 
     def load_train_batches(self, image_size: int) -> DataLoader:
@@ -140,7 +140,7 @@ class _Run:
         if image_size != self.loaded_size:
             preprocessing = replace(self.preprocessing, image_size=image_size)
             augmented = build_train_transform(preprocessing, self.params.augmentation)
-            self.train_loader = build_loader(FaceDataset(self.data, augmented, self.targets), self.batches)
+            self.train_loader = build_loader(FaceDataset(self.data.faces, augmented, self.targets), self.batches)
             self.loaded_size = image_size
         return self.train_loader
 

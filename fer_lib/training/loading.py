@@ -5,7 +5,7 @@ number of loader processes nor an interruption changes what is trained on.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,23 +16,26 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ParamsError
 from fer_lib.params import TrainingParams
-from fer_lib.training.transforms import Transform
 
 Key = tuple[int, int | None]
 """A row of the packed store and the seed of its augmentation (None: no augmentation)."""
 
 
 class FaceDataset(Dataset):
-    """Packed faces by `Key`: item float32 (3, S, S) and target: float32 (C,) of `targets`, or int64 label."""
+    """Faces by `Key`: an item is float32 (3, S, S), and beside it its row of `targets` where there are any."""
 
-    def __init__(self, data: PackedDataset, transform: Transform, targets: np.ndarray | None = None):
-        self.faces = data.faces
-        self.targets = data.labels if targets is None else targets
-        self.transform = transform
+    def __init__(
+        self,
+        faces: Sequence[np.ndarray] | np.ndarray,
+        transform: Callable[[np.ndarray, int | None], torch.Tensor],
+        targets: np.ndarray | None = None,
+    ):
+        self.faces, self.transform, self.targets = faces, transform, targets
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, np.ndarray | np.int64]:
+    def __getitem__(self, key: Key) -> torch.Tensor | tuple[torch.Tensor, np.ndarray]:
         row, seed = key
-        return self.transform(self.faces[row], seed), self.targets[row]
+        image = self.transform(self.faces[row], seed)
+        return image if self.targets is None else (image, self.targets[row])
 
 
 @dataclass
@@ -117,13 +120,15 @@ def compute_sampling_weights(
     return even if weights is None else even * weights
 
 
-def build_loader(dataset: FaceDataset, batches: Sampler[list[Key]]) -> DataLoader:
-    """Return a loader over `batches`, with as many processes as the network has threads, at most eight.
+def build_loader(
+    dataset: FaceDataset, batches: Iterable[list[Key]], in_process: bool = False
+) -> DataLoader:
+    """Return a loader over `batches`, with a process per core, at most eight.
 
-    A network that has one thread alone loads its own faces: two processes would share that core.
+    A network that has one thread alone loads its own faces: two processes would share that core. So it does
+    with `in_process`, for faces so few that starting processes takes longer.
     """
-    threads = torch.get_num_threads()
-    workers = min(8, os.cpu_count() or 1) if threads > 1 else 0
+    workers = 0 if in_process or torch.get_num_threads() == 1 else min(8, os.cpu_count() or 1)
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -1,30 +1,114 @@
-"""Logits of a network for rows of the packed store: validation, evaluation and the notebooks use this."""
+"""Predict emotions in batches: of faces in memory, or of rows of the packed store."""
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
 from fer_lib.data.packed import PackedDataset
-from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 from fer_lib.training.loading import FaceDataset, build_eval_batches, build_loader
-from fer_lib.training.transforms import build_eval_transform
+
+CROP_SHARE = 0.9
+"""Side of the five crops as a share of the face: four corners and the middle."""
+
+PLAIN, FLIP = ("whole",), ("whole", "whole flipped")
+CROPS = ("top left", "top right", "bottom left", "bottom right", "middle")
+ALL = (*FLIP, *CROPS, *(f"{name} flipped" for name in CROPS))
+"""Views by name: the face, with its mirror image, and with five crops of both."""
+
+MIN_FACES_FOR_WORKERS = 2000
+"""Fewer are loaded sooner than processes start."""
+
+
+class View:
+    """Turn a face into the network's input, seen in one of `ALL` ways; `whole` is what evaluation sees."""
+
+    def __init__(self, preprocessing: Preprocessing, name: str = "whole"):
+        self._preprocessing = preprocessing
+        self._place = name.removesuffix(" flipped")
+        self._is_flipped = name != self._place
+
+    def __call__(self, image: np.ndarray, _seed: int | None = None) -> torch.Tensor:
+        """Return float32 (3, S, S) of a uint8 (H, W) or (H, W, 3) face."""
+        size = self._preprocessing.image_size
+        if self._place == PLAIN[0]:
+            seen = resize_face(image, size)
+        else:
+            larger = round(size / CROP_SHARE)
+            top, left = _find_corner(self._place, larger - size)
+            seen = resize_face(image, larger)[top : top + size, left : left + size]
+        if self._is_flipped:
+            seen = seen[:, ::-1]
+        return torch.from_numpy(normalise(to_rgb(np.ascontiguousarray(seen)), self._preprocessing))
+
+
+class Predictor:
+    """A network that predicts emotions, computed where it lies, a batch at a time.
+
+    Parameters
+    ----------
+    model
+        float32 (N, 3, S, S) to logits (N, C).
+    preprocessing
+        What the network expects of its input.
+    batch_size
+        Faces at once; only so many are held at the network's size.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, batch_size: int = 64):
+        self.model, self.preprocessing, self.batch_size = model, preprocessing, batch_size
+
+    def predict_logits(
+        self, faces: Sequence[np.ndarray] | np.ndarray, rows: np.ndarray | None = None, view: str = "whole"
+    ) -> np.ndarray:
+        """Return float32 (N, C) logits.
+
+        Parameters
+        ----------
+        faces
+            uint8 (H, W) or (H, W, 3) each, such as `PackedDataset.faces`.
+        rows
+            int (N,): which of the faces, in this order; all without it.
+        view
+            One of `ALL`.
+        """
+        rows = np.arange(len(faces)) if rows is None else rows
+        dataset = FaceDataset(faces, View(self.preprocessing, view))
+        in_process = len(rows) < MIN_FACES_FOR_WORKERS
+        return run_batches(
+            self.model, build_loader(dataset, build_eval_batches(rows, self.batch_size), in_process)
+        )
+
+    def predict(
+        self,
+        faces: Sequence[np.ndarray] | np.ndarray,
+        rows: np.ndarray | None = None,
+        views: Sequence[str] = PLAIN,
+    ) -> np.ndarray:
+        """Return float64 (N, C) probabilities, the mean over `views`; see `predict_logits`.
+
+        More than one view is test-time augmentation.
+        """
+        total = sum(compute_softmax(self.predict_logits(faces, rows, view)) for view in views)
+        return np.asarray(total / len(views))
 
 
 def predict_logits(
     model: nn.Module, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing, batch_size: int
 ) -> np.ndarray:
-    """Return float32 (len(rows), C) logits, in the order of `rows`, computed where `model` lies."""
-    dataset = FaceDataset(data, build_eval_transform(preprocessing))
-    return run_batches(model, build_loader(dataset, build_eval_batches(rows, batch_size)))
+    """Return float32 (len(rows), C) logits of a packed data set's faces, in the order of `rows`."""
+    return Predictor(model, preprocessing, batch_size).predict_logits(data.faces, rows)
 
 
-def run_batches(model: nn.Module, loader: torch.utils.data.DataLoader) -> np.ndarray:
-    """Return float32 (N, C) logits for everything `loader` yields, in its order."""
+def run_batches(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray:
+    """Return float32 (N, C) logits of batches, each float32 (B, 3, S, S), in their order."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
         chunks = [
-            model(images.to(device, memory_format=torch.channels_last)).float().cpu() for images, _ in loader
+            model(images.to(device, memory_format=torch.channels_last)).float().cpu() for images in batches
         ]
     return torch.cat(chunks).numpy()
 
@@ -32,3 +116,10 @@ def run_batches(model: nn.Module, loader: torch.utils.data.DataLoader) -> np.nda
 def compute_softmax(logits: np.ndarray) -> np.ndarray:
     """Return float64 (N, C) probabilities."""
     return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+
+
+def _find_corner(place: str, margin: int) -> tuple[int, int]:
+    if place == "middle":
+        return margin // 2, margin // 2
+    vertical, horizontal = place.split()
+    return (0 if vertical == "top" else margin), (0 if horizontal == "left" else margin)

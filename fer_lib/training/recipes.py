@@ -12,8 +12,7 @@ from fer_lib.metrics_file import read_metrics, write_metrics
 from fer_lib.models.build import Checkpoint, save_checkpoint
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
-from fer_lib.training import fit
-from fer_lib.training.fit import FitResult
+from fer_lib.training.fit import FitResult, fit
 from fer_lib.training.targets import has_votes
 
 BASELINE = "baseline"

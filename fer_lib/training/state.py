@@ -14,26 +14,12 @@ import torch
 
 from fer_lib.models.weights import InitialWeights
 from fer_lib.params import Params
-from fer_lib.provenance import get_code_commit, hash_code
+from fer_lib.provenance import get_commit, hash_code
 
 STATE_NAME = "state.pt"
-CODE = (
-    "architectures",
-    "distillation",
-    "heads",
-    "inference",
-    "loading",
-    "losses",
-    "models",
-    "optimization",
-    "pruning",
-    "targets",
-    "training",
-    "training_state",
-    "transforms",
-    "weights",
-)
-"""The modules that decide the trained weights; a change of code in one makes an older state void."""
+PACKAGE = Path(__file__).parents[1]
+CODE = [PACKAGE / name for name in ("training", "models", "data/packed.py", "labels.py")]
+"""All code that decides the trained weights; a change in any of it makes an older state void."""
 
 
 def compute_fingerprint(
@@ -56,7 +42,7 @@ def compute_fingerprint(
         "initial": initial.to_dict(),
         "teacher": teacher_hash,
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
-        "code": hash_code(Path(__file__).with_name(f"{name}.py") for name in CODE),
+        "code": hash_code(CODE),
         "libraries": [str(library.__version__) for library in (albumentations, timm, torch)],
         "device": device.type,
         "precision": precision,
@@ -93,7 +79,7 @@ class TrainingState:
             values = torch.load(path, weights_only=True, map_location="cpu")
             if values["fingerprint"] == fingerprint:
                 return cls(folder=folder, **values)
-        return cls(folder, fingerprint, get_code_commit())
+        return cls(folder, fingerprint, get_commit())
 
     def save(self) -> None:
         """Write the state; a reader sees the old file or the new one, never a part."""

@@ -12,7 +12,7 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training.ensemble import fit_weights, vote
 from fer_lib.training.recipes import TEACHER_NAME, check_match
-from fer_lib.training.views import FLIP, PLAIN, predict_views
+from fer_lib.training.predict import FLIP, PLAIN, Predictor
 
 
 def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
@@ -28,16 +28,9 @@ def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
     for name in params.ensemble.members:
         checkpoint = load_checkpoint(dirs.models / name)
         check_match(checkpoint, data)
+        predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
         for split in rows:
-            probabilities = predict_views(
-                checkpoint.model,
-                data,
-                rows[split],
-                checkpoint.preprocessing,
-                params.evaluation.batch_size,
-                views[split],
-            )
-            said[split].append(probabilities)
+            said[split].append(predictor.predict(data.faces, rows[split], views[split]))
     weights = fit_weights(np.stack(said["val"]), data.labels[rows["val"]])
     columns = [f"probability_{name}" for name in data.emotions]
     table = pd.DataFrame(vote(np.stack(said["train"]), weights).astype(np.float32), columns=columns)
