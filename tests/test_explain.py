@@ -21,7 +21,7 @@ from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import Checkpoint, create_model
 from fer_lib.models.preprocessing import preprocess
-from fer_lib.reporting.figures.faces import plot_explanations
+from fer_lib.reporting.figures.explain import plot_explanations
 
 
 @pytest.fixture(scope="module")

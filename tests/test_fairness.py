@@ -1,11 +1,15 @@
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from fer_lib.analysis import fairness
+from fer_lib.evaluation.bootstrap import Bootstrap
 
 
-def say(labels, right, n_classes=3):
+def predict(labels, right, n_classes=3):
     """Return the label where `right`, else the class after it."""
     return np.where(right, labels, (labels + 1) % n_classes)
 
@@ -15,37 +19,45 @@ def faces():
     rng = np.random.default_rng(0)
     labels, groups = rng.integers(3, size=600), rng.integers(2, size=600)
     right = rng.random(600) < np.where(groups == 0, 0.9, 0.6)
-    return labels, say(labels, right), groups
+    return labels, predict(labels, right), groups.astype(str)
 
 
 def test_rates_of_a_group_are_those_of_its_faces(faces):
-    labels, said, groups = faces
+    labels, pred, groups = faces
     confidence = np.full(600, 0.8)
-    table = fairness.score_groups(labels, said, confidence, groups, np.arange(600), 50, 0)
-    for group in (0, 1):
+    table = fairness.score_groups(labels, pred, confidence, groups, Bootstrap(600, 50, 0))
+    for group in ("0", "1"):
         chosen = groups == group
-        named = said[chosen]
+        named = pred[chosen]
         assert table.loc[group, "n"] == chosen.sum()
-        assert table.loc[group, "accuracy"] == pytest.approx(np.mean(named == labels[chosen]))
-        assert table.loc[group, "macro_recall"] == pytest.approx(
-            balanced_accuracy_score(labels[chosen], named)
-        )
         rates = [np.mean(named[labels[chosen] != c] == c) for c in range(3)]
-        assert table.loc[group, "false_positive_rate"] == pytest.approx(np.mean(rates))
-        assert table.loc[group, "ece"] == pytest.approx(abs(np.mean(named == labels[chosen]) - 0.8))
-        assert (
-            table.loc[group, "accuracy_lo"] < table.loc[group, "accuracy"] < table.loc[group, "accuracy_hi"]
-        )
+        expected = {
+            "accuracy": np.mean(named == labels[chosen]),
+            "macro_recall": balanced_accuracy_score(labels[chosen], named),
+            "false_positive_rate": np.mean(rates),
+            "ece": abs(np.mean(named == labels[chosen]) - 0.8),
+        }
+        assert {m: table.loc[group, m].value for m in expected} == pytest.approx(expected)
+        value, low, high = table.loc[group, "accuracy"]
+        assert low < value < high
+
+
+def test_groups_of_few_faces_are_left_out(faces):
+    labels, pred, groups = faces
+    groups = np.where(np.arange(600) < 3, "few", groups)
+    asked = (labels, pred, np.full(600, 0.8), groups, Bootstrap(600, 20, 0))
+    assert fairness.score_groups(*asked).index.tolist() == ["0", "1", "few"]
+    assert fairness.score_groups(*asked, min_faces=4).index.tolist() == ["0", "1"]
 
 
 def test_gap_that_is_there_is_found_and_one_that_is_not_is_chance(faces):
-    labels, said, groups = faces
+    labels, pred, groups = faces
     blocks = np.arange(600)
-    gap, p_value = fairness.measure_gap(labels, said, groups, blocks, 200, 0)
+    gap, p_value = fairness.measure_gap(labels, pred, groups, blocks, 200, 0)
     assert gap == pytest.approx(0.3, abs=0.08)
     assert p_value < 0.01
     shuffled = np.random.default_rng(1).permutation(groups)
-    assert fairness.measure_gap(labels, said, shuffled, blocks, 200, 0)[1] > 0.05
+    assert fairness.measure_gap(labels, pred, shuffled, blocks, 200, 0)[1] > 0.05
 
 
 def test_groups_are_exchanged_within_faces_drawn_several_times():
@@ -55,8 +67,8 @@ def test_groups_are_exchanged_within_faces_drawn_several_times():
     labels = np.repeat(rng.integers(3, size=200), 2)
     easy = np.repeat(rng.random(200) < 0.5, 2)
     right = easy & ~((groups == 1) & (rng.random(400) < 0.15))
-    _, within = fairness.measure_gap(labels, say(labels, right), groups, blocks, 500, 0)
-    _, between = fairness.measure_gap(labels, say(labels, right), groups, np.arange(400), 500, 0)
+    _, within = fairness.measure_gap(labels, predict(labels, right), groups, blocks, 500, 0)
+    _, between = fairness.measure_gap(labels, predict(labels, right), groups, np.arange(400), 500, 0)
     assert within < 0.01 < between
 
 
@@ -65,9 +77,9 @@ def test_persons_keep_their_group_together():
     persons = np.repeat(np.arange(20), 30)
     groups = (persons < 10).astype(int)
     labels = np.zeros(600, int)
-    said = say(labels, persons != 3)
-    assert fairness.measure_gap(labels, said, groups, persons, 500, 0)[1] > 0.3
-    assert fairness.measure_gap(labels, said, groups, np.arange(600), 500, 0)[1] < 0.01
+    pred = predict(labels, persons != 3)
+    assert fairness.measure_gap(labels, pred, groups, persons, 500, 0)[1] > 0.3
+    assert fairness.measure_gap(labels, pred, groups, np.arange(600), 500, 0)[1] < 0.01
 
 
 def test_person_on_the_border_of_two_groups_does_not_change_the_test():
@@ -76,22 +88,22 @@ def test_person_on_the_border_of_two_groups_does_not_change_the_test():
     groups[persons == 25] = np.tile([0, 1], 6)  # cut through by a fifth's border
     rng = np.random.default_rng(5)
     labels = np.zeros(600, int)
-    said = say(labels, rng.random(600) < np.where(groups == 0, 0.9, 0.6))
-    assert fairness.measure_gap(labels, said, groups, persons, 300, 0)[1] < 0.02
+    pred = predict(labels, rng.random(600) < np.where(groups == 0, 0.9, 0.6))
+    assert fairness.measure_gap(labels, pred, groups, persons, 300, 0)[1] < 0.02
 
 
 def test_small_groups_do_not_enter_a_gap():
     labels = np.zeros(105, int)
     groups = np.repeat([0, 1, 2], [50, 50, 5])
-    said = say(labels, groups != 2)
-    assert fairness.measure_gap(labels, said, groups, np.arange(105), 20, 0, min_faces=10)[0] == 0
-    assert fairness.measure_gap(labels, said, groups, np.arange(105), 20, 0)[0] == 1
+    pred = predict(labels, groups != 2)
+    assert fairness.measure_gap(labels, pred, groups, np.arange(105), 20, 0, min_faces=10)[0] == 0
+    assert fairness.measure_gap(labels, pred, groups, np.arange(105), 20, 0)[0] == 1
 
 
 def test_ratio_is_lowest_over_highest_recall(faces):
-    labels, said, groups = faces
-    recalls = [balanced_accuracy_score(labels[groups == g], said[groups == g]) for g in (0, 1)]
-    ratio, low, high = fairness.compute_ratio(labels, said, groups, np.arange(600), 200, 0)
+    labels, pred, groups = faces
+    recalls = [balanced_accuracy_score(labels[groups == g], pred[groups == g]) for g in ("0", "1")]
+    ratio, low, high = fairness.compute_ratio(labels, pred, groups, Bootstrap(600, 200, 0))
     assert ratio == pytest.approx(min(recalls) / max(recalls))
     assert low < ratio < high
 
@@ -102,7 +114,7 @@ def test_interaction_that_neither_factor_explains_comes_first():
     labels = rng.integers(3, size=800)
     right = rng.random(800) < np.where((first == "a") & (second == "y"), 0.2, 0.9)
     pair = {"one": first, "two": second}
-    table = fairness.list_interactions(labels, say(labels, right), pair, np.zeros(800), 20, 200, 0)
+    table = fairness.list_interactions(labels, predict(labels, right), pair, np.zeros(800), 20, 200, 0)
     cells = {(row.first, row.second): row for row in table.itertuples()}
     assert len(cells) == 6
     planted = cells["one a", "two y"]
@@ -120,7 +132,7 @@ def test_factors_that_go_together_are_no_interaction():
     labels = rng.integers(3, size=3000)
     right = rng.random(3000) < 0.4 + 0.25 * first + 0.25 * second
     pair = {"one": first, "two": second}
-    table = fairness.list_interactions(labels, say(labels, right), pair, np.zeros(3000), 20, 20, 0)
+    table = fairness.list_interactions(labels, predict(labels, right), pair, np.zeros(3000), 20, 20, 0)
     # The rare cells hold 150 faces, a standard error of 4 points. Adding both marginal effects would give 23.
     assert table["excess"].abs().max() < 8
 
@@ -131,25 +143,77 @@ def test_p_values_are_adjusted_as_holm_does():
     assert fairness.adjust_for_many([0.9, 0.8]) == pytest.approx([1, 1])
 
 
-def test_remedy_is_judged_on_the_same_faces(faces):
-    labels, said, groups = faces
-    mended = np.where(groups == 1, labels, said)
-    change = fairness.compare_gaps(labels, mended, said, groups, np.arange(600), 200, 0)
-    right = said == labels
+def test_mitigation_is_judged_on_the_same_faces(faces):
+    labels, pred, groups = faces
+    mended = np.where(groups == "1", labels, pred)
+    change = fairness.compare_gaps(labels, mended, pred, groups, Bootstrap(600, 200, 0))
+    right = pred == labels
     assert change["accuracy"][0] == pytest.approx((mended == labels).mean() - right.mean())
-    rates = [right[groups == group].mean() for group in (0, 1)]
+    rates = [right[groups == group].mean() for group in ("0", "1")]
     assert change["gap"][0] == pytest.approx((1 - rates[0]) - abs(rates[0] - rates[1]))
     assert change["gap"][1] < change["gap"][0] < change["gap"][2]
-    same = fairness.compare_gaps(labels, said, said, groups, np.arange(600), 20, 0)
+    same = fairness.compare_gaps(labels, pred, pred, groups, Bootstrap(600, 20, 0))
     assert same == {"accuracy": (0, 0, 0), "gap": (0, 0, 0)}
 
 
 def test_rates_are_written_with_their_intervals(faces):
-    labels, said, groups = faces
-    scores = fairness.score_groups(labels, said, np.full(600, 0.8), groups, np.arange(600), 50, 0)
+    labels, pred, groups = faces
+    scores = fairness.score_groups(labels, pred, np.full(600, 0.8), groups, Bootstrap(600, 50, 0))
     table = fairness.tabulate_rates({"skin_tone": scores})
     assert table.index.tolist() == ["skin tone 0", "skin tone 1"]
     assert table.columns.tolist() == ["accuracy", "false positive rate", "ECE"]
-    row = scores.loc[0]
-    shown = f"{row['accuracy']:.2f} [{row['accuracy_lo']:.2f}, {row['accuracy_hi']:.2f}]"
-    assert table.loc["skin tone 0", "accuracy"].replace("\N{NO-BREAK SPACE}", " ") == shown
+    assert table.loc["skin tone 0", "accuracy"] == f"{scores.loc['0', 'accuracy']:.2f}"
+
+
+def test_drawn_faces_are_grouped_by_what_is_known_of_them():
+    factors = pd.DataFrame({"mask": np.arange(210) < 100, "age": np.linspace(0, 1, 210)})
+    groups = fairness.group_factors(factors, 0)
+    assert sorted(set(groups["mask"])) == ["False", "True"]
+    assert sorted(set(groups["age"])) == ["1", "2", "3", "4", "5"]
+
+
+def test_gaps_of_several_groupings_are_adjusted_together():
+    table = fairness.tabulate_gaps({"mask": (0.9, 0.01), "age": (0.1, 0.04)})
+    assert table["gap"].tolist() == [0.9, 0.1]
+    assert table["p"].tolist() == pytest.approx([0.02, 0.04])
+
+
+LANDMARKS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]])
+
+
+def test_proxies_follow_the_image():
+    face = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (48, 1))
+    landmarks = np.stack([LANDMARKS, LANDMARKS])
+    landmarks[1, 2, 0] = 0.6  # the nose is off the middle
+    is_found = np.array([True, True])
+    table = fairness.measure_proxies([face, face], landmarks, is_found)
+    darker = fairness.measure_proxies([face // 2, face // 2], landmarks, is_found)
+    np.testing.assert_allclose(table["luminance"], 2 * darker["luminance"], rtol=0.05)
+    assert (table["sharpness"] > darker["sharpness"]).all()
+    assert table["size"][0] == pytest.approx(0.4)
+    assert table["yaw"].tolist() == pytest.approx([0, 0.25])
+    assert table["roll"][0] == 0
+
+
+def test_what_rests_on_landmarks_is_unknown_without_them():
+    face = np.zeros((48, 48, 3), np.uint8)
+    row = fairness.measure_proxies([face], LANDMARKS[None], np.array([False])).iloc[0]
+    assert row[["size", "yaw", "roll"]].isna().all()
+    assert row[["luminance", "sharpness"]].notna().all()
+
+
+@given(n=st.integers(5, 200), missing=st.integers(0, 4), seed=st.integers(0, 9))
+def test_fifths_are_even_and_in_order(n, missing, seed):
+    values = pd.Series(np.random.default_rng(seed).random(n))
+    values[:missing] = np.nan
+    fifths = fairness.cut_quintiles(values, seed)
+    assert (fifths[:missing] == fairness.NO_FACE).all()
+    known, of_known = values[missing:].to_numpy(), fifths[missing:].astype(int)
+    sizes = np.bincount(of_known, minlength=6)[1:]
+    assert sizes.max() - sizes.min() <= 1
+    assert (np.diff(of_known[np.argsort(known)]) >= 0).all()
+
+
+def test_equal_values_are_not_cut_in_the_order_of_the_files():
+    fifths = fairness.cut_quintiles(pd.Series(np.zeros(500)), 0)
+    assert len(set(fifths[:100])) == 5  # a class folder's worth

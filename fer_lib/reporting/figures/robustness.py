@@ -1,4 +1,4 @@
-"""Figures of robustness: severity curves as one page of small multiples, and rates by group."""
+"""Plot robustness: severity curves as one page of small multiples, and rates by group."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fer_lib.analysis.robustness_scores import Curves, list_family
-from fer_lib.evaluation.perturbations import FAMILIES, PERTURBATIONS, SEVERITIES, Sample, perturb
+from fer_lib.analysis.severity_curves import Curves, list_family
+from fer_lib.evaluation.perturbations import CORRUPTIONS, FAMILIES, SEVERITIES, Sample, perturb
+from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import MAIN, SECOND, SOFT, STYLE, build_figure
 
 _COLOURS = (MAIN, "#56B4E9", "#009E73", "#E69F00", SECOND, "#AA4499", "#7A7A7A", "#332288", "#882255")
@@ -18,7 +19,7 @@ _COLOURS = (MAIN, "#56B4E9", "#009E73", "#E69F00", SECOND, "#AA4499", "#7A7A7A",
 
 @mpl.rc_context(STYLE)
 def plot_curves(curves: Mapping[str, Curves], measure: str = "accuracy") -> Figure:
-    """Plot a panel per perturbation, a row per family, a line per network; a band is the first's interval."""
+    """Plot a panel per corruption, a row per family, a line per network; a band is the first's interval."""
     families = {family: list_family(family) for family in FAMILIES}
     columns = max(map(len, families.values()))
     figure, axes = build_figure(
@@ -37,12 +38,12 @@ def plot_curves(curves: Mapping[str, Curves], measure: str = "accuracy") -> Figu
 
 
 def _draw_curves(place: Axes, name: str, curves: Mapping[str, Curves], measure: str) -> None:
-    perturbation = PERTURBATIONS[name]
+    perturbation = CORRUPTIONS[name]
     for colour, (network, found) in zip(_COLOURS, curves.items(), strict=False):
-        curve = found.trace(name, measure)
         if colour == _COLOURS[0]:
-            place.fill_between(curve["severity"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
-        place.plot(curve["severity"], curve["value"], color=colour, lw=1.5, label=network)
+            _, low, high = np.transpose(found.trace(name, measure))
+            place.fill_between(SEVERITIES, low, high, color=colour, alpha=0.2, lw=0)
+        place.plot(SEVERITIES, found.get_values(name, measure), color=colour, lw=1.5, label=network)
     ticks = ["–", *(f"{level:g}" for level in perturbation.levels)]
     place.set_xticks(list(SEVERITIES), ticks, fontsize=7)
     place.set_title(name, fontsize=10)
@@ -54,13 +55,13 @@ def _draw_curves(place: Axes, name: str, curves: Mapping[str, Curves], measure: 
 
 @mpl.rc_context(STYLE)
 def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
-    """Plot one face under every perturbation, severity 0 to 5 in a strip. Drawn or averaged faces only."""
-    rows = -(-len(PERTURBATIONS) // 2)
+    """Plot one face under every corruption, severity 0 to 5 in a strip. Drawn or averaged faces only."""
+    rows = -(-len(CORRUPTIONS) // 2)
     figure, axes = build_figure(9.5, 0.95 * rows, rows=rows, columns=2)
     edges = ((0, 0), (0, face.shape[1] // 12)) + ((0, 0),) * (face.ndim - 2)
     for place in axes.flat:
         place.set_axis_off()
-    for place, name in zip(axes.flat, PERTURBATIONS, strict=False):
+    for place, name in zip(axes.flat, CORRUPTIONS, strict=False):
         strip = [
             np.pad(perturb(face, name, severity, sample), edges, constant_values=255)
             for severity in SEVERITIES
@@ -72,13 +73,13 @@ def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_groups(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Plot a panel per factor: each group's accuracy with its interval, from `fairness.score_groups`."""
+    """Plot a panel per factor: each group's accuracy with its interval, of `fairness.score_groups`."""
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     figure, axes = build_figure(10, 2.6 * rows, rows=rows, columns=columns, sharey=True, squeeze=False)
     for place, (factor, table) in zip(axes.flat, tables.items(), strict=False):
         places = np.arange(len(table))
-        middle, low, high = (table[f"accuracy{end}"] for end in ("", "_lo", "_hi"))
+        middle, low, high = np.transpose(table["accuracy"].tolist())
         spread = np.stack([middle - low, high - middle])
         place.errorbar(places, middle, np.clip(spread, 0, None), fmt="o", color=MAIN, lw=1.5)
         place.set_xticks(places, [str(name) for name in table.index], fontsize=8)
@@ -91,11 +92,8 @@ def plot_groups(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_following(followed: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """Plot how far heat maps follow: a panel per family, a line per perturbation, with 95 % intervals.
-
-    followed: of `robustness_scores.score_following`.
-    """
+def plot_following(followed: Mapping[str, Interval]) -> Figure:
+    """Plot `severity_curves.score_following`: a panel per family, a line per corruption, with intervals."""
     figure, axes = build_figure(12, 3.1, columns=len(FAMILIES), sharey=True)
     for place, family in zip(axes, FAMILIES, strict=True):
         for colour, name in zip(_COLOURS, list_family(family), strict=False):
