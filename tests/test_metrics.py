@@ -11,10 +11,8 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 from torchmetrics.functional import classification as tm
 
-from fer_lib.evaluation.bootstrap import Scorer
+from fer_lib.evaluation.bootstrap import Bootstrap, Scorer, average_defined, draw_rows, summarise_draws
 from fer_lib.evaluation.metrics import (
-    bootstrap_difference,
-    bootstrap_intervals,
     compare_mcnemar,
     compute_confusion,
     compute_metrics,
@@ -22,9 +20,11 @@ from fer_lib.evaluation.metrics import (
     fit_temperature,
     group_labels,
     group_probabilities,
-    summarise,
+    score_difference,
+    score_predictions,
 )
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
+from fer_lib.metrics_file import UNDEFINED, Interval
 
 AB = ("happy", "sad")
 
@@ -36,6 +36,13 @@ def draw_predictions(seed: int, n: int, n_classes: int = 7, skill: float = 1.5) 
     shares[1] = 0.1
     labels = rng.choice(n_classes, n, p=shares / shares.sum())
     return labels, softmax(rng.normal(size=(n, n_classes)) + skill * np.eye(n_classes)[labels], axis=1)
+
+
+def score(labels, probabilities, emotions, n_resamples, seed, clusters=None):
+    """Return every metric with its interval."""
+    return score_predictions(
+        labels, probabilities, emotions, Bootstrap(len(labels), n_resamples, seed, clusters)
+    )
 
 
 @st.composite
@@ -186,12 +193,54 @@ def test_scoring_a_resample_equals_scoring_the_repeated_images():
     } == pytest.approx(direct)
 
 
+def test_a_bootstrap_draws_as_many_images_as_there_are():
+    bootstrap = Bootstrap(30, 20_000, seed=0)  # in several chunks
+    weights = bootstrap.weights
+    assert weights.shape == (20_001, 30)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 30).all()
+    assert weights[1:].mean(axis=0) == pytest.approx(np.ones(30), abs=0.05)
+    values = np.arange(30.0)
+    scores = bootstrap.score(lambda drawn: drawn @ values / 30)
+    assert scores == pytest.approx(weights @ values / 30)
+    assert bootstrap.mean(values) == summarise_draws(scores)
+    assert bootstrap.mean(values, values >= 20).value == values[20:].mean()
+
+
+def test_images_of_a_cluster_are_drawn_together():
+    persons = np.array(["b", "a", "b", "c", "a"])
+    weights = Bootstrap(5, 100, 0, persons).weights[1:]
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, 1] == weights[:, 4]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()  # as many persons as there are
+
+
+def test_what_is_not_defined_counts_for_nothing():
+    nan = np.nan
+    assert average_defined(np.array([[1.0, nan, 3.0], [nan, nan, nan]])).tolist() == pytest.approx(
+        [2.0, nan], nan_ok=True
+    )
+    assert summarise_draws(np.array([nan, 1.0])) == pytest.approx(UNDEFINED, nan_ok=True)
+    assert summarise_draws(np.array([1.0, nan])) == pytest.approx(UNDEFINED, nan_ok=True)
+    assert summarise_draws(np.array([1.0, nan, 2.0, 2.0])) == Interval(1.0, 2.0, 2.0)
+    assert not Bootstrap(4, 10, 0).mean(np.ones(4), np.zeros(4)).is_defined
+
+
+def test_drawn_rows_are_some_of_those_given_in_order():
+    rows = np.arange(100, 200)
+    drawn = draw_rows(rows, 10, seed=0)
+    assert len(set(drawn)) == 10
+    assert set(drawn) <= set(rows)
+    assert (np.diff(drawn) > 0).all()
+    assert draw_rows(rows, 1000, seed=0).tolist() == rows.tolist()
+
+
 def test_bootstrap_interval_of_accuracy_matches_the_binomial():
     n, accuracy = 3589, 0.7
     labels = np.zeros(n, dtype=int)
     hit = np.arange(n) < round(accuracy * n)
     probabilities = np.where(hit[:, None], [0.8, 0.2], [0.2, 0.8])
-    low, high = bootstrap_intervals(labels, probabilities, AB, 2000, seed=0)["accuracy"]
+    _, low, high = score(labels, probabilities, AB, 2000, seed=0)["accuracy"]
     half_width = norm.ppf(0.975) * np.sqrt(accuracy * (1 - accuracy) / n)  # 1.5 points
     # 2,000 resamples place a 2.5 % quantile within about a tenth of the half width.
     assert low == pytest.approx(accuracy - half_width, abs=0.1 * half_width)
@@ -202,11 +251,7 @@ def test_bootstrap_intervals_cover_the_true_accuracy():
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(100):
-        hit = rng.random(300) < 0.7
-        probabilities = np.where(hit[:, None], [0.8, 0.2], [0.2, 0.8])
-        low, high = bootstrap_intervals(np.zeros(300, dtype=int), probabilities, AB, 200, seed=trial)[
-            "accuracy"
-        ]
+        _, low, high = Bootstrap(300, 200, seed=trial).mean(rng.random(300) < 0.7)
         covered += low <= 0.7 <= high
     # 95 % of 100 with standard deviation 2.2; quantiles of 200 resamples cover a little less.
     assert 88 <= covered <= 99
@@ -214,41 +259,35 @@ def test_bootstrap_intervals_cover_the_true_accuracy():
 
 def test_bootstrap_is_deterministic_and_depends_on_the_seed():
     labels, probabilities = draw_predictions(3, 200)
-    first = bootstrap_intervals(labels, probabilities, EMOTIONS_7, 100, seed=1)
-    assert first == bootstrap_intervals(labels, probabilities, EMOTIONS_7, 100, seed=1)
-    assert first != bootstrap_intervals(labels, probabilities, EMOTIONS_7, 100, seed=2)
-
-
-def test_wider_level_gives_wider_interval():
-    labels, probabilities = draw_predictions(3, 200)
-    narrow = bootstrap_intervals(labels, probabilities, EMOTIONS_7, 300, seed=1, level=0.5)
-    wide = bootstrap_intervals(labels, probabilities, EMOTIONS_7, 300, seed=1, level=0.99)
-    assert all(wide[name][0] <= low <= high <= wide[name][1] for name, (low, high) in narrow.items())
+    first, again, other = (score(labels, probabilities, EMOTIONS_7, 100, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
 
 
 def test_a_thousand_resamples_of_a_full_test_split_take_seconds():
     labels, probabilities = draw_predictions(4, 3589)
     start = time.process_time()
-    bootstrap_intervals(labels, probabilities, EMOTIONS_7, 1000, seed=0)
+    score(labels, probabilities, EMOTIONS_7, 1000, seed=0)
     # About one second on one core; ten leaves room for a busy machine and for threads that spin.
     assert time.process_time() - start < 10
 
 
-def test_summary_has_the_keys_of_the_metrics_file_and_ordered_bounds():
+def test_scores_are_the_metrics_with_ordered_bounds():
     labels, probabilities = draw_predictions(5, 500, n_classes=8)
-    summary = summarise("test", labels, probabilities, EMOTIONS_8, 200, seed=0)
-    assert summary["test.n_images"] == 500
+    scores = score(labels, probabilities, EMOTIONS_8, 200, seed=0)
+    assert all(interval.is_defined for interval in scores.values())
+    plain = compute_metrics(labels, probabilities, EMOTIONS_8)
+    assert {name: interval.value for name, interval in scores.items()} == plain
     for name in ("accuracy", "recall.disgust", "specificity.contempt", "macro.f1", "auroc.happy", "nll"):
-        assert summary[f"test.{name}_lo"] <= summary[f"test.{name}"] <= summary[f"test.{name}_hi"]
-    assert all(key.startswith("test.") and np.isfinite(value) for key, value in summary.items())
+        value, low, high = scores[name]
+        assert low <= value <= high
 
 
-def test_summary_of_one_image_has_no_undefined_value():
-    summary = summarise("val", np.array([0]), np.array([[0.7, 0.3]]), AB, 10, seed=0)
-    assert summary["val.accuracy"] == 1.0
-    assert "val.recall.sad" not in summary
-    assert "val.specificity.happy" not in summary
-    assert all(np.isfinite(list(summary.values())))
+def test_scores_of_one_image_hold_nothing_undefined():
+    scores = score(np.array([0]), np.array([[0.7, 0.3]]), AB, 10, seed=0)
+    assert scores["accuracy"] == (1.0, 1.0, 1.0)
+    assert "recall.sad" not in scores
+    assert "specificity.happy" not in scores
 
 
 def test_confusion_has_labels_in_rows_and_every_class():
@@ -288,17 +327,18 @@ def test_paired_difference_is_narrower_than_the_unpaired_one():
     noise = np.random.default_rng(0).dirichlet(np.ones(7), 40)
     b = a.copy()
     b[:40] = noise
-    difference, low, high = bootstrap_difference(labels, a, b, EMOTIONS_7, 500, seed=0)["accuracy"]
+    difference, low, high = score_difference(labels, a, b, EMOTIONS_7, Bootstrap(800, 500, 0))["accuracy"]
     accuracy_a = compute_metrics(labels, a, EMOTIONS_7)["accuracy"]
     assert difference == pytest.approx(accuracy_a - compute_metrics(labels, b, EMOTIONS_7)["accuracy"])
     assert low <= difference <= high
-    alone = bootstrap_intervals(labels, a, EMOTIONS_7, 500, seed=0)["accuracy"]
-    assert high - low < 0.6 * (alone[1] - alone[0])
+    alone = score(labels, a, EMOTIONS_7, 500, seed=0)["accuracy"]
+    assert high - low < 0.6 * (alone.high - alone.low)
 
 
 def test_a_model_does_not_differ_from_itself():
     labels, a = draw_predictions(7, 100)
-    assert set(bootstrap_difference(labels, a, a, EMOTIONS_7, 50, seed=0).values()) == {(0.0, 0.0, 0.0)}
+    differences = score_difference(labels, a, a, EMOTIONS_7, Bootstrap(100, 50, 0))
+    assert set(differences.values()) == {(0.0, 0.0, 0.0)}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
@@ -335,7 +375,7 @@ def test_clusters_widen_the_interval_when_their_images_err_together():
     probabilities = np.eye(2)[np.where(right, labels, 1 - labels)] * 0.8 + 0.1
     widths = []
     for clusters in (None, persons):
-        low, high = bootstrap_intervals(labels, probabilities, ["a", "b"], 2000, 0, clusters)["accuracy"]
+        _, low, high = score(labels, probabilities, AB, 2000, 0, clusters)["accuracy"]
         widths.append(high - low)
     # sqrt(10) wider by theory; a tenth of slack for 2,000 resamples of 40 persons.
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(10), rel=0.1)
@@ -343,8 +383,5 @@ def test_clusters_widen_the_interval_when_their_images_err_together():
 
 def test_clusters_of_one_image_change_nothing():
     labels, probabilities = np.array([0, 1, 1, 0]), np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.8, 0.2]])
-    plain, alone = (
-        bootstrap_intervals(labels, probabilities, ["a", "b"], 50, 0, clusters)
-        for clusters in (None, np.arange(4))
-    )
+    plain, alone = (score(labels, probabilities, AB, 50, 0, clusters) for clusters in (None, np.arange(4)))
     assert plain == alone
