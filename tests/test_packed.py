@@ -375,7 +375,7 @@ def test_skip_bad_drops_counts_and_lists_the_row(raw, out, case):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"fer2013\.csv: expected the header"),
+        ("", r"fer2013\.csv: expected column 'emotion' in line 1, found none"),
         ("emotion,Usage\n0,Training\n", r"fer2013\.csv: expected column 'pixels' in line 1"),
         ("emotion,pixels,Usage\n", "expected faces, found none and 0 bad rows"),
         ("emotion,pixels,Usage", "expected faces, found none and 0 bad rows"),

@@ -1,4 +1,4 @@
-"""Pure functions that look at a data set before anything is trained on it.
+"""Examine a data set before anything is trained on it: counts, mean faces, duplicates, non-face images.
 
 `faces` is uint8 (N, H, W) or (N, H, W, 3), usually a memmap: it is read in chunks and never held in full.
 `index` is the packed index, with at least the columns row, split, label, sha1 and duplicate_group.
@@ -61,8 +61,10 @@ def find_exact_duplicates(index: pd.DataFrame) -> pd.DataFrame:
         {
             "duplicate_group": groups["duplicate_group"].first(),
             "n": groups.size(),
-            "splits": groups["split"].agg(lambda values: tuple(s for s in SPLITS if s in set(values))),
-            "labels": groups["label"].agg(lambda values: tuple(sorted(set(values)))),
+            "splits": [
+                tuple(name for name in SPLITS if name in set(values)) for _, values in groups["split"]
+            ],
+            "labels": [tuple(sorted(set(values))) for _, values in groups["label"]],
         }
     )
     table["crosses_splits"] = table["splits"].map(len) > 1
@@ -71,7 +73,7 @@ def find_exact_duplicates(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_duplicates(index: pd.DataFrame) -> pd.DataFrame:
-    """Return, per split, n_images and how many of them have an identical copy in train, val and test.
+    """Return per split n_images, and how many of them have an identical copy in train, val and test.
 
     A copy is another image: the diagonal counts the images that are repeated inside their own split.
     """
@@ -109,17 +111,17 @@ def find_near_duplicates(faces: np.ndarray, min_correlation: float) -> pd.DataFr
     return table.sort_values(["correlation", "row_a"], ascending=[False, True], ignore_index=True)
 
 
-def find_blank_faces(faces: np.ndarray, min_std: float) -> np.ndarray:
+def find_blank_images(faces: np.ndarray, min_std: float) -> np.ndarray:
     """Return int64 rows of the images whose pixels vary less than `min_std` grey levels."""
     stds = [chunk.reshape(len(chunk), -1).std(axis=1, dtype=np.float32) for _, chunk in _read_chunks(faces)]
     return np.flatnonzero(np.concatenate(stds) < min_std)
 
 
-def score_face_likeness(faces: np.ndarray, mean_face: np.ndarray) -> np.ndarray:
-    """Return float32 (N,) correlations with the mean face (H, W[, 3]), a cheap screen for what is not a face.
+def compute_similarity(faces: np.ndarray, mean_face: np.ndarray) -> np.ndarray:
+    """Return each image's similarity to the mean face (H, W[, 3]): float32 (N,) correlations.
 
-    The lowest scores are suspects to look at, not verdicts: strong side light or pose scores low as well.
-    A constant image scores 0.
+    A cheap screen for non-face images. The lowest scores are suspects to look at, not verdicts: strong side
+    light or pose scores low as well. A constant image scores 0.
     """
     template = _standardise(mean_face[None])[0]
     return np.concatenate([_standardise(chunk) @ template for _, chunk in _read_chunks(faces)])

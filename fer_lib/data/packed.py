@@ -1,4 +1,4 @@
-"""The packed store that `prepare` writes: uint8 faces in a memory map, and an index of one row per face."""
+"""Open the packed store that `prepare` writes: uint8 faces in a memory map, an index of one row per face."""
 
 import json
 from dataclasses import dataclass
@@ -26,9 +26,17 @@ REGIONS_FILE = "regions.npy"
 class PackedDataset:
     """A packed data set, opened read-only.
 
-    faces: uint8 memmap (N, size, size) grey or (N, size, size, 3) RGB.   index: DataFrame of N rows with
-    row, split, label, soft_label (if any), sha1, duplicate_group, source and the source's factors.
-    meta: the content of `meta.json`.   packed_regions: uint8 memmap (N, size, ceil(size / 8)), or None.
+    Parameters
+    ----------
+    faces
+        uint8 memmap (N, size, size) grey or (N, size, size, 3) RGB.
+    index
+        N rows with row, split, label, soft_label (if any), sha1, duplicate_group, source and the source's
+        factors.
+    meta
+        The content of `meta.json`.
+    packed_regions
+        uint8 memmap (N, size, ceil(size / 8)), or None.
     """
 
     faces: np.ndarray
@@ -73,11 +81,15 @@ class PackedDataset:
         return np.unpackbits(self.packed_regions[rows], axis=-1, count=self.meta["size"]).astype(bool)
 
     def get_rows(self, split: str, drop_duplicates_of: str | None = None) -> np.ndarray:
-        """Return the row numbers (int64, ascending) of a split.
+        """Return the row numbers (int64, ascending) of a split; ValueError for a name that is none.
 
-        drop_duplicates_of: leave out the faces whose exact pixels are also in this other split;
-        `get_rows("test", drop_duplicates_of="train")` is the test split `test_dedup`.
-        Raises ValueError for a name that is no split.
+        Parameters
+        ----------
+        split
+            One of `SPLITS`.
+        drop_duplicates_of
+            Leave out the faces whose exact pixels are also in this other split;
+            `get_rows("test", drop_duplicates_of="train")` is the test split `test_dedup`.
         """
         chosen = self._is_split(split)
         if drop_duplicates_of is not None:
@@ -100,7 +112,10 @@ class PackedDataset:
 def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDataset:
     """Open the packed store of `dataset` (default folder: `paths.get_packed_dir(dataset)`).
 
-    Raises DataError when there is none, a file is missing or truncated, or the files do not match.
+    Raises
+    ------
+    DataError
+        When there is none, a file is missing or truncated, or the files do not match.
     """
     folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
     repair = f"run `make repro DATASET={dataset}`"

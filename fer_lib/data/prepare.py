@@ -158,7 +158,7 @@ def choose_split(face: Face, params: PrepareParams) -> str:
     candidates = face.split.split("|") if face.split else SPLITS
     if len(candidates) == 1:
         return candidates[0]
-    pixels = hashlib.sha1(np.ascontiguousarray(face.image)).digest()
+    pixels = hashlib.sha1(face.image.tobytes()).digest()
     digest = hashlib.sha256(f"{params.seed} {face.image.shape} ".encode() + pixels).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     if "test" in candidates:
@@ -208,8 +208,9 @@ class StoreWriter:
         self._files = ExitStack()
         shape = (size, size, 3) if channels == 3 else (size, size)
         self._faces = self._files.enter_context(_ArrayFile(folder / FACES_FILE, shape))
-        self._index = self._files.enter_context(_IndexFile(folder / INDEX_FILE))
         self._regions: _ArrayFile | None = None
+        self._index: pq.ParquetWriter | None = None
+        self._rows: list[dict[str, Any]] = []  # of the index, until there are enough for a batch
         (folder / "splits").mkdir()
         self._splits = {split: self._open(folder / "splits" / f"{split}.txt") for split in SPLITS}
         self._dropped = csv.writer(self._open(folder / DROPPED_FILE), lineterminator="\n")
@@ -227,7 +228,7 @@ class StoreWriter:
     def add_face(self, face: Face, split: str) -> None:
         """Append a face that belongs to `split`."""
         pixels = fit_image(face.image, self._size, self._channels)
-        digest = hashlib.sha1(pixels)
+        digest = hashlib.sha1(pixels.tobytes())
         row = self._faces.append(pixels)
         if face.regions is not None:
             self._add_regions(face.regions)
@@ -242,7 +243,9 @@ class StoreWriter:
         columns["sha1"] = digest.hexdigest()
         # Exact duplicates share the hash, hence the group; 64 of its bits stay unique for any real set.
         columns["duplicate_group"] = int.from_bytes(digest.digest()[:8], "big", signed=True)
-        self._index.append(columns | {"source": face.source} | face.factors)
+        self._rows.append(columns | {"source": face.source} | face.factors)
+        if len(self._rows) == _INDEX_BATCH:
+            self._write_rows()
 
     def add_dropped(self, row: BadRow) -> None:
         """List a row that could not be read."""
@@ -254,6 +257,7 @@ class StoreWriter:
         n_faces = self._faces.n_rows
         if n_faces == 0:
             raise DataError(f"expected faces, found none and {self._n_dropped} bad rows; see data/README.md")
+        self._write_rows()
         self._files.close()
         return {
             "emotions": list(self._emotions),
@@ -271,6 +275,18 @@ class StoreWriter:
             shape = (self._size, (self._size + 7) // 8)
             self._regions = self._files.enter_context(_ArrayFile(self._folder / REGIONS_FILE, shape))
         self._regions.append(np.packbits(fit_regions(regions, self._size), axis=-1))
+
+    def _write_rows(self) -> None:
+        """Write a batch of the index; the first settles the types of the source's own columns."""
+        if not self._rows:
+            return
+        columns = {name: [row[name] for row in self._rows] for name in self._rows[0]}
+        self._rows.clear()
+        if self._index is None:
+            types = {name: _TYPES.get(name) or pa.array(v).type for name, v in columns.items()}
+            writer = pq.ParquetWriter(self._folder / INDEX_FILE, pa.schema(types), compression="zstd")
+            self._index = self._files.enter_context(writer)
+        self._index.write_table(pa.Table.from_pydict(columns, self._index.schema))
 
     def _open(self, path: Path) -> TextIO:
         return self._files.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
@@ -296,45 +312,10 @@ class _ArrayFile:
 
     def append(self, values: np.ndarray) -> int:
         """Append one row of uint8 values and return its number."""
-        self._file.write(np.ascontiguousarray(values))
+        self._file.write(values.tobytes())
         self.n_rows += 1
         return self.n_rows - 1
 
     def _write_header(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.n_rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(self._file, header)
-
-
-class _IndexFile:
-    """A parquet file of index rows, written in batches; a context manager.
-
-    The first batch settles the types of the source's own columns.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: list[dict[str, Any]] = []
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._rows:
-            self._flush()
-        if self._writer:
-            self._writer.close()
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Append one row; every row has the same columns."""
-        self._rows.append(row)
-        if len(self._rows) == _INDEX_BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = {name: [row[name] for row in self._rows] for name in self._rows[0]}
-        self._rows.clear()
-        if self._writer is None:
-            types = {name: _TYPES.get(name) or pa.array(v).type for name, v in columns.items()}
-            self._writer = pq.ParquetWriter(self._path, pa.schema(types), compression="zstd")
-        self._writer.write_table(pa.Table.from_pydict(columns, self._writer.schema))

@@ -108,19 +108,13 @@ class CsvFile:
         try:
             with self._open() as file:
                 header = [name.strip() for name in next(csv.reader(file), [])]
-        except csv.Error as error:
-            raise DataError(
-                f"{path}: expected the header {','.join(columns)}, found no CSV row ({error}); "
-                "download it again"
-            ) from None
-        if not header:
-            raise DataError(
-                f"{path}: expected the header {','.join(columns)}, found an empty file; download it again"
-            )
+        except csv.Error:
+            header = []
         missing = [name for name in columns if name not in header]
         if missing:
+            found = ", ".join(header)[:200] or "none"
             raise DataError(
-                f"{path}: expected column {missing[0]!r} in line 1, found {', '.join(header)[:200]}; "
+                f"{path}: expected column {missing[0]!r} in line 1, found {found}; "
                 "download the file again or rename the column"
             )
         self._width = len(header)

@@ -1,4 +1,4 @@
-"""The `demo` data set: drawn faces with every generating factor known. It needs no download."""
+"""Draw the data set `demo`: faces whose every generating factor is known. It needs no download."""
 
 import os
 from collections.abc import Iterator
@@ -7,28 +7,11 @@ from multiprocessing import get_context
 
 import cv2
 
-from demo_faces.factors import (
-    FaceFactors,
-    Identity,
-    build_prototype,
-    get_split,
-    sample_factors,
-    sample_identity,
-)
+from demo_faces.counterfactuals import SOURCE
+from demo_faces.factors import get_split, sample_factors
 from demo_faces.scene import draw_face
 from fer_lib.data.readers.base import Face
 from fer_lib.labels import EMOTIONS_7
-
-__all__ = [
-    "DemoReader",
-    "FaceFactors",
-    "Identity",
-    "build_prototype",
-    "draw_face",
-    "make_face",
-    "sample_factors",
-    "sample_identity",
-]
 
 _SMALL_SET = 200  # below this, starting processes takes longer than drawing
 _CHUNK = 32
@@ -42,7 +25,7 @@ def make_face(i: int, size: int, seed: int) -> Face:
         image=image,
         label=EMOTIONS_7.index(factors.emotion),
         split=get_split(factors.identity.id),
-        source=f"demo:{seed}:{i}",
+        source=f"{SOURCE}:{seed}:{i}",
         factors=factors.to_columns(),
         regions=regions,
     )
@@ -51,16 +34,14 @@ def make_face(i: int, size: int, seed: int) -> Face:
 class DemoReader:
     """Draws faces 0 .. n_faces - 1 in order, `size` pixels square, as a stream.
 
-    The faces do not depend on `workers` (processes; default: one per CPU).
+    The faces do not depend on `workers`, the number of processes (by default one per CPU).
     """
 
-    emotions = EMOTIONS_7
+    emotions: tuple[str, ...] = EMOTIONS_7
     layout = "demo"
 
-    def __init__(self, n_faces: int, size: int, seed: int, workers: int | None = None):
-        self.n_faces = n_faces
-        self.size = size
-        self.seed = seed
+    def __init__(self, n_faces: int, size: int, seed: int, workers: int | None = None) -> None:
+        self.n_faces, self.size, self.seed = n_faces, size, seed
         self.workers = workers or os.cpu_count() or 1
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ counted from 0 in a parquet file.
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import repeat, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Fer2013Reader:
     not match.
     """
 
-    emotions = EMOTIONS_7
+    emotions: tuple[str, ...] = EMOTIONS_7
 
     def __init__(self, raw_dir: Path) -> None:
         self.layout, self._path = _recognise_layout(raw_dir)
@@ -88,11 +88,16 @@ class Fer2013Reader:
         if self.layout == "parquet":
             return _read_parquet(self._path, self._parquet_columns)
         if self.layout == "folders":
-            return (
-                item if isinstance(item, BadRow) else read_face(item[0], self._path, *item[1:], grey=True)
-                for item in self._images
-            )
+            return self._read_folders()
         return _read_csv(self._table, self._votes)
+
+    def _read_folders(self) -> Iterator[Face | BadRow]:
+        for path, label, split in self._images:
+            if split:
+                yield read_face(path, self._path, label, split, grey=True)
+            else:
+                source = path.relative_to(self._path).as_posix()
+                yield BadRow(source, "expected the prefix PublicTest_ or PrivateTest_")
 
 
 def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
@@ -183,43 +188,48 @@ def _build_parquet_face(source: str, row: dict[str, Any]) -> Face | BadRow:
 
 
 def _read_csv(table: CsvFile, votes: CsvFile | None) -> Iterator[Face | BadRow]:
-    pairs = zip_longest(table, votes) if votes is not None else zip(table, repeat(None), strict=False)
-    for count, (row, vote) in enumerate(pairs):
-        if row is None or (vote is None and votes is not None):
+    for line, fields, vote in _pair_rows(table, votes):
+        source = f"{table.path.name}:{line}"
+        try:
+            label, pixels, usage = table.pick(fields)
+            face = Face(_parse_pixels(pixels), _parse_label(label), _parse_usage(usage), source)
+            if votes is not None and vote is not None:
+                face = _add_votes(face, votes, *vote)
+        except ValueError as error:
+            yield BadRow(source, str(error))
+        else:
+            yield face
+
+
+def _pair_rows(
+    table: CsvFile, votes: CsvFile | None
+) -> Iterator[tuple[int, list[str], tuple[int, list[str]] | None]]:
+    """Yield each row's line and fields, and those of its votes; DataError when one file ends early."""
+    if votes is None:
+        yield from ((line, fields, None) for line, fields in table)
+        return
+    for count, (row, vote) in enumerate(zip_longest(table, votes)):
+        if row is None or vote is None:
             more, fewer = (votes, table) if row is None else (table, votes)
             raise DataError(
                 f"{fewer.path}: expected a row for every row of {more.path.name}, found only {count}; "
                 "use the whole files, or take the votes file away"
             )
-        source = f"{table.path.name}:{row[0]}"
-        try:
-            face = _build_csv_face(source, table.pick(row[1]))
-            votes_usage, factors = _pick_votes(votes, vote) if vote else (None, {})
-        except ValueError as error:
-            yield BadRow(source, str(error))
-            continue
-        if votes_usage is not None and SPLIT_OF_USAGE.get(votes_usage) != face.split:
-            raise DataError(
-                f"{votes.path}:{vote[0]}: expected the Usage of {source}, found {votes_usage[:20]!r}; "
-                "the two files must list the same faces in the same order"
-            )
-        yield replace(face, factors=factors)
+        yield *row, vote
 
 
-def _build_csv_face(source: str, values: list[str]) -> Face:
-    label, pixels, usage = values
-    return Face(
-        image=_parse_pixels(pixels), label=_parse_label(label), split=_parse_usage(usage), source=source
-    )
-
-
-def _pick_votes(votes: CsvFile, row: tuple[int, list[str]]) -> tuple[str, dict[str, int]]:
-    line, fields = row
+def _add_votes(face: Face, votes: CsvFile, line: int, fields: list[str]) -> Face:
     try:
         usage, *counts = votes.pick(fields)
-        return usage.strip(), _parse_votes(counts)
+        factors = _parse_votes(counts)
     except ValueError as error:
         raise ValueError(f"{votes.path.name}:{line}: {error}") from None
+    if SPLIT_OF_USAGE.get(usage.strip()) != face.split:
+        raise DataError(
+            f"{votes.path}:{line}: expected the Usage of {face.source}, found {usage.strip()[:20]!r}; "
+            "the two files must list the same faces in the same order"
+        )
+    return replace(face, factors=factors)
 
 
 def _parse_votes(counts: list) -> dict[str, int]:
@@ -256,27 +266,22 @@ def _parse_pixels(text: str) -> np.ndarray:
     return np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
 
 
-def _list_images(raw_dir: Path) -> list[tuple[Path, int, str] | BadRow]:
-    """List the folder tree by the number in the file name, then by name: close to the original order."""
+def _list_images(raw_dir: Path) -> list[tuple[Path, int, str]]:
+    """List the folder tree by the number in the file name, then by name: close to the original order.
+
+    The split is empty where a test image lacks the prefix that the others have.
+    """
     train = list_class_images(raw_dir / "train", EMOTIONS_7)
     test = list_class_images(raw_dir / "test", EMOTIONS_7)
     # Some copies have lost the prefixes: then test/ is the test split, and val is cut from train.
     prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in test)
     items = [(path, label, "train" if prefixed else "train|val") for path, label in train]
     items += [(path, label, _get_prefix_split(path) if prefixed else "test") for path, label in test]
-    items.sort(key=lambda item: (_get_number(item[0]), item[0].name, item[0]))
-    return [
-        item
-        if item[2]
-        else BadRow(
-            item[0].relative_to(raw_dir).as_posix(), "expected the prefix PublicTest_ or PrivateTest_"
-        )
-        for item in items
-    ]
+    return sorted(items, key=lambda item: (_get_number(item[0]), item[0].name, item[0]))
 
 
-def _get_prefix_split(path: Path) -> str | None:
-    return SPLIT_OF_USAGE.get(path.name.split("_")[0])
+def _get_prefix_split(path: Path) -> str:
+    return SPLIT_OF_USAGE.get(path.name.split("_")[0], "")
 
 
 def _get_number(path: Path) -> int:

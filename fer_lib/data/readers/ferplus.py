@@ -22,7 +22,7 @@ class FerPlusReader:
     pixels.
     """
 
-    emotions = EMOTIONS_8
+    emotions: tuple[str, ...] = EMOTIONS_8
 
     def __init__(self, raw_dir: Path) -> None:
         pixels_dir = find_pixels_dir(raw_dir)
