@@ -3,19 +3,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from fer_lib.data import audit
 from fer_lib.data.audit import (
-    VOTE_COLUMNS,
     compute_mean_faces,
-    compute_vote_entropy,
+    compute_similarity,
     count_classes,
-    estimate_human_ceiling,
-    find_blank_faces,
+    find_blank_images,
     find_exact_duplicates,
     find_near_duplicates,
-    score_face_likeness,
     summarise_duplicates,
 )
 from fer_lib.labels import EMOTIONS_7
@@ -31,10 +27,6 @@ def draw_faces(seed: int, n: int, shape: tuple[int, ...] = (48, 48)) -> np.ndarr
     """Random images whose neighbouring pixels agree, as in photographs, so that thumbnails mean something."""
     coarse = np.random.default_rng(seed).integers(0, 256, (n, 8, 8, *shape[2:]), dtype=np.uint8)
     return coarse.repeat(shape[0] // 8, axis=1).repeat(shape[1] // 8, axis=2)
-
-
-def make_votes(**counts: int) -> list[int]:
-    return [counts.get(name, 0) for name in VOTE_COLUMNS]
 
 
 def test_class_counts_keep_the_order_of_splits_and_emotions():
@@ -158,77 +150,18 @@ def test_blank_faces_are_found_and_faint_ones_kept():
     faces[1] = 0
     faces[3] = 90
     faces[3, 0, 0] = 91
-    assert find_blank_faces(faces, 1.0).tolist() == [1, 3]
-    assert find_blank_faces(faces, 0.0).tolist() == []
+    assert find_blank_images(faces, 1.0).tolist() == [1, 3]
+    assert find_blank_images(faces, 0.0).tolist() == []
 
 
-def test_face_likeness_is_the_correlation_with_the_mean_face():
+def test_similarity_is_the_correlation_with_the_mean_face():
     faces = draw_faces(5, 6)
     mean_face = faces[0].astype(np.float32)
     faces[1] = 255 - faces[0]
     faces[2] = 77
-    scores = score_face_likeness(faces, mean_face)
+    scores = compute_similarity(faces, mean_face)
     assert scores[:3] == pytest.approx([1, -1, 0], abs=1e-5)
     expected = np.corrcoef(faces[3].ravel(), mean_face.ravel())[0, 1]
     assert scores[3] == pytest.approx(expected, abs=1e-5)
     colour = draw_faces(6, 3, (16, 16, 3))
-    assert score_face_likeness(colour, colour[1].astype(np.float32))[1] == pytest.approx(1, abs=1e-5)
-
-
-def test_vote_entropy_of_known_splits():
-    votes = [make_votes(happiness=10), make_votes(fear=5, surprise=5), [1] * 10, [0] * 10]
-    found = compute_vote_entropy(np.array(votes))
-    assert found[:3] == pytest.approx([0, 1, np.log2(10)], abs=1e-12)
-    assert np.isnan(found[3])
-
-
-@settings(deadline=None, max_examples=40)
-@given(arrays(np.int8, (5, 10), elements=st.integers(0, 10)))
-def test_vote_entropy_is_bounded_and_ignores_the_order_of_answers(votes):
-    found = compute_vote_entropy(votes)
-    defined = votes.sum(axis=1) > 0
-    assert (np.isfinite(found) == defined).all()
-    assert (found[defined] >= -1e-12).all()
-    assert (found[defined] <= np.log2(10) + 1e-12).all()
-    np.testing.assert_allclose(found, compute_vote_entropy(votes[:, ::-1]), atol=1e-12)
-
-
-def test_human_ceiling_by_hand():
-    # 6 happy, 4 neutral. A happy voter (0.6) faces 5:4 for happy and agrees; a neutral one (0.4) does not.
-    clear = make_votes(happiness=6, neutral=4)
-    # 1:1. Each voter faces one vote for the other answer: they never agree; the lead is shared.
-    tied = make_votes(anger=1, sadness=1)
-    ceiling = estimate_human_ceiling(np.array([clear, tied]), np.array([3, 4]), 100, seed=0)
-    assert ceiling["n_images"] == 2
-    assert ceiling["voter_vs_others"] == pytest.approx((0.6 + 0.0) / 2)
-    assert ceiling["voter_vs_label"] == pytest.approx((0.6 + 0.5) / 2)
-    assert ceiling["majority_vs_label"] == pytest.approx((1.0 + 0.5) / 2)
-
-
-@pytest.mark.parametrize("label", range(7))
-def test_human_ceiling_maps_every_vote_column_to_its_label(label):
-    column = dict(
-        zip(
-            EMOTIONS_7,
-            ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
-            strict=True,
-        )
-    )[EMOTIONS_7[label]]
-    votes = np.array([make_votes(**{column: 10})] * 3)
-    agree = estimate_human_ceiling(votes, np.full(3, label), 20, seed=0)
-    assert {agree[key] for key in ("voter_vs_others", "voter_vs_label", "majority_vs_label")} == {1.0}
-    other = estimate_human_ceiling(votes, np.full(3, (label + 1) % 7), 20, seed=0)
-    assert other["voter_vs_label"] == other["majority_vs_label"] == 0.0
-
-
-def test_human_ceiling_ignores_images_without_a_second_vote_and_has_ordered_intervals():
-    rng = np.random.default_rng(0)
-    votes = rng.multinomial(10, [0.55, *[0.05] * 9], size=400)
-    votes[:3] = 0
-    votes[3] = make_votes(happiness=1)
-    ceiling = estimate_human_ceiling(votes, np.full(400, 6), 500, seed=0)
-    assert ceiling["n_images"] == 396
-    for key in ("voter_vs_others", "voter_vs_label", "majority_vs_label"):
-        assert ceiling[f"{key}_lo"] < ceiling[key] < ceiling[f"{key}_hi"]
-    # Every voter is neutral with probability 0.55.
-    assert ceiling["voter_vs_label_lo"] < 0.55 < ceiling["voter_vs_label_hi"]
+    assert compute_similarity(colour, colour[1].astype(np.float32))[1] == pytest.approx(1, abs=1e-5)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.stats import entropy
 
 from fer_lib.evaluation.metrics import compute_risk_coverage, get_accuracy_at
@@ -10,11 +11,13 @@ from fer_lib.evaluation.votes import (
     VOTE_COLUMNS,
     add_votes,
     compute_soft_nll,
+    compute_vote_entropy,
     describe_votes,
+    estimate_human_ceiling,
     label_by_majority,
     measure_agreement,
 )
-from fer_lib.labels import EMOTIONS_7
+from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import Interval, Metrics
 
 HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
@@ -126,3 +129,65 @@ def test_summary_of_votes_weighs_by_images_and_leaves_out_faces_without_a_vote()
     text = describe_votes(found, 3500)
     assert "annotators name that of 87.5%" in text
     assert "on the 3,500 test faces that have one, the same predictions are 81.2% correct" in text
+
+
+def make_votes(**counts: int) -> list[int]:
+    return [counts.get(name, 0) for name in VOTES]
+
+
+def test_vote_entropy_of_known_splits():
+    votes = [make_votes(happiness=10), make_votes(fear=5, surprise=5), [1] * 10, [0] * 10]
+    found = compute_vote_entropy(np.array(votes))
+    assert found[:3] == pytest.approx([0, 1, np.log2(10)], abs=1e-12)
+    assert np.isnan(found[3])
+
+
+@settings(deadline=None, max_examples=40)
+@given(arrays(np.int8, (5, 10), elements=st.integers(0, 10)))
+def test_vote_entropy_is_bounded_and_ignores_the_order_of_answers(votes):
+    found = compute_vote_entropy(votes)
+    defined = votes.sum(axis=1) > 0
+    assert (np.isfinite(found) == defined).all()
+    assert (found[defined] >= -1e-12).all()
+    assert (found[defined] <= np.log2(10) + 1e-12).all()
+    np.testing.assert_allclose(found, compute_vote_entropy(votes[:, ::-1]), atol=1e-12)
+
+
+def test_human_ceiling_by_hand():
+    # 6 happy, 4 neutral. A happy voter (0.6) faces 5:4 for happy and agrees; a neutral one (0.4) does not.
+    clear = make_votes(happiness=6, neutral=4)
+    # 1:1. Each voter faces one vote for the other answer: they never agree; the lead is shared.
+    tied = make_votes(anger=1, sadness=1)
+    ceiling, n_images = estimate_human_ceiling(np.array([clear, tied]), np.array([3, 4]), 100, seed=0)
+    assert n_images == 2
+    assert ceiling["voter_vs_others"].value == pytest.approx((0.6 + 0.0) / 2)
+    assert ceiling["voter_vs_label"].value == pytest.approx((0.6 + 0.5) / 2)
+    assert ceiling["majority_vs_label"].value == pytest.approx((1.0 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("label", range(7))
+def test_human_ceiling_maps_every_vote_column_to_its_label(label):
+    column = dict(
+        zip(
+            EMOTIONS_7,
+            ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
+            strict=True,
+        )
+    )[EMOTIONS_7[label]]
+    votes = np.array([make_votes(**{column: 10})] * 3)
+    agree, _ = estimate_human_ceiling(votes, np.full(3, label), 20, seed=0)
+    assert {interval.value for interval in agree.values()} == {1.0}
+    other, _ = estimate_human_ceiling(votes, np.full(3, (label + 1) % 7), 20, seed=0)
+    assert other["voter_vs_label"].value == other["majority_vs_label"].value == 0.0
+
+
+def test_human_ceiling_ignores_images_without_a_second_vote_and_has_ordered_intervals():
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(10, [0.55, *[0.05] * 9], size=400)
+    votes[:3] = 0
+    votes[3] = make_votes(happiness=1)
+    ceiling, n_images = estimate_human_ceiling(votes, np.full(400, 6), 500, seed=0)
+    assert n_images == 396
+    assert all(interval.low < interval.value < interval.high for interval in ceiling.values())
+    # Every annotator is neutral with probability 0.55.
+    assert ceiling["voter_vs_label"].low < 0.55 < ceiling["voter_vs_label"].high
