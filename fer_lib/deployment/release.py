@@ -145,10 +145,10 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
     """Return the metrics of a released model as its users run it, on the packed faces.
 
     Keys: `test.*` and `test_dedup.*` as in `metrics.score_predictions`, of the emotions and, under `.group.`,
-    of their groups, with 95 % intervals from `_lo` to `_hi`; on validation, `val.accuracy`, `val.coverage`
+    of their groups, with 95 % intervals `_lo` to `_hi`; on validation, `val.accuracy`, `val.coverage`
     (share not abstained), `val.accuracy_answered` and `val.accuracy_abstained`.
     """
-    metrics: dict[str, float] = {}
+    metrics = Metrics("release")
     splits = {split: data.get_rows(split) for split in ("val", "test")}
     splits["test_dedup"] = data.get_rows("test", drop_duplicates_of="train")
     for split, rows in splits.items():
@@ -156,21 +156,18 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
         if split == "val":
             correct = probabilities.argmax(axis=1) == labels
             sure = probabilities.max(axis=1) >= recognizer.abstain_below
-            metrics |= {"val.accuracy": float(correct.mean()), "val.coverage": float(sure.mean())}
-            for key, chosen in (("answered", sure), ("abstained", ~sure)):
+            metrics.add("accuracy", correct.mean(), split=split)
+            metrics.add("coverage", sure.mean(), split=split)
+            for title, chosen in (("answered", sure), ("abstained", ~sure)):
                 if chosen.any():
-                    metrics[f"val.accuracy_{key}"] = float(correct[chosen].mean())
+                    metrics.add(f"accuracy_{title}", correct[chosen].mean(), split=split)
             continue
         bootstrap = Bootstrap(len(rows), n_resamples=1000, seed=0, clusters=data.persons[rows])
         groups = group_labels(labels, data.emotions), group_probabilities(probabilities, data.emotions)
-        scores = score_predictions(labels, probabilities, data.emotions, bootstrap)
-        of_groups = score_predictions(*groups, GROUPS, bootstrap)
-        scores |= {f"group.{metric}": interval for metric, interval in of_groups.items()}
-        for metric, (value, low, high) in scores.items():
-            key = build_key(metric, split=split)
-            metrics |= {key: value, f"{key}_lo": low, f"{key}_hi": high}
-        metrics[f"{split}.n_images"] = len(rows)
-    return {key: round(value, 6) for key, value in metrics.items()}
+        metrics.add_scores(score_predictions(labels, probabilities, data.emotions, bootstrap), split=split)
+        metrics.add_scores(score_predictions(*groups, GROUPS, bootstrap), split=f"{split}.group")
+        metrics.describe(f"{split}.n_images", len(rows))
+    return {key: round(value, 6) for key, value in metrics.flatten().items()}
 
 
 def _measure_cost(latency: Metrics, name: str, file: Path) -> dict[str, object]:

@@ -131,7 +131,7 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
     """
     recipe = params.recipes.get(name, Recipe())
-    seconds = {name: read_metrics(dirs, get_metrics_name(name))["wall_seconds"]}
+    seconds = {name: read_metrics(dirs, get_metrics_name(name)).provenance["wall_seconds"]}
     teachers = params.ensemble.members if recipe.teacher == ENSEMBLE else (recipe.teacher,)
     for other in filter(None, (recipe.start, *teachers)):
         seconds = list_training_seconds(other, params, dirs) | seconds
