@@ -1,9 +1,9 @@
-"""What the app's pages share: the choice of a model, errors as sentences, bars and downloads."""
+"""Offer what the app's pages share: the choice of a model, errors as sentences, bars and downloads."""
 
 import html
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import streamlit as st
 from starlette.formparsers import MultiPartParser
 
 from fer_lib.errors import FerError, ModelError
-from fer_lib.inference.annotate import EMOTION_COLOURS
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.labels import EMOTION_COLOURS
 from fer_lib.models.checkpoints import (
     CONFIG_NAME,
     FLOAT_VARIANT,
@@ -70,13 +70,13 @@ def choose_variant(name: str) -> str:
     if len(variants) == 1:
         return FLOAT_VARIANT
     variant = st.sidebar.radio(
-        "Form",
+        "Variant",
         list(variants),
         captions=[describe_variant(entry) for entry in variants.values()],
         key=f"variant of {name}",
         persist_state="session",
         help="Smaller networks beside the model, in int8. Size, time for one face on one thread of the "
-        "machine that measured it, and right answers on the test images.",
+        "machine that measured it, and accuracy on the test images.",
     )
     return variant or FLOAT_VARIANT
 
@@ -128,11 +128,10 @@ def build_bars(probabilities: Mapping[str, float]) -> str:
     """Return the bars as HTML; to screen readers they are nothing, the text beside them says all."""
     rows = []
     for emotion, value in sorted(probabilities.items(), key=lambda item: -item[1]):
-        red, green, blue = EMOTION_COLOURS[emotion]
         rows.append(
             f'<span>{html.escape(emotion)}</span><span aria-hidden="true" style="background: '
             'rgba(128, 128, 128, 0.2); border-radius: 0.3rem; height: 0.8rem"><span style="display: block; '
-            f"height: 100%; width: {value:.1%}; background: rgb({red}, {green}, {blue}); "
+            f"height: 100%; width: {value:.1%}; background: {EMOTION_COLOURS[emotion]}; "
             'border-radius: 0.3rem"></span></span>'
             f'<span style="text-align: right">{show_percent(value)}</span>'
         )
@@ -143,14 +142,14 @@ def build_bars(probabilities: Mapping[str, float]) -> str:
 
 
 def show_percent(share: float) -> str:
-    """Return a share as `84 %`, in one piece, as `annotate.name_face` writes it into pictures."""
+    """Return a share as `84 %`, in one piece, as `annotate.name_face` writes it into images."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def offer_download(label: str, data, file_name: str, mime: str) -> None:
+def offer_download(label: str, data: bytes | Callable[[], bytes], file_name: str, mime: str) -> None:
     """Show a download button that leaves the page as it is.
 
-    data: bytes, or a function that returns them and is called when the button is pressed.
+    `data` are bytes, or a function that returns them and is called when the button is pressed.
     """
     st.download_button(label, data, file_name, mime, on_click="ignore", icon=":material/download:")
 

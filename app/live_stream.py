@@ -1,4 +1,4 @@
-"""The camera's frames on their way through the page Live: analysed, drawn on, and never late."""
+"""Analyse the camera's frames for the page Live and draw on them, never late."""
 
 import logging
 import time
@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LiveStatus:
-    """What is going on in a stream.
-
-    fps: frames analysed per second, 0 before the second one.   milliseconds: the newest frame took.
-    n_faces: in it.   n_frames, n_skipped: so far.   failing: the newest frame could not be analysed.
-    """
+    """What is going on in a stream."""
 
     fps: float = 0.0
+    """Frames analysed per second, 0 before the second one."""
     milliseconds: float = 0.0
+    """That the newest frame took."""
     n_faces: int = 0
+    """In the newest frame."""
     n_frames: int = 0
     n_skipped: int = 0
     failing: bool = False
+    """Whether the newest frame could not be analysed."""
 
 
 def keep_newest_frames_only(relay: "MediaRelay") -> None:
@@ -52,7 +52,7 @@ def keep_newest_frames_only(relay: "MediaRelay") -> None:
     The camera's frames and the drawn ones each pass a queue of aiortc's relay that has no bounds. On a busy
     computer both memory and delay would grow.
     """
-    relay.subscribe = partial(type(relay).subscribe, relay, buffered=False)
+    relay.subscribe = partial(type(relay).subscribe, relay, buffered=False)  # type: ignore[method-assign]
 
 
 class LiveStream:
@@ -63,7 +63,7 @@ class LiveStream:
     """
 
     def __init__(self, recognizer: Recognizer, blur: bool = False):
-        """Take the model, and whether faces are made unrecognisable in the picture."""
+        """Take the model, and whether faces are made unrecognisable in the image."""
         self._wanted = (recognizer, blur)
         self._recognizer: Recognizer | None = None
         self._analyser: FrameAnalyser | None = None
@@ -77,7 +77,7 @@ class LiveStream:
 
     async def recv_queued(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
         """Return the newest frame, drawn on. The others came while the last one was analysed: showing them
-        too would make the picture late, and later with every frame.
+        too would make the image late, and later with every frame.
         """
         return [self.recv(frames[-1], n_skipped=len(frames) - 1)]
 
@@ -87,25 +87,25 @@ class LiveStream:
         recognizer, blur = self._wanted
         n_faces, failing = 0, False
         try:
-            picture = frame.to_ndarray(format="rgb24")
-            faces = self._analyse(recognizer, picture, started)
+            image = frame.to_ndarray(format="rgb24")
+            faces = self._analyse(recognizer, image, started)
             n_faces = len(faces)
             shown = self._hider.add_lost(faces, started) if blur else faces
-            picture = draw_faces(picture, shown, blur=blur)
+            image = draw_faces(image, shown, blur=blur)
         except Exception:
             if not self.status.failing:  # once, not thirty times a second
-                logger.exception("a frame of the live picture could not be analysed")
+                logger.exception("a frame of the live image could not be analysed")
             failing = True
             self._analyser = None  # its state may be what is wrong
-            picture = _show_unanalysed(frame, blur)
+            image = _show_unanalysed(frame, blur)
         self._note(started, n_faces, n_skipped, failing)
-        _draw_speed(picture, self.status)
-        return av.VideoFrame.from_ndarray(picture, format="rgb24")
+        _draw_speed(image, self.status)
+        return av.VideoFrame.from_ndarray(image, format="rgb24")
 
-    def _analyse(self, recognizer: Recognizer, picture: np.ndarray, seconds: float) -> list[TrackedFace]:
+    def _analyse(self, recognizer: Recognizer, image: np.ndarray, seconds: float) -> list[TrackedFace]:
         if self._analyser is None or recognizer is not self._recognizer:
             self._recognizer, self._analyser = recognizer, FrameAnalyser(recognizer, CAMERA_FPS)
-        return self._analyser(picture, seconds)
+        return self._analyser(image, seconds)
 
     def _note(self, started: float, n_faces: int, n_skipped: int, failing: bool) -> None:
         now = time.monotonic()
@@ -135,11 +135,11 @@ def _show_unanalysed(frame: av.VideoFrame, blur: bool) -> np.ndarray:
         return np.zeros((max(2, height), max(2, width), 3), np.uint8)
 
 
-def _draw_speed(picture: np.ndarray, status: LiveStatus) -> None:
+def _draw_speed(image: np.ndarray, status: LiveStatus) -> None:
     """Write the speed into the lower left corner, in place."""
     text = "not analysed" if status.failing else f"{status.fps:.0f} fps"
-    scale = picture.shape[0] / 900
+    scale = image.shape[0] / 900
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    bottom = picture.shape[0] - below - 4
-    cv2.rectangle(picture, (0, bottom - height - 6), (width + 12, picture.shape[0]), (0, 0, 0), -1)
-    cv2.putText(picture, text, (6, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    bottom = image.shape[0] - below - 4
+    cv2.rectangle(image, (0, bottom - height - 6), (width + 12, image.shape[0]), (0, 0, 0), -1)
+    cv2.putText(image, text, (6, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)

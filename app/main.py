@@ -1,4 +1,4 @@
-"""The app: `make app`, or `streamlit run app/main.py`. What it is shown stays in memory on this computer."""
+"""Run the app: `make app`, or `streamlit run app/main.py`. What it is shown stays in memory, here."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts the script's own folder there; t
 
 from app.common import guard, keep_uploads_in_memory  # noqa: E402
 
-# File in `views/` (and address), title, icon; the first opens by itself.
+# File in `views/` (and address), title, icon: all that a new page needs. The first opens by itself.
 PAGES = (
     ("photo", "Photo", ":material/photo_camera:"),
     ("video", "Video", ":material/movie:"),
@@ -20,7 +20,7 @@ PAGES = (
     ("about", "About this model", ":material/info:"),
 )
 
-PRIVACY = "Pictures stay on this computer, in memory. Nothing is written and nothing is sent."
+PRIVACY = "Images stay on this computer, in memory. Nothing is written and nothing is sent."
 
 
 def show() -> None:

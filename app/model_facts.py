@@ -1,20 +1,13 @@
-"""What the page About this model says; every number of it comes from the model's config."""
+"""Put into words what the page About this model says; every number comes from the model's config."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_lib.metrics_file import format_interval
+from app.results_data import get_interval
+from fer_lib.metrics_file import HEADLINES, Metrics
 from fer_lib.models.checkpoints import CARD_NAME
-
-SCORES = {
-    "Right answers": ("test.accuracy", ".1%"),
-    "… without duplicates": ("test_dedup.accuracy", ".1%"),
-    "Mean over emotions": ("test.macro.recall", ".1%"),
-    "Calibration error": ("test.ece", ".3f"),
-}
-"""Name on the page to the metric's key and format."""
 
 
 def describe_model(config: Mapping[str, Any]) -> str:
@@ -28,11 +21,11 @@ def describe_model(config: Mapping[str, Any]) -> str:
 
 
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, value and 95 % interval of each of `SCORES` that was measured, as text."""
+    """Return name, value and 95 % interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
     return [
-        (name, format(metrics[key], spec), _show(metrics, key, spec).partition(" ")[2])
-        for name, (key, spec) in SCORES.items()
+        (name, format(metrics[key], spec), _show(metrics, key, spec).partition("\N{NO-BREAK SPACE}")[2])
+        for key, (name, spec) in HEADLINES.items()
         if key in metrics
     ]
 
@@ -53,17 +46,17 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
         if "val.accuracy" not in metrics:
             return ["Its config says nothing about how often it is right: take no answer for granted."]
         return [
-            f"Of the validation images it names {metrics['val.accuracy']:.1%} as their labels do. They also "
-            "helped to select it, so expect less; scores on unseen test images are on the page Results."
+            f"Its accuracy on the validation images is {metrics['val.accuracy']:.1%}. They also helped to "
+            "select it, so expect less; scores on unseen test images are on the page Results."
         ]
     images = f"the {metrics['test.n_images']:,.0f}" if "test.n_images" in metrics else "its"
     sentences = [
-        f"Of {images} test images it names {_show(metrics, 'test.accuracy')} as their labels do. Brackets "
-        "hold 95 % intervals. The labels are other people's guesses, and not always right themselves."
+        f"Its accuracy on {images} test images is {_show(metrics, 'test.accuracy')}; brackets hold 95 % "
+        "intervals. The labels are other people's guesses, and not always correct themselves."
     ]
     if "test_dedup.accuracy" in metrics:
         share = _show(metrics, "test_dedup.accuracy")
-        sentences.append(f"Without test images that are copies of training images: {share}.")
+        sentences.append(f"Without test images that are copies of training images it is {share}.")
     return sentences
 
 
@@ -74,8 +67,8 @@ def _describe_emotions(metrics: Mapping[str, float], emotions: list[str]) -> lis
     best = max(recalls, key=lambda name: metrics[recalls[name]])
     worst = min(recalls, key=lambda name: metrics[recalls[name]])
     return [
-        f"It recognises {best} best, {_show(metrics, recalls[best])} of those faces, and {worst} worst, "
-        f"{_show(metrics, recalls[worst])}."
+        f"Recall, the share of an emotion's faces that it finds, is highest for {best}, "
+        f"{_show(metrics, recalls[best])}, and lowest for {worst}, {_show(metrics, recalls[worst])}."
     ]
 
 
@@ -98,35 +91,33 @@ def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> 
     sentence = f"Below a confidence of {abstain_below:.0%} it names no emotion and is “unsure”."
     if "val.coverage" in metrics and "val.accuracy_answered" in metrics:
         sentence += (
-            f" Of the validation images it answers {metrics['val.coverage']:.0%}, and "
-            f"{metrics['val.accuracy_answered']:.0%} of these as labelled."
+            f" Of the validation images it answers {metrics['val.coverage']:.0%} (coverage), with an "
+            f"accuracy of {metrics['val.accuracy_answered']:.0%}."
         )
     if "val.accuracy_abstained" in metrics:
         sentence += (
-            f" Where it is unsure, its best guess is right for {metrics['val.accuracy_abstained']:.0%}."
+            f" Where it is unsure, its best guess is correct for {metrics['val.accuracy_abstained']:.0%}."
         )
     return sentence
 
 
-_ATTACKED = {"data_hash": "data_hash", "network": "recipe"}
-"""Keys of the attacks' metrics, and of the model's configuration, that must agree."""
+def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
+    """Return sentences on the network's privacy leakage: membership inference and model inversion.
 
-
-def describe_privacy(config: Mapping[str, Any], attacks: Mapping[str, Any]) -> list[str]:
-    """Return sentences on what the network gives away of its training faces.
-
-    attacks: the metrics of `fer_lib.analysis.privacy`; nothing is said when another network was attacked.
+    `attacks` are the metrics of stage `privacy`; nothing is said when another network was attacked.
     """
-    if not attacks or any(attacks.get(key) != config.get(of) for key, of in _ATTACKED.items()):
+    attacked = attacks.provenance.get("data"), attacks.get("network")
+    if not attacks or attacked != (config.get("data_hash"), config.get("recipe")):
         return []
-    auroc = _show(attacks, "membership.auroc", ".2f")
-    train, unseen = (_show(attacks, f"inversion.{split}", ".2f") for split in ("train", "unseen"))
+    auroc = attacks.interval("membership.auroc")
+    train, unseen = (attacks.interval(f"inversion.{split}") for split in ("train", "unseen"))
     return [
-        "Who has the network and a face can ask whether it learned from that face. By the network's error "
-        f"alone such a guess is worth {auroc}, where 0.5 is chance and 1 certainty.",
-        "Who searches for the picture of which the network is surest can compare it with faces. On average "
-        f"over the emotions the most alike correlates by {train} among those that the network learned from, "
-        f"and by {unseen} among as many that it never saw. Other attacks may do better.",
+        "Membership inference: who has the network and a face can ask whether it was trained on that face. "
+        f"Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
+        "certainty.",
+        "Model inversion: who searches for the image of which the network is surest can compare it with "
+        f"faces. On average over the emotions the most similar correlates by {train:.2f} among the training "
+        f"faces, and by {unseen:.2f} among as many unseen ones. Other attacks may do better.",
     ]
 
 
@@ -153,7 +144,7 @@ def read_card(folder: Path) -> str:
     """Return the model's card as Markdown for the page; "" when there is none.
 
     Without its first heading, which repeats the name, and with smaller ones, for it stands inside the page.
-    Links to files lead nowhere in a browser, and pictures from elsewhere would tell a server who is looking:
+    Links to files lead nowhere in a browser, and images from elsewhere would tell a server who is looking:
     of both the text is kept. Code stays as it is.
     """
     try:
@@ -177,6 +168,5 @@ def _get_metrics(config: Mapping[str, Any]) -> dict[str, float]:
 
 def _show(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
     """Return a value with its interval, or alone where none was measured."""
-    if f"{key}_lo" in metrics and f"{key}_hi" in metrics:
-        return format_interval(metrics, key, spec)
-    return format(metrics[key], spec)
+    interval = get_interval(metrics, key)
+    return format(interval if interval.is_defined else metrics[key], spec)

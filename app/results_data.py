@@ -1,7 +1,6 @@
-"""What the pipeline has measured so far, for the page Results. Read anew each time: it takes milliseconds."""
+"""Read what the pipeline has measured, for the page Results: anew each time, it takes milliseconds."""
 
 import html
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,28 +12,20 @@ import pandas as pd
 
 from fer_lib import paths
 from fer_lib.errors import FerError
-from fer_lib.metrics_file import PROVENANCE_KEYS, format_interval, read_metrics
+from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import list_checkpoints, read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.stage import get_stage_name
 
-SCORES = {
-    "test.accuracy": ("Accuracy", ".1%"),
-    "test_dedup.accuracy": ("Accuracy, no duplicates", ".1%"),
-    "test.macro.recall": ("Macro recall", ".1%"),
-    "test.ece": ("Calibration error (ECE)", ".3f"),
-}
-"""The metrics that models are compared by: name and format."""
-
-SCORED = re.compile(r"models\.([^.]+)\.test\.accuracy")
-"""The key by which stage `evaluation` scores a checkpoint; a release has its scores in its own config."""
+ARCHITECTURE = ".architecture"
+"""How the key ends by which stage `evaluation` tells of a network; a release has its scores in its config."""
 
 MISSING = "–"
 
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """One row of the comparison. Metrics are flat, as in `evaluation.summarise`; {} when not scored yet."""
+    """One row of the comparison."""
 
     name: str
     dataset: str
@@ -42,6 +33,7 @@ class ScoredModel:
     image_size: int | None
     commit: str
     metrics: Mapping[str, Any]
+    """Flat, with `_lo` and `_hi`, as in a release's config; {} when not scored yet."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class StageReport:
     finding: str | None
     figures: list[tuple[Path, str]]
     page: Path | None
-    metrics: Mapping[str, Any]
+    metrics: Metrics
 
 
 def read_models() -> tuple[list[ScoredModel], list[str]]:
@@ -68,19 +60,31 @@ def read_models() -> tuple[list[ScoredModel], list[str]]:
     known = {model.name for model in models}
     for dataset in list_datasets():
         evaluation = read_stage_metrics(dataset, "evaluation")
-        commit = str(evaluation.get("git_commit", ""))
-        for short in [match[1] for key in evaluation if (match := SCORED.fullmatch(key))]:
-            name = f"{dataset}/{short}"
-            if name not in known:  # reports are in Git, the pipeline's weights are not
-                metrics = _pick_metrics(evaluation, short)
-                architecture, size = metrics.get("architecture", MISSING), metrics.get("image_size")
-                models.append(ScoredModel(name, dataset, architecture, size, commit, metrics))
+        commit = str(evaluation.provenance.get("commit", ""))
+        for key in evaluation.facts:
+            network = key.removesuffix(ARCHITECTURE)
+            name = f"{dataset}/{network}"
+            if network != key and name not in known:  # reports are in Git, the pipeline's weights are not
+                metrics = _pick_metrics(evaluation, network)
+                size = metrics.get("image_size")
+                models.append(ScoredModel(name, dataset, evaluation[key], size, commit, metrics))
     return models, problems
 
 
-def _pick_metrics(evaluation: Mapping[str, Any], short: str) -> Mapping[str, Any]:
-    prefix = f"models.{short}."
-    return {key.removeprefix(prefix): v for key, v in evaluation.items() if key.startswith(prefix)}
+def get_interval(metrics: Mapping[str, Any], key: str) -> Interval:
+    """Return a number of flat metrics with its interval; `UNDEFINED` where it was not measured."""
+    values = [metrics.get(name) for name in (key, f"{key}_lo", f"{key}_hi")]
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return Interval(*numbers) if len(numbers) == 3 else UNDEFINED
+
+
+def _pick_metrics(evaluation: Metrics, network: str) -> dict[str, Any]:
+    prefix = f"{network}."
+    flat = evaluation.flatten().items()
+    metrics = {key.removeprefix(prefix): value for key, value in flat if key.startswith(prefix)}
+    if "test.accuracy" in metrics:
+        metrics["test.n_images"] = evaluation.count(f"{prefix}test.accuracy")
+    return metrics
 
 
 def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
@@ -89,7 +93,7 @@ def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
     if "test.accuracy" not in metrics and name.startswith(f"{dataset}/"):
         evaluation = read_stage_metrics(dataset, "evaluation")
         # A network trained on other data is not what the last evaluation scored.
-        same = evaluation.get("data_hash") == config.get("data_hash")
+        same = evaluation.provenance.get("data") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
     size = config["preprocessing"].get("image_size")
     return ScoredModel(
@@ -104,7 +108,10 @@ def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
             {
                 "Model": model.name,
                 "Data set": model.dataset,
-                **{name: show_score(model.metrics, key, spec) for key, (name, spec) in SCORES.items()},
+                **{
+                    name: format(get_interval(model.metrics, key), spec)
+                    for key, (name, spec) in HEADLINES.items()
+                },
                 "Test images": _show_count(model.metrics.get("test.n_images")),
                 "Architecture": model.architecture,
                 "Image size": f"{model.image_size} px" if model.image_size else MISSING,
@@ -117,34 +124,21 @@ def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
 
 def build_chart_data(models: list[ScoredModel], key: str) -> pd.DataFrame:
     """Return one score with its interval, columns Model, value, low, high; models without it are left out."""
-    rows = [
-        {
-            "Model": model.name,
-            "value": model.metrics[key],
-            "low": model.metrics[f"{key}_lo"],
-            "high": model.metrics[f"{key}_hi"],
-        }
-        for model in models
-        if _has_interval(model.metrics, key)
-    ]
+    scores = {model.name: get_interval(model.metrics, key) for model in models}
+    rows = [(name, *score) for name, score in scores.items() if score.is_defined]
     return pd.DataFrame(rows, columns=["Model", "value", "low", "high"])
-
-
-def show_score(metrics: Mapping[str, Any], key: str, spec: str) -> str:
-    """Return a metric with its interval, as `68.4% [66.8%, 69.8%]`; a dash where it was not measured."""
-    return format_interval(dict(metrics), key, spec) if _has_interval(metrics, key) else MISSING
 
 
 def list_datasets() -> list[str]:
     """Return the data sets that have reports."""
-    return sorted(path.parent.name for path in (paths.ROOT / "reports").glob("[!.]*/metrics"))
+    return sorted(path.parent.name for path in (paths.ROOT / "reports").glob("[!.]*/tables"))
 
 
 def read_stages(dataset: str) -> list[StageReport]:
     """Return what each stage of a data set has left, in the order of the notebooks."""
     dirs = get_output_dirs(dataset, paths.ROOT)
     pages = {get_stage_name(page.stem): page for page in sorted(dirs.reports.glob("[0-9]*_*.html"))}
-    others = sorted({path.stem for path in dirs.metrics.glob("*.json")} - pages.keys())
+    others = sorted({path.stem for path in dirs.get_table("").parent.glob("*.csv")} - pages.keys())
     return [_read_stage(dirs, stage, pages.get(stage)) for stage in [*pages, *others]]
 
 
@@ -173,17 +167,13 @@ def read_captions(page: str) -> dict[str, str]:
     return {html.unescape(name): html.unescape(caption) for name, caption in found}
 
 
-def build_metric_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a stage's metrics, columns metric, value, 95 % interval, all text; no provenance."""
-    rows = []
+def build_metric_table(metrics: Metrics) -> pd.DataFrame:
+    """Return a stage's metrics, columns metric, value, 95 % interval, all text."""
+    flat, rows = metrics.flatten(), []
     for key, value in metrics.items():
-        bound_of = re.sub(r"_(lo|hi)$", "", key)
-        if key in PROVENANCE_KEYS or (bound_of != key and bound_of in metrics):
-            continue
-        interval = MISSING
-        if _has_interval(metrics, key):
-            interval = f"{_show_value(metrics[f'{key}_lo'])} to {_show_value(metrics[f'{key}_hi'])}"
-        rows.append({"metric": key, "value": _show_value(value), "95 % interval": interval})
+        interval = get_interval(flat, key)
+        bounds = f"{_show_value(interval.low)} to {_show_value(interval.high)}"
+        rows.append((key, _show_value(value), bounds if interval.is_defined else MISSING))
     return pd.DataFrame(rows, columns=["metric", "value", "95 % interval"])
 
 
@@ -192,18 +182,12 @@ def remove_page_links(page: str) -> str:
     return re.sub(r'(<a\b[^>]*?) href="[^"#:]*\.html"', r"\1", page)
 
 
-def _has_interval(metrics: Mapping[str, Any], key: str) -> bool:
-    values = [metrics.get(name) for name in (key, f"{key}_lo", f"{key}_hi")]
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-
-
-def read_stage_metrics(dataset: str, stage: str) -> dict[str, Any]:
-    """Return the metrics of a stage; empty when it has not run, or is just writing them."""
+def read_stage_metrics(dataset: str, stage: str) -> Metrics:
+    """Return the metrics of a stage; empty when it has not run, or its files are damaged."""
     try:
-        metrics = read_metrics(get_output_dirs(dataset, paths.ROOT), stage)
-    except (FerError, OSError, json.JSONDecodeError, UnicodeDecodeError):  # not written, or half written
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
+        return read_metrics(get_output_dirs(dataset, paths.ROOT), stage)
+    except (FerError, OSError, ValueError, AttributeError):
+        return Metrics(stage)
 
 
 def read_text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the page Video does with a clip: analyses it and sums it up, all in memory."""
+"""Analyse a clip for the page Video and sum it up, all in memory."""
 
 import io
 import time
@@ -11,8 +11,7 @@ import pandas as pd
 from demo_faces.clips import draw_clip
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import VideoResult, analyse_video
-from fer_lib.inference.video_io import VideoInfo
-from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.inference.video_io import VideoInfo, VideoWriter
 
 MAX_MINUTES = 10
 """Longer videos are refused: the result is kept in memory until the page is left."""
@@ -25,28 +24,27 @@ DEMO_FPS, DEMO_SECONDS, DEMO_PEOPLE = 30, 5, 2
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked to be analysed, and how.
-
-    demo: the demo clip, not the upload.   upload: the id of the file that lay in the page, if any.
-    """
+    """What was asked to be analysed, and how."""
 
     demo: bool
+    """The demo clip, not the upload."""
     upload: str | None
+    """Id of the file that lay in the page, if any."""
     recognizer: Recognizer
     blur: bool
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What came of a request.
-
-    name: of the file.   video: an MP4.   seconds: the analysis took.
-    """
+    """What came of a request."""
 
     name: str
+    """Of the file."""
     video: bytes
+    """An MP4."""
     result: VideoResult
     seconds: float
+    """That the analysis took."""
 
 
 def analyse(
@@ -54,8 +52,8 @@ def analyse(
 ) -> Analysis:
     """Return the analysis of a video file; everything happens in memory.
 
-    show_progress: called now and then with the share done, 0 to 1, and a sentence. Raises MediaError: no
-    video, or one that is too long.
+    `show_progress` is called now and then with the share done, 0 to 1, and a sentence. Raises MediaError for
+    what is no video, or one that is too long.
     """
     started = shown = time.monotonic()
 
@@ -73,7 +71,7 @@ def analyse(
 
 
 def describe_progress(done: float, elapsed: float) -> str:
-    """Return how far it is and how long it will take. done: 0 to 1.   elapsed: seconds."""
+    """Return how far it is, `done` from 0 to 1, and how long it will take after `elapsed` seconds."""
     if done < 0.02:  # too early to tell
         return "Analysing …"
     left = elapsed * (1 - done) / done

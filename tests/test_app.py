@@ -20,6 +20,7 @@ from app.model_facts import describe_privacy, describe_trust, list_facts, list_s
 from app.views import photo
 from demo_faces.clips import draw_scene
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models import checkpoints
 from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_variants, read_config
 
@@ -195,11 +196,11 @@ def test_bars_name_every_emotion_the_likeliest_first():
 
 
 def test_upload_is_described_face_by_face(app, downloads):
-    picture, _ = draw_scene(2, 800, 500)
-    upload(app, "two *faces*.png", encode(picture))
+    image, _ = draw_scene(2, 800, 500)
+    upload(app, "two *faces*.png", encode(image))
     text = read_page(app)
     assert r"two \*faces\*.png: 2 faces" in app.image[0].captions
-    assert r"**\#1 " in text, "the number that the face has in the picture"
+    assert r"**\#1 " in text, "the number that the face has in the image"
     assert r"**\#2 " in text
     assert len(app.html) == 2
     assert all(emotion in app.html[0].value for emotion in Recognizer.load().emotions)
@@ -210,7 +211,7 @@ def test_upload_is_described_face_by_face(app, downloads):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [
         ("empty.png", b"", "found a file that is none"),
         ("program.jpg", b"MZ\x90\x00" + bytes(500), "found a file that is none"),
@@ -220,16 +221,16 @@ def test_upload_is_described_face_by_face(app, downloads):
     ],
     ids=["empty", "renamed", "cut", "tiny", "bomb"],
 )
-def test_what_is_no_picture_gets_a_sentence_and_the_next_upload_works(app, name, content, said):
+def test_what_is_no_image_gets_a_sentence_and_the_next_upload_works(app, name, content, words):
     upload(app, name, content)
-    assert said in app.error[0].value
+    assert words in app.error[0].value
     assert not app.image
     upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
     assert app.image[0].captions == ["face.png: 1 face"]
     assert not app.error
 
 
-def test_picture_without_a_face_gets_advice_and_is_shown(app, downloads):
+def test_image_without_a_face_gets_advice_and_is_shown(app, downloads):
     upload(app, "wall.png", encode(np.full((200, 300, 3), 128, np.uint8)))
     assert "No face was found in wall.png. Try" in app.info[0].value
     assert app.image[0].captions == ["wall.png: no faces"]
@@ -250,7 +251,7 @@ def test_camera_is_there_only_when_asked_for(app):
     assert app.image[0].captions == ["camera.jpg: 1 face"]
 
 
-def test_picture_is_analysed_once_however_often_the_page_runs(app, monkeypatch):
+def test_image_is_analysed_once_however_often_the_page_runs(app, monkeypatch):
     seen = []
     recognize = Recognizer.recognize
     monkeypatch.setattr(
@@ -260,10 +261,10 @@ def test_picture_is_analysed_once_however_often_the_page_runs(app, monkeypatch):
     app.toggle[-1].set_value(True).run()
     assert len(seen) == 1
     upload(app, "face.png", encode(draw_scene(1, 320, 240, seed=1)[0]))
-    assert len(seen) == 2, "another picture of the same name"
+    assert len(seen) == 2, "another image of the same name"
 
 
-def test_picture_is_forgotten_when_it_is_removed(app):
+def test_image_is_forgotten_when_it_is_removed(app):
     upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
     assert photo.STATE in app.session_state
     app.file_uploader[0].set_value(None).run()
@@ -271,8 +272,8 @@ def test_picture_is_forgotten_when_it_is_removed(app):
 
 
 def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
-    picture, _ = draw_scene(1, 640, 480)
-    upload(app, "face.png", encode(picture))
+    image, _ = draw_scene(1, 640, 480)
+    upload(app, "face.png", encode(image))
     recognizer = Recognizer.load()
     plain = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
     assert len(recognizer(plain)) == 1
@@ -312,14 +313,14 @@ def test_explanation_is_shown_for_the_emotion_that_is_chosen(app):
     assert app.image[n_images + 1].captions == ["What speaks for disgust"]
 
 
-def test_downloaded_picture_carries_no_metadata_and_is_large_enough_to_use():
+def test_downloaded_image_carries_no_metadata_and_is_large_enough_to_use():
     tall = np.zeros((66_000, 8, 3), np.uint8)
     image = Image.open(io.BytesIO(photo.encode_jpeg(tall)))
     assert image.height == photo.JPEG_SIDE, "more than that is no JPEG"
     assert not image.getexif()
 
 
-def test_shown_picture_is_not_larger_than_a_page():
+def test_shown_image_is_not_larger_than_a_page():
     assert photo.shrink(np.zeros((4000, 3000, 3), np.uint8), photo.SHOWN_SIDE).shape == (1600, 1200, 3)
     small = np.zeros((40, 30, 3), np.uint8)
     assert photo.shrink(small, photo.SHOWN_SIDE) is small
@@ -332,8 +333,9 @@ def test_about_shows_the_scores_of_the_config(app):
     metrics = read_config(RELEASE_DIR / DEFAULT_MODEL)["metrics"]
     text = read_page(open_about(app))
     assert app.metric[0].value == f"{metrics['test.accuracy']:.1%}"
-    assert app.metric[0].delta == f"[{metrics['test.accuracy_lo']:.1%}, {metrics['test.accuracy_hi']:.1%}]"
-    assert f"answers {metrics['val.coverage']:.0%}" in text
+    bounds = f"[{metrics['test.accuracy_lo']:.1%}, {metrics['test.accuracy_hi']:.1%}]"
+    assert app.metric[0].delta.split() == bounds.split()
+    assert f"answers {metrics['val.coverage']:.0%} (coverage)" in text
     assert "AI Act" in text
     assert "at work and in education" in text
     assert "Nothing is written" in text
@@ -368,13 +370,14 @@ def test_trust_is_told_by_the_numbers():
         "val.accuracy_abstained": 0.4,
     }
     emotions = ["happy", "sad", "neutral"]
-    text = "\n".join(describe_trust({"metrics": metrics, "emotions": emotions, "abstain_below": 0.5}))
-    assert "Of the 1,234 test images it names 70.0% [60.0%, 80.0%] as" in text
-    assert "recognises happy best, 90.0% of those faces, and sad worst, 20.0%." in text
+    sentences = describe_trust({"metrics": metrics, "emotions": emotions, "abstain_below": 0.5})
+    text = "\n".join(sentences).replace("\N{NO-BREAK SPACE}", " ")
+    assert "accuracy on the 1,234 test images is 70.0% [60.0%, 80.0%];" in text
+    assert "is highest for happy, 90.0%, and lowest for sad, 20.0%." in text
     assert "off by 5.1 percentage points on average (calibration error); on the whole it is more sure" in text
     assert "Below a confidence of 50%" in text
-    assert "answers 75%, and 85% of these as labelled" in text
-    assert "right for 40%" in text
+    assert "answers 75% (coverage), with an accuracy of 85%" in text
+    assert "correct for 40%" in text
 
 
 def test_nothing_is_claimed_that_the_config_does_not_say():
@@ -415,13 +418,13 @@ def test_variant_is_chosen_where_a_model_has_several_and_says_what_it_costs(app,
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():
-    ends = {"": 0.55, "_lo": 0.53, "_hi": 0.57}
-    keys = ("membership.auroc", "inversion.train", "inversion.unseen")
-    attacks = {f"{key}{end}": value for key in keys for end, value in ends.items()}
-    attacks |= {"data_hash": "a", "network": "student"}
+    attacks = Metrics("privacy", {"network": "student"}, {"data": "a"})
+    for metric in ("membership.auroc", "inversion.train", "inversion.unseen"):
+        attacks.add(metric, Interval(0.55, 0.53, 0.57))
     sentences = describe_privacy({"data_hash": "a", "recipe": "student"}, attacks)
     assert len(sentences) == 2
-    assert all("0.55 [0.53, 0.57]" in sentence for sentence in sentences)
+    assert all("0.55 [0.53, 0.57]" in sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences)
+    assert "Membership inference" in sentences[0]
     assert describe_privacy({"data_hash": "b", "recipe": "student"}, attacks) == []
     assert describe_privacy({"data_hash": "a", "recipe": "tiny"}, attacks) == []
-    assert describe_privacy({"data_hash": "a", "recipe": "student"}, {}) == []
+    assert describe_privacy({"data_hash": "a", "recipe": "student"}, Metrics("privacy")) == []

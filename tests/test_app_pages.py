@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import sys
 import tracemalloc
 from types import SimpleNamespace
@@ -24,13 +25,17 @@ from demo_faces.clips import draw_clip, draw_scene
 from fer_lib import paths
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import probe_video
-from fer_lib.inference.video_io import VideoInfo
-from fer_lib.inference.video_writer import VideoWriter
+from fer_lib.inference.video_io import VideoInfo, VideoWriter
+from fer_lib.metrics_file import Interval, Metrics, write_metrics
 from fer_lib.models import checkpoints
 from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
+from fer_lib.params import load_params
+from fer_lib.paths import get_output_dirs
 
 SECONDS = 60  # a loaded machine; a page takes one
-ACCURACY = {"test.accuracy": 0.684, "test.accuracy_lo": 0.668, "test.accuracy_hi": 0.698}
+ACCURACY = Interval(0.684, 0.668, 0.698)
+IN_CONFIG = {"test.accuracy": 0.684, "test.accuracy_lo": 0.668, "test.accuracy_hi": 0.698}
+DATA_HASH = "da7a" * 16
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +75,16 @@ def read_page(app):
 # Results
 
 
-def write_evaluation(project, dataset, **metrics):
-    folder = project / "reports" / dataset / "metrics"
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = {"data_hash": "da7a" * 16, "git_commit": "c0ffee" * 6, "seed": 0, "device": "cpu"}
-    (folder / "evaluation.json").write_text(json.dumps({**origin, **metrics}))
-
-
-def name_model(name, metrics):
-    return {f"models.{name}.{key}": value for key, value in metrics.items()}
+def write_evaluation(project, dataset, network="", accuracy=ACCURACY, **facts):
+    """Write the metrics of stage `evaluation`: the accuracy of a network, and plain facts of it."""
+    metrics = Metrics("evaluation")
+    metrics.add("accuracy", accuracy, model=network, split="test", n=1234)
+    metrics.add("accuracy", 0.5, model="ensemble", split="test")  # no network
+    for key, value in facts.items():
+        metrics.describe(f"{network}.{key}", value)
+    params = load_params("demo")
+    dirs = get_output_dirs(dataset, project)
+    write_metrics(dirs, metrics, {"dataset": dataset, "data_hash": DATA_HASH}, params, seed=0, wall_seconds=1)
 
 
 def write_checkpoint(project, name, **changes):
@@ -113,23 +119,26 @@ def test_without_any_result_the_page_says_what_to_run(project):
 
 
 def test_models_are_compared_by_scores_with_intervals(project):
-    write_checkpoint(project, "release/mine", metrics=ACCURACY, git_commit="abcdef123456-dirty")
-    write_checkpoint(project, "mine/baseline", dataset="mine", data_hash="da7a" * 16)
+    write_checkpoint(project, "release/mine", metrics=IN_CONFIG, git_commit="abcdef123456-dirty")
+    write_checkpoint(project, "mine/baseline", dataset="mine", data_hash=DATA_HASH)
     write_checkpoint(project, "mine/untested", dataset="mine")
-    write_evaluation(project, "mine", **name_model("baseline", {**ACCURACY, "test.accuracy": 0.7}))
+    write_evaluation(project, "mine", "baseline", ACCURACY._replace(value=0.69), architecture="a")
     # Reports are in Git, the weights are not.
-    write_evaluation(project, "cloned", **name_model("b0", {**ACCURACY, "image_size": 64}))
+    write_evaluation(project, "cloned", "b0", architecture="tf_b0", image_size=64)
     models, problems = results_data.read_models()
     table = results_data.build_comparison(models).set_index("Model")
     assert not problems
-    assert table["Accuracy"].to_dict() == {
+    assert table["Accuracy"].str.replace("\N{NO-BREAK SPACE}", " ").to_dict() == {
         "mine": "68.4% [66.8%, 69.8%]",
-        "mine/baseline": "70.0% [66.8%, 69.8%]",
+        "mine/baseline": "69.0% [66.8%, 69.8%]",
         "mine/untested": "–",
         "cloned/b0": "68.4% [66.8%, 69.8%]",
     }
     assert table.loc["mine", "Commit"] == "abcdef1234 + changes"
-    assert table.loc["cloned/b0", "Image size"] == "64 px"
+    assert table.loc["cloned/b0", ["Architecture", "Image size", "Test images"]].tolist() == [
+        *("tf_b0", "64 px", "1,234")
+    ]
+    assert table.loc["mine/baseline", "Test images"] == "1,234"
     chart = results_data.build_chart_data(models, "test.accuracy")
     assert "mine/untested" not in set(chart["Model"])
     assert (chart["low"] <= 0.67).all()
@@ -137,21 +146,32 @@ def test_models_are_compared_by_scores_with_intervals(project):
 
 def test_evaluation_of_other_data_is_not_the_scores_of_a_baseline(project):
     write_checkpoint(project, "mine/baseline", dataset="mine", data_hash="other")
-    write_evaluation(project, "mine", **name_model("baseline", ACCURACY))
+    write_evaluation(project, "mine", "baseline", architecture="a")
     [model], _ = results_data.read_models()
-    assert results_data.show_score(model.metrics, "test.accuracy", ".1%") == "–"
+    assert not results_data.get_interval(model.metrics, "test.accuracy").is_defined
 
 
 @pytest.mark.parametrize("damaged", [{"test.accuracy": float("nan")}, {"test.accuracy_lo": None}])
 def test_no_number_is_shown_that_is_none(damaged):
-    metrics = {**ACCURACY, **damaged}
-    assert results_data.show_score(metrics, "test.accuracy", ".1%") == "–"
-    shown = results_data.build_metric_table(metrics).to_numpy().astype(str)
-    assert not any(word in cell.lower() for cell in shown.ravel() for word in ("nan", "none"))
+    model = results_data.ScoredModel("m", "d", "a", None, "", {**IN_CONFIG, **damaged})
+    assert results_data.build_comparison([model])["Accuracy"].tolist() == ["–"]
+    assert results_data.build_chart_data([model], "test.accuracy").empty
+
+
+def test_numbers_of_a_stage_are_shown_with_their_intervals(project):
+    metrics = Metrics("privacy")
+    metrics.add("accuracy", ACCURACY, split="test")
+    metrics.add("seconds", 1234567.0)
+    metrics.describe("network", "b0")
+    assert results_data.build_metric_table(metrics).to_numpy().tolist() == [
+        ["test.accuracy", "0.684", "0.668 to 0.698"],
+        ["seconds", "1.235e+06", "–"],
+        ["network", "b0", "–"],
+    ]
 
 
 def test_damaged_model_is_named_and_the_others_are_shown(project):
-    write_checkpoint(project, "release/good", metrics=ACCURACY)
+    write_checkpoint(project, "release/good", metrics=IN_CONFIG)
     write_checkpoint(project, "release/odd", preprocessing=None)
     (project / "models" / "release" / "bad").mkdir()
     (project / "models" / "release" / "bad" / "config.json").write_text("{")
@@ -164,18 +184,19 @@ def test_damaged_model_is_named_and_the_others_are_shown(project):
 
 def test_study_of_a_data_set_is_shown_and_read_anew_when_it_changes(project, downloads):
     write_report(project, "mine")
-    write_evaluation(project, "mine", **ACCURACY)
+    write_evaluation(project, "mine")
     app = open_page("results")
     assert "**4 · Evaluation.** Two of three are right." in read_page(app)
     assert [image.captions[0] for image in app.image] == ["The roc & more.", "The confusion & more."]
     assert "<title>4 · Evaluation" in downloads["mine_04_evaluation.html"].decode()
-    assert "From data da7ada7ada7a, code c0ffeec0ff, seed 0, device cpu." in read_page(app)
+    assert re.search(r"From data da7ada7ada7a, code \S{10}.*, seed 0, device \S+\.", read_page(app))
     (project / "reports" / "mine" / "findings" / "evaluation.md").write_text("All are right.")
     assert "**4 · Evaluation.** All are right." in read_page(app.run())
     # Half written, or by hand: the page stays.
-    (project / "reports" / "mine" / "metrics" / "evaluation.json").write_text("[1,")
-    assert "Traceback" not in read_page(app.run())
-    assert not app.error
+    for path, content in (("provenance/evaluation.json", "[1,"), ("tables/evaluation.csv", "a\n1,2,3\n")):
+        (project / "reports" / "mine" / path).write_text(content)
+        assert "Traceback" not in read_page(app.run())
+        assert not app.error
 
 
 def test_report_can_be_read_inside_without_links_that_lead_nowhere(project):
@@ -241,14 +262,14 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [("empty.mp4", b"", "empty file"), ("text.mp4", b"no video " * 99, "found a file that is none")],
     ids=["empty", "renamed"],
 )
-def test_what_is_no_video_gets_a_sentence_and_is_not_tried_again(name, content, said):
+def test_what_is_no_video_gets_a_sentence_and_is_not_tried_again(name, content, words):
     app = start(open_page("video"), name, content)
     assert name in app.error[0].value
-    assert said in app.error[0].value
+    assert words in app.error[0].value
     assert not app.get("progress")
     assert not app.run().error
 
@@ -334,13 +355,13 @@ def test_tracks_are_summed_up_the_longest_first():
 # Live
 
 
-def build_frame(picture):
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+def build_frame(image):
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
 
 
-def receive(stream, *pictures):
-    """Return the picture that a stream makes of the frames that have come since the last one."""
-    [frame] = asyncio.run(stream.recv_queued([build_frame(picture) for picture in pictures]))
+def receive(stream, *images):
+    """Return the image that a stream makes of the frames that have come since the last one."""
+    [frame] = asyncio.run(stream.recv_queued([build_frame(image) for image in images]))
     return frame.to_ndarray(format="rgb24")
 
 
@@ -363,56 +384,56 @@ def analyser(monkeypatch):
     return asked
 
 
-def measure_detail(picture):
+def measure_detail(image):
     """Return how much neighbouring pixels differ, in grey levels."""
-    return np.abs(np.diff(picture.astype(int), axis=1)).mean()
+    return np.abs(np.diff(image.astype(int), axis=1)).mean()
 
 
 def test_live_marks_and_blurs_faces(recognizer):
-    picture, [placed] = draw_scene(1, 320, 240)
+    image, [placed] = draw_scene(1, 320, 240)
     left, top, width, height = map(int, placed.box)
     inside = np.s_[top + height // 3 : top + height // 2, left + width // 4 : left + 3 * width // 4]
     stream = LiveStream(recognizer)
-    marked = receive(stream, picture)
+    marked = receive(stream, image)
     assert stream.status.n_faces == 1
-    assert (marked != picture).any()
+    assert (marked != image).any()
     # YuNet's box is not where the face was placed to the pixel, so its middle is compared: the eyes.
-    assert np.abs(marked[inside].astype(int) - picture[inside]).mean() < 1
+    assert np.abs(marked[inside].astype(int) - image[inside]).mean() < 1
     stream.configure(recognizer, blur=True)
-    hidden = receive(stream, picture)
-    assert measure_detail(hidden[inside]) < measure_detail(picture[inside]) / 3, "no eyes are left"
+    hidden = receive(stream, image)
+    assert measure_detail(hidden[inside]) < measure_detail(image[inside]) / 3, "no eyes are left"
 
 
 def test_live_shows_the_newest_frame_and_counts_the_others(analyser):
     stream = LiveStream("model")
-    pictures = [np.full((48, 64, 3), value, np.uint8) for value in (10, 20, 200)]
-    assert receive(stream, *pictures)[0, 0, 0] == 200
-    assert receive(stream, pictures[0])[0, 0, 0] == 10
+    images = [np.full((48, 64, 3), value, np.uint8) for value in (10, 20, 200)]
+    assert receive(stream, *images)[0, 0, 0] == 200
+    assert receive(stream, images[0])[0, 0, 0] == 10
     assert (stream.status.n_frames, stream.status.n_skipped) == (2, 2)
     assert len(analyser) == 2
     assert stream.status.fps > 0
 
 
 def test_live_takes_another_model_while_it_runs(analyser):
-    stream, picture = LiveStream("one"), np.zeros((48, 64, 3), np.uint8)
-    receive(stream, picture)
+    stream, image = LiveStream("one"), np.zeros((48, 64, 3), np.uint8)
+    receive(stream, image)
     stream.configure("two", blur=False)
-    receive(stream, picture)
+    receive(stream, image)
     assert analyser == ["one", "two"]
 
 
 @pytest.mark.parametrize("blur", [False, True])
 def test_live_survives_an_error_and_shows_no_face_unblurred(analyser, blur, caplog):
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[::2] = 255
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[::2] = 255
     stream = LiveStream("broken", blur)
     for _ in range(3):
-        shown = receive(stream, picture)[:30]  # above the note
+        shown = receive(stream, image)[:30]  # above the note
         assert stream.status.failing
-        assert (shown == picture[:30]).all() == (not blur)
+        assert (shown == image[:30]).all() == (not blur)
     assert len(caplog.records) == 1, "logged once, not thirty times a second"
     stream.configure("model", blur)
-    assert (receive(stream, picture)[:30] == picture[:30]).all()
+    assert (receive(stream, image)[:30] == image[:30]).all()
     assert not stream.status.failing
 
 
@@ -431,16 +452,16 @@ def test_live_survives_a_frame_that_cannot_be_read(analyser):
 
 
 def test_live_keeps_no_frames(analyser):
-    stream, picture = LiveStream("model"), np.zeros((240, 320, 3), np.uint8)
-    receive(stream, picture)
+    stream, image = LiveStream("model"), np.zeros((240, 320, 3), np.uint8)
+    receive(stream, image)
     tracemalloc.start()
     try:
         for _ in range(100):
-            receive(stream, picture)
+            receive(stream, image)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < picture.nbytes, "less than one frame of a hundred"
+    assert kept < image.nbytes, "less than one frame of a hundred"
 
 
 @pytest.fixture
@@ -504,7 +525,7 @@ def test_live_offers_snapshots_where_video_cannot_be_had(monkeypatch):
     Image.fromarray(draw_scene(2, 640, 480)[0]).save(out, "PNG")
     app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
     assert app.image[0].captions == ["2 faces found"]
-    app.camera_input[0].upload("snapshot.jpg", b"no picture").run()
+    app.camera_input[0].upload("snapshot.jpg", b"no image").run()
     assert "expected an image" in app.error[0].value
 
 

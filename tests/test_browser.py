@@ -136,7 +136,7 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
         page.get_by_role("button", name="Download the table (CSV)").click()
     assert Path(download.value.path()).read_text().count("\n") == 3
     with page.expect_download(timeout=PATIENCE) as download:
-        page.get_by_role("button", name="Download the picture (JPEG)").click()
+        page.get_by_role("button", name="Download the image (JPEG)").click()
     assert Image.open(download.value.path()).size == (640, 480)
     page.get_by_text("Show which parts of a face speak for an emotion").click()
     expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)
@@ -144,7 +144,7 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "words"),
     [
         ("game.jpg", b"MZ\x90\x00" + bytes(2000), "expected an image"),
         ("empty.png", b"", "expected an image"),
@@ -152,10 +152,10 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
         ("wall.png", encode(draw_scene(0)[0], "PNG"), "No face was found"),
     ],
 )
-def test_photo_that_is_none_gets_a_sentence(page, name, content, said):
+def test_photo_that_is_none_gets_a_sentence(page, name, content, words):
     open_page(page, "photo")
     upload(page, name, content)
-    expect(page.get_by_text(said).first).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text(words).first).to_be_visible(timeout=PATIENCE)
     expect_no_trace(page)
 
 
@@ -217,7 +217,7 @@ def test_pages_fit_a_telephone_and_follow_the_theme(browser, address, scheme):
         for name in PAGES:
             open_page(page, name)
             if name == "photo":
-                page.get_by_role("radiogroup", name="Picture from").get_by_text("An example").click()
+                page.get_by_role("radiogroup", name="Image from").get_by_text("An example").click()
                 expect(page.get_by_text("One person: 1 face")).to_be_visible(timeout=PATIENCE)
             wait_until_done(page)
             background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")

@@ -1,4 +1,4 @@
-"""The page About this model: what it is, how far to trust it, what it must not be used for."""
+"""Show the page About this model: what it is, how far to trust it, what it must not be used for."""
 
 import streamlit as st
 
@@ -24,7 +24,7 @@ WARNING = (
 
 PRIVACY = (
     "They are processed in the memory of the computer on which this app runs. Nothing is written to its "
-    "disk, and nothing is sent anywhere. A picture is forgotten when you open another one or close the page. "
+    "disk, and nothing is sent anywhere. An image is forgotten when you open another one or close the page. "
     "The only copies are the files that you download."
 )
 
@@ -42,7 +42,7 @@ def show() -> None:
         for label, value, interval in list_scores(config):
             st.metric(label, value, interval or None, delta_color="off", delta_arrow="off", border=True)
     st.markdown("\n".join(f"- {sentence}" for sentence in describe_trust(config)))
-    st.header("What happens to your pictures")
+    st.header("What happens to your images")
     st.write(PRIVACY)
     attacks = read_stage_metrics(config.get("dataset", ""), "privacy")
     st.markdown("\n".join(f"- {sentence}" for sentence in describe_privacy(config, attacks)))

@@ -1,6 +1,7 @@
-"""The page Live: the camera's picture with faces and emotions, in the browser and on this computer alone."""
+"""Show the page Live: the camera's image with faces and emotions, on this computer alone."""
 
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -13,7 +14,7 @@ from fer_lib.inference.recognizer import Recognizer
 KEY = "live camera"
 
 # Else streamlit-webrtc asks a public server for this computer's address, which localhost does not need.
-NO_SERVERS = {"iceServers": []}
+NO_SERVERS: dict[str, list[str]] = {"iceServers": []}
 
 CAMERA = {
     "video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": CAMERA_FPS}},
@@ -26,27 +27,26 @@ TEXTS = {"start": "Start the camera", "stop": "Stop the camera", "select_device"
 def show() -> None:
     """Show the page."""
     st.title("Live")
-    st.write("Marks faces and their expressions in the picture of this computer's camera.")
+    st.write("Marks faces and their expressions in the image of this computer's camera.")
     recognizer = choose_model()
     with st.container(horizontal=True):
         blur = st.toggle("Blur faces")
-        snapshots = st.toggle("Use snapshots instead", help="Single pictures, where live video does not work")
-    try:
-        import streamlit_webrtc
-    except ImportError:
-        streamlit_webrtc = None
-        if not snapshots:
+        snapshots = st.toggle("Use snapshots instead", help="Single images, where live video does not work")
+    if not snapshots:
+        try:
+            import streamlit_webrtc
+        except ImportError:
             st.warning(
                 "Live video needs the package streamlit-webrtc, which is not installed: `make env` installs "
                 "it. Until then you can take snapshots."
             )
-    if snapshots or streamlit_webrtc is None:
-        _show_snapshots(recognizer, blur)
-    else:
-        _show_stream(streamlit_webrtc, recognizer, blur)
+        else:
+            _show_stream(streamlit_webrtc, recognizer, blur)
+            return
+    _show_snapshots(recognizer, blur)
 
 
-def _show_stream(streamlit_webrtc, recognizer: Recognizer, blur: bool) -> None:
+def _show_stream(streamlit_webrtc: Any, recognizer: Recognizer, blur: bool) -> None:
     keep_newest_frames_only(streamlit_webrtc.relay.get_global_relay())
     context = streamlit_webrtc.webrtc_streamer(
         KEY,
@@ -68,9 +68,9 @@ def _show_stream(streamlit_webrtc, recognizer: Recognizer, blur: bool) -> None:
     else:
         st.info(
             "The camera is off. Press *Start the camera* and allow its use when the browser asks. Its "
-            "pictures go from the browser to this app on the same computer, and are forgotten at once."
+            "images go from the browser to this app on the same computer, and are forgotten at once."
         )
-    with st.expander("If no picture appears"):
+    with st.expander("If no image appears"):
         st.markdown(
             "- Browsers give the camera only to pages on `localhost` or with `https`. On a phone or another "
             "computer, open the app through one of these.\n"
@@ -88,7 +88,7 @@ def _show_status(stream: LiveStream) -> None:
     st.success("The camera is on.", icon=":material/videocam:")
     if status.failing:
         st.warning(
-            "The newest picture could not be analysed; it is shown as it came, or blurred as a whole. If "
+            "The newest frame could not be analysed; it is shown as it came, or blurred as a whole. If "
             "this stays so, choose another model, or stop and start the camera."
         )
     with st.container(horizontal=True):
@@ -96,16 +96,16 @@ def _show_status(stream: LiveStream) -> None:
         st.metric("Per frame", f"{status.milliseconds:.0f} ms" if status.n_frames else "–")
         st.metric("Faces", status.n_faces)
     st.caption(
-        f"{status.n_frames:,} frames analysed, {status.n_skipped:,} skipped so that the picture is not late."
+        f"{status.n_frames:,} frames analysed, {status.n_skipped:,} skipped so that the image is not late."
     )
 
 
 def _show_snapshots(recognizer: Recognizer, blur: bool) -> None:
-    st.write("Take a picture; it is analysed on this computer, in memory, and not kept.")
-    picture = st.camera_input("Snapshot")
-    if picture is None:
+    st.write("Take a photo; it is analysed on this computer, in memory, and not kept.")
+    photo = st.camera_input("Snapshot")
+    if photo is None:
         return
-    pixels = read_image(picture)
+    pixels = read_image(photo)
     faces = recognizer(pixels)
     if not faces:
         st.info("No face was found. Look at the camera, with light on your face, and come a little closer.")

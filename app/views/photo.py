@@ -1,4 +1,4 @@
-"""The page Photo: a picture in, its faces with their emotions out. Nothing is written to disk."""
+"""Show the page Photo: an image in, its faces with their emotions out. Nothing is written to disk."""
 
 import io
 from dataclasses import dataclass
@@ -14,22 +14,21 @@ from app.common import choose_model, escape_markdown, guard, offer_download, sho
 from demo_faces.clips import draw_scene
 from fer_lib.data.detector import SMALLEST_FACE
 from fer_lib.data.images import MAX_PIXELS, SUFFIXES, read_image
-from fer_lib.inference.annotate import draw_faces, name_face
+from fer_lib.inference.annotate import build_table, draw_faces, name_face
 from fer_lib.inference.recognizer import Face, Recognizer
-from fer_lib.inference.tables import build_table
 from fer_lib.inference.tracking import TrackedFace
 
-# Pictures of `MAX_PIXELS` are smaller as JPEG, WebP or AVIF.
+# Images of `MAX_PIXELS` are smaller as JPEG, WebP or AVIF.
 MAX_MEGABYTES = 50
 
-# Pixels a side at most: of the picture on the page, which is narrower, and of a JPEG at all.
+# Pixels a side at most: of the image on the page, which is narrower, and of a JPEG at all.
 SHOWN_SIDE, JPEG_SIDE = 1600, 65_500
 
 # So many faces are described at once, the rest when asked for.
 CARDS = 12
 
-# Pixels on the page; two heat maps stand side by side on a telephone.
-FACE_WIDTH, HEATMAP_WIDTH = 88, 168
+# Pixels on the page; two images stand side by side on a telephone.
+FACE_WIDTH, SALIENCY_WIDTH = 88, 168
 
 # Name to the arguments of `draw_scene`.
 EXAMPLES = {
@@ -42,7 +41,7 @@ STATE = "photo page"
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photo:
     """What was brought: `key` tells it from every other, `name` is shown, `source` is for `read_image`."""
 
     key: str
@@ -52,59 +51,61 @@ class Picture:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What came of a picture. pixels: uint8 (H, W, 3) RGB.   faces: numbered from 1 if there are several."""
+    """What came of an image."""
 
     pixels: np.ndarray
+    """uint8 (H, W, 3) RGB."""
     faces: list[Face]
+    """Numbered from 1 if there are several."""
 
 
 def show() -> None:
     """Show the page."""
     st.title("Photo")
-    st.write("Finds the faces in a picture and names the expression of each.")
+    st.write("Finds the faces in an image and names the expression of each.")
     recognizer = choose_model()
-    picture = _ask_for_picture()
-    if picture is None:
+    photo = _ask_for_photo()
+    if photo is None:
         st.session_state.pop(STATE, None)
         return
-    analysis = _analyse_once(picture, recognizer)
-    name = escape_markdown(picture.name)
+    analysis = _analyse_once(photo, recognizer)
+    name = escape_markdown(photo.name)
     if not analysis.faces:
         st.info(
-            f"No face was found in {name}. Try a picture in which faces are turned to the camera, well lit, "
+            f"No face was found in {name}. Try an image in which faces are turned to the camera, well lit, "
             f"and at least {SMALLEST_FACE} pixels wide.",
             icon=":material/search_off:",
         )
     caption = f"{name}: {_count(analysis.faces)}"
-    _show_picture(draw_faces(analysis.pixels, analysis.faces), caption)
+    _show_image(draw_faces(analysis.pixels, analysis.faces), caption)
     if analysis.faces:
         _show_faces(analysis.faces, recognizer)
         _show_explanation(analysis.faces, recognizer)
-        _show_downloads(analysis, picture.name, recognizer)
+        _show_downloads(analysis, photo.name, recognizer)
 
 
-def _ask_for_picture() -> Picture | None:
+def _ask_for_photo() -> Photo | None:
     where = st.segmented_control(
-        "Picture from", ["A file", "The camera", "An example"], default="A file", required=True
+        "Image from", ["A file", "The camera", "An example"], default="A file", required=True
     )
     if where == "An example":
         name = st.segmented_control("Example", list(EXAMPLES), default=next(iter(EXAMPLES)), required=True)
-        return Picture(f"example {name}", name, draw_example(name))
+        return Photo(f"example {name}", name, draw_example(name))
     if where == "The camera":
         st.caption("Browsers give the camera only to pages on `localhost` or with `https`.")
-        upload = st.camera_input("Take a picture", resolution="720p")
+        upload = st.camera_input("Take a photo", resolution="720p")
     else:
         upload = st.file_uploader(
-            "A picture",
+            "An image",
             type=[suffix.removeprefix(".") for suffix in SUFFIXES],
             max_upload_size=MAX_MEGABYTES,
         )
         if upload is None:
             st.caption(
-                f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels. Save HEIC pictures, as "
-                "some telephones take them, as JPEG first. No picture at hand? Choose *An example*."
+                f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels. Save HEIC images, as "
+                "some telephones take them, as JPEG first. No image at hand? Choose *An example*."
             )
-    return None if upload is None else Picture(upload.file_id, upload.name, upload)
+    return None if upload is None else Photo(upload.file_id, upload.name, upload)
 
 
 @st.cache_data(show_spinner="Drawing the example …")
@@ -113,18 +114,18 @@ def draw_example(name: str) -> np.ndarray:
     return draw_scene(**EXAMPLES[name])[0]
 
 
-def _analyse_once(picture: Picture, recognizer: Recognizer) -> Analysis:
-    """Return the analysis, kept for this visitor until another picture or model is chosen."""
-    key = (picture.key, recognizer)
+def _analyse_once(photo: Photo, recognizer: Recognizer) -> Analysis:
+    """Return the analysis, kept for this visitor until another image or model is chosen."""
+    key = (photo.key, recognizer)
     if st.session_state.get(STATE, (None,))[0] != key:
-        st.session_state.pop(STATE, None)  # two large pictures need not be in memory at once
+        st.session_state.pop(STATE, None)  # two large images need not be in memory at once
         with st.spinner("Looking for faces …"):
-            st.session_state[STATE] = (key, analyse(picture.source, recognizer))
+            st.session_state[STATE] = (key, analyse(photo.source, recognizer))
     return st.session_state[STATE][1]
 
 
 def analyse(source: BinaryIO | np.ndarray, recognizer: Recognizer) -> Analysis:
-    """Return a picture and its faces, the largest first. Raises MediaError when it cannot be read."""
+    """Return an image and its faces, the largest first. Raises MediaError when it cannot be read."""
     if not isinstance(source, np.ndarray):
         source.seek(0)
     pixels = read_image(source)
@@ -134,7 +135,7 @@ def analyse(source: BinaryIO | np.ndarray, recognizer: Recognizer) -> Analysis:
     return Analysis(pixels, faces)
 
 
-def _show_picture(pixels: np.ndarray, caption: str) -> None:
+def _show_image(pixels: np.ndarray, caption: str) -> None:
     st.image(shrink(pixels, SHOWN_SIDE), caption=caption, alt=caption, output_format="JPEG")
 
 
@@ -144,7 +145,7 @@ def _show_faces(faces: list[Face], recognizer: Recognizer) -> None:
     if len(faces) > CARDS and not st.toggle(f"Describe all {len(faces)} faces"):
         shown = faces[:CARDS]
         st.caption(f"The {CARDS} largest are described here; the table to download has all.")
-    st.caption("The small pictures are what the model sees of each face.")
+    st.caption("The small images are what the model sees of each face.")
     for first in range(0, len(shown), 2):  # row by row: a telephone stacks the columns of each
         for column, number in zip(st.columns(min(2, len(shown))), range(first, len(shown)), strict=False):
             with column:
@@ -162,7 +163,7 @@ def _show_card(face: Face, number: int, abstain_below: float) -> None:
 
 
 def describe_face(face: Face, abstain_below: float) -> str:
-    """Return a sentence about a face. abstain_below: the confidence under which it is `unsure`."""
+    """Return a sentence about a face, which is `unsure` under the confidence `abstain_below`."""
     if face.abstained:
         return (
             f"The model names no emotion below {show_percent(abstain_below)}. "
@@ -186,42 +187,42 @@ def _show_explanation(faces: list[Face], recognizer: Recognizer) -> None:
             key=f"emotion of {number}",
         )
         with st.spinner("Asking the network; the first time takes some seconds …"):
-            heatmap, overlay = explain(recognizer, face, emotion)
+            saliency, overlay = explain(recognizer, face, emotion)
         with st.container(horizontal=True):
             alt = "The face as the model sees it"
-            st.image(face.crop, caption="As the model sees it", alt=alt, width=HEATMAP_WIDTH)
+            st.image(face.crop, caption="As the model sees it", alt=alt, width=SALIENCY_WIDTH)
             alt = f"The same face, brighter where it speaks for {emotion}"
-            st.image(overlay, caption=f"What speaks for {emotion}", alt=alt, width=HEATMAP_WIDTH)
-        if not heatmap.any():
+            st.image(overlay, caption=f"What speaks for {emotion}", alt=alt, width=SALIENCY_WIDTH)
+        if not saliency.any():
             st.info(f"Nothing in this face speaks for {emotion}.")
         st.caption(
-            "Yellow parts speak most for the emotion, grey ones not at all (HiResCAM, a Grad-CAM that weighs "
-            "every place by itself). The map is relative: it has a brightest place even when the emotion is "
-            "unlikely."
+            "The saliency map (HiResCAM, a Grad-CAM that weighs every place by itself) is yellow where the "
+            "face speaks most for the emotion, grey where not at all. It is relative: it has a brightest "
+            "place even when the emotion is unlikely."
         )
 
 
 def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the heat map, float32 (S, S), and the face under it, uint8 (S, S, 3).
+    """Return the saliency map, float32 (S, S), and the face under it, uint8 (S, S, 3).
 
     Raises ModelError when the model's network is none that can be explained.
     """
     from fer_lib.analysis.explain import explain_face, overlay_saliency  # torch: only who asks waits for it
 
-    heatmap = explain_face(recognizer.checkpoint, face.crop, emotion)
-    return heatmap, overlay_saliency(face.crop, heatmap)
+    saliency = explain_face(recognizer.checkpoint, face.crop, emotion)
+    return saliency, overlay_saliency(face.crop, saliency)
 
 
 def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> None:
     st.header("Take it with you")
     blur = st.toggle("Blur faces in the download")
     if blur:
-        _show_picture(draw_faces(analysis.pixels, analysis.faces, blur=True), "As it will be downloaded")
+        _show_image(draw_faces(analysis.pixels, analysis.faces, blur=True), "As it will be downloaded")
     stem = PurePath(name).stem
     table = build_table({name: analysis.faces}, recognizer.emotions)
     with st.container(horizontal=True):
         offer_download(
-            "Download the picture (JPEG)",
+            "Download the image (JPEG)",
             lambda: encode_jpeg(draw_faces(analysis.pixels, analysis.faces, blur)),
             f"{stem}_emotions.jpg",
             "image/jpeg",
@@ -231,7 +232,7 @@ def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> No
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return a picture, uint8 (H, W, 3), made no larger than `side` pixels a side."""
+    """Return an image, uint8 (H, W, 3), made no larger than `side` pixels a side."""
     scale = side / max(pixels.shape[:2])
     if scale >= 1:
         return pixels
@@ -240,7 +241,7 @@ def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """Return a picture, uint8 (H, W, 3) RGB, as a JPEG without any of the original's metadata."""
+    """Return an image, uint8 (H, W, 3) RGB, as a JPEG without any of the original's metadata."""
     out = io.BytesIO()
     Image.fromarray(shrink(pixels, JPEG_SIDE)).save(out, "JPEG", quality=92)
     return out.getvalue()

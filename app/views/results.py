@@ -1,6 +1,5 @@
-"""The page Results: what the pipeline has measured so far, read anew at every look."""
+"""Show the page Results: what the pipeline has measured so far, read anew at every look."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -8,7 +7,6 @@ import streamlit as st
 from app.common import escape_markdown, offer_download
 from app.results_data import (
     MISSING,
-    SCORES,
     ScoredModel,
     StageReport,
     build_chart_data,
@@ -21,6 +19,7 @@ from app.results_data import (
     remove_page_links,
     show_commit,
 )
+from fer_lib.metrics_file import HEADLINES, Metrics
 from fer_lib.reporting.index_page import ABOUT
 
 # Pixels: height of one model in the chart, and of the frame that a report is read in; it scrolls inside.
@@ -62,16 +61,16 @@ def _show_comparison(models: list[ScoredModel]) -> None:
     st.caption(
         "*No duplicates* leaves out test images that also stand in the training images. *Macro recall* "
         "counts every emotion the same, however rare. *Calibration error* is how far the stated confidence "
-        f"is from the share of right answers: lower is better. “{MISSING}” means not measured."
+        f"is from the accuracy: lower is better. “{MISSING}” means not measured."
     )
-    scores = {name: key for key, (name, _) in SCORES.items()}
+    scores = {name: key for key, (name, _) in HEADLINES.items()}
     chosen = st.selectbox("Score to draw", list(scores))
     data = build_chart_data(models, scores[chosen])
     if data.empty:
         st.info("No model has this score yet. `make repro` measures it.")
         return
     height = 60 + CHART_ROW * len(data)
-    st.vega_lite_chart(data, build_chart(chosen, SCORES[scores[chosen]][1]), height=height)
+    st.vega_lite_chart(data, build_chart(chosen, HEADLINES[scores[chosen]][1]), height=height)
     st.caption(f"{chosen} of each model: the dot is the value, the line its 95 % interval.")
 
 
@@ -80,25 +79,21 @@ def build_chart(title: str, spec: str) -> dict[str, Any]:
     model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130}}
     scale = {"zero": False, "nice": True, "padding": 12}  # dots, not bars: differences matter, not heights
     axis = {"format": spec.replace(".1%", ".0%"), "tickCount": 5}
-    bounds = {
-        "low": {"field": "low", "type": "quantitative", "scale": scale, "axis": axis, "title": title},
-        "high": {"field": "high"},
-    }
-    value = {**bounds["low"], "field": "value"}
+    low = {"field": "low", "type": "quantitative", "scale": scale, "axis": axis, "title": title}
     tooltip = [
         {"field": "Model"},
-        *({"field": name, "type": "quantitative", "format": spec} for name in ("value", "low", "high")),
+        *[{"field": name, "type": "quantitative", "format": spec} for name in ("value", "low", "high")],
     ]
     return {
         "encoding": {"y": model, "tooltip": tooltip},
         "layer": [
             {
                 "mark": {"type": "rule", "strokeWidth": 3, "color": CHART_COLOUR},
-                "encoding": {"x": bounds["low"], "x2": bounds["high"]},
+                "encoding": {"x": low, "x2": {"field": "high"}},
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1, "color": CHART_COLOUR},
-                "encoding": {"x": value},
+                "encoding": {"x": low | {"field": "value"}},
             },
         ],
     }
@@ -136,19 +131,17 @@ def _show_stage(dataset: str, stage: StageReport) -> None:
         st.iframe(remove_page_links(page), height=REPORT_HEIGHT, alt=f"Report: {stage.title}, {dataset}")
 
 
-def _describe_origin(metrics: Mapping[str, Any]) -> str:
+def _describe_origin(metrics: Metrics) -> str:
     """Return a sentence that says what the numbers were computed from."""
+    origin = metrics.provenance
     parts = {
-        "data": str(metrics.get("data_hash", ""))[:12],
-        "code": show_commit(str(metrics.get("git_commit", ""))),
-        "seed": metrics.get("seed"),
-        "device": metrics.get("device"),
+        "data": str(origin.get("data", ""))[:12],
+        "code": show_commit(str(origin.get("commit", ""))),
+        "seed": origin.get("seed"),
+        "device": origin.get("device"),
     }
-    return (
-        "From "
-        + ", ".join(f"{name} {value}" for name, value in parts.items() if value not in (None, ""))
-        + "."
-    )
+    shown = ", ".join(f"{name} {value}" for name, value in parts.items() if value not in (None, ""))
+    return f"From {shown}."
 
 
 if __name__ == "__main__":

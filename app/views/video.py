@@ -1,4 +1,4 @@
-"""The page Video: a clip in, the same clip with faces and emotions out. Nothing is written to disk."""
+"""Show the page Video: a clip in, the same clip with faces and emotions out. Nothing is written to disk."""
 
 import io
 from pathlib import PurePath
@@ -19,6 +19,7 @@ def show() -> None:
     st.write("Follows every face through a clip and shows how its expression changes.")
     recognizer = choose_model()
     upload = st.file_uploader("A video", type=TYPES)
+    upload_id = upload.file_id if upload else None
     st.caption(
         f"Up to {MAX_MINUTES} minutes. The command line has no limit: "
         "`python -m fer_lib video CLIP.mp4 --out OUT.mp4 --table OUT.csv`"
@@ -26,15 +27,15 @@ def show() -> None:
     blur = st.toggle("Blur faces in the result")
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None):
-            _start(Request(False, upload.file_id, recognizer, blur))
+            _start(Request(False, upload_id, recognizer, blur))
         if st.button("Try the demo clip"):
-            _start(Request(True, upload and upload.file_id, recognizer, blur))
+            _start(Request(True, upload_id, recognizer, blur))
     request, analysis = st.session_state.get(STATE, (None, None))
     if request is None:
         if upload is None:
             st.caption("No video at hand? The demo clip shows drawn faces, nobody's, for five seconds.")
         return
-    if request != Request(request.demo, upload and upload.file_id, recognizer, blur):
+    if request != Request(request.demo, upload_id, recognizer, blur):
         _forget()  # another upload, model or blur: the result would not be theirs
         st.info("You have changed the video or a setting. Press the button again to see the result.")
         return
@@ -82,7 +83,7 @@ def _show_analysis(analysis: Analysis) -> None:
     if not n_faces:
         st.info(
             "No face was found in this video. Faces should look towards the camera, in good light, and be at "
-            "least a tenth of the picture's height."
+            "least a tenth of the frame's height."
         )
     st.video(analysis.video, alt=f"The video with its faces marked: {n_faces} in all")
     _show_downloads(analysis)
