@@ -29,6 +29,15 @@ from fer_lib.provenance import (
 COLUMNS = ["stage", "model", "split", "metric", "class", "value", "lo", "hi", "n"]
 """Of a table. An empty cell means: all classes, no interval, the stage's own model."""
 
+HEADLINES = {
+    "test.accuracy": ("Accuracy", ".1%"),
+    "test_dedup.accuracy": ("Accuracy, no duplicates", ".1%"),
+    "test.macro.recall": ("Macro recall", ".1%"),
+    "test.macro.f1": ("Macro F1", ".1%"),
+    "test.ece": ("Calibration error (ECE)", ".3f"),
+}
+"""What models are compared by: key of stage `evaluation` to its name, the same everywhere, and format."""
+
 MAX_HEADLINE = 15
 
 VOLATILE = ("commit", "device", "wall_seconds", "table_sha256")
@@ -154,6 +163,19 @@ class Metrics(Mapping[str, Any]):
         if row.low is None or row.high is None:
             raise KeyError(f"{self.stage}: {key} has no interval")
         return Interval(row.value, row.low, row.high)
+
+    def count(self, key: str) -> int | None:
+        """Return how many faces a number rests on, where that is known."""
+        return self._rows[self._keys[key]].n
+
+    def flatten(self) -> dict[str, Any]:
+        """Return all by key, and the bounds of intervals as `<key>_lo` and `<key>_hi`."""
+        flat = dict(self)
+        for key, parts in self._keys.items():
+            low, high = self._rows[parts][1:3]
+            if low is not None:
+                flat |= {f"{key}_lo": low, f"{key}_hi": high}
+        return flat
 
     def select(self, **parts: str) -> pd.DataFrame:
         """Return the rows whose `model`, `split`, `metric` or `class` are those given, as in `to_frame`."""

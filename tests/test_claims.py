@@ -32,7 +32,7 @@ from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.reporting.figures import claims as plots_claims
+from fer_lib.reporting.figures import studies as plots_claims
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS
 

@@ -11,7 +11,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from fer_lib.cli import main as cli
 from fer_lib.cli import pipeline
 from fer_lib.errors import DataError, FerError, ParamsError
-from fer_lib.reporting import readme
 
 
 def run_main(monkeypatch, action):
@@ -189,41 +188,3 @@ def test_stage_finds_the_python_that_runs_now(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     path = pipeline.build_environment()["PATH"].split(":")
     assert shutil.which("python", path=path[0]) or sys.platform == "win32"
-
-
-@pytest.fixture
-def readme_file(tmp_path, monkeypatch):
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    monkeypatch.setattr(readme, "README", path)
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
-    return path
-
-
-def test_readme_table_is_written_from_the_metrics_and_checked(readme_file, capsys):
-    metrics = readme_file.parent / "reports" / "demo" / "metrics" / "evaluation.json"
-    metrics.parent.mkdir(parents=True)
-    values = {"test.n_images": 1200, "models.baseline.image_size": 112}
-    for key, middle in {"test.accuracy": 0.7, "models.baseline.test.accuracy": 0.6}.items():
-        values |= {key: middle, f"{key}_lo": middle - 0.02, f"{key}_hi": middle + 0.02}
-    metrics.write_text(json.dumps(values))
-    assert cli.main(["readme", "--check"]) == 1
-    assert "make readme" in capsys.readouterr().err
-    assert "old" in readme_file.read_text()
-    assert cli.main(["readme"]) == 0
-    text = readme_file.read_text()
-    row = "1,200 | 60.0% [58.0%, 62.0%] at 112 px | 70.0% [68.0%, 72.0%] | – | – | – | – |"
-    assert f"| [demo](reports/demo/index.html) | {row}" in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert cli.main(["readme", "--check"]) == 0
-
-
-def test_readme_that_lost_its_markers_is_told(readme_file, capsys):
-    readme_file.write_text("nothing\n")
-    assert cli.main(["readme"]) == 1
-    assert "put the two lines back" in capsys.readouterr().err
-
-
-def test_readme_of_the_project_is_up_to_date():
-    assert readme.check_readme(), "run `make readme`"

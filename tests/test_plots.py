@@ -7,14 +7,19 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fer_lib.evaluation import ablation_results as findings
-from fer_lib.evaluation import conditions
-from fer_lib.evaluation.metrics import compute_confusion, compute_reliability, summarise
-from fer_lib.evaluation.votes import compute_risk_coverage
+from fer_lib.evaluation import perturbations
+from fer_lib.evaluation.ablation_results import SHARES
+from fer_lib.evaluation.bootstrap import Bootstrap
+from fer_lib.evaluation.metrics import (
+    compute_confusion,
+    compute_reliability,
+    compute_risk_coverage,
+    score_predictions,
+)
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
-from fer_lib.reporting.figures import data as plots_data
-from fer_lib.reporting.figures import studies as plots_study
-from fer_lib.reporting.figures import style as plots
+from fer_lib.metrics_file import Interval
+from fer_lib.reporting.figures import data, evaluation, studies
+from fer_lib.reporting.figures.style import COLOURS
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 300)
@@ -36,19 +41,21 @@ STATS = pd.DataFrame(
 )
 
 
-SCORES = pd.DataFrame({"value": [0.6, 0.7], "low": [0.55, 0.66], "high": [0.65, 0.74]}, index=["b0", "other"])
+SCORES = {"b0": Interval(0.6, 0.55, 0.65), "other": Interval(0.7, 0.66, 0.74)}
 CURVE = compute_risk_coverage(LABELS, PROBABILITIES)
 AGREEMENT = pd.DataFrame(
-    {"crowd": [0.5, 1], "model": [0.4, 0.9], "voter": [0.3, 1], "n_images": [10, 1234]}, index=[4, 10]
+    {"annotators": [0.5, 1], "model": [0.4, 0.9], "voter": [0.3, 1], "n_images": [10, 1234]}, index=[4, 10]
 )
 TIME = pd.DataFrame({"seconds": [60.0, 120.0], "val_accuracy": [0.5, 0.6]})
 NAMES = ["baseline", "b0", "student"]
 DISAGREEMENT = pd.DataFrame(RNG.random((3, 3)) / 4, index=NAMES, columns=NAMES)
-CONDITIONS = pd.DataFrame(RNG.random((2, 9)), index=["b0", "student"], columns=list(conditions.CONDITIONS))
+CONDITIONS = pd.DataFrame(
+    RNG.random((2, 9)), index=["b0", "student"], columns=["clean", *perturbations.CONDITIONS]
+)
 DIFFERENCES = pd.DataFrame(
     {
         "arm": ["schedule: cosine lower"] * 4 + ["dropout: none"] * 4,
-        "share": list(findings.SHARES) * 2,
+        "share": list(SHARES) * 2,
         "gain": [0.02, -0.03, 0.005, 0.0] * 2,
         "low": [0.01, -0.04, -0.005, 0.0] * 2,
         "high": [0.03, -0.02, 0.015, 0.0] * 2,
@@ -57,40 +64,39 @@ DIFFERENCES = pd.DataFrame(
 
 
 @pytest.fixture(scope="module")
-def metrics() -> dict[str, float]:
-    full = summarise("test", LABELS, PROBABILITIES, EMOTIONS_7, 50, seed=0)
-    return full | summarise("test_dedup", LABELS[:250], PROBABILITIES[:250], EMOTIONS_7, 50, seed=0)
+def scores() -> dict[str, Interval]:
+    return score_predictions(LABELS, PROBABILITIES, EMOTIONS_7, Bootstrap(len(LABELS), 50, seed=0))
 
 
 FIGURES = {
-    "class_counts": lambda _: plots_data.plot_class_counts(COUNTS),
-    "mean_faces": lambda _: plots_data.plot_mean_faces(FACES.astype(np.float32), EMOTIONS_7),
-    "face_grid": lambda _: plots_data.plot_face_grid(FACES[:5], [f"row {i}" for i in range(5)], 3),
-    "vote_entropy": lambda _: plots_data.plot_vote_entropy(RNG.random(300), LABELS, EMOTIONS_7),
-    "duplicates": lambda _: plots_data.plot_duplicates(DUPLICATES),
-    "augmentations": lambda _: plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1]}),
-    "pixel_statistics": lambda _: plots_data.plot_pixel_statistics(STATS),
-    "training_curves": lambda _: plots.plot_training_curves(HISTORY, PAPER),
-    "confusion": lambda _: plots.plot_confusion(
+    "class_counts": lambda _: data.plot_class_counts(COUNTS),
+    "mean_faces": lambda _: data.plot_mean_faces(FACES.astype(np.float32), EMOTIONS_7),
+    "face_grid": lambda _: data.plot_face_grid(FACES[:5], [f"row {i}" for i in range(5)], 3),
+    "vote_entropy": lambda _: data.plot_vote_entropy(RNG.random(300), LABELS, EMOTIONS_7),
+    "duplicates": lambda _: data.plot_duplicates(DUPLICATES),
+    "augmentations": lambda _: data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1]}),
+    "pixel_statistics": lambda _: data.plot_pixel_statistics(STATS),
+    "training_curves": lambda _: evaluation.plot_training_curves(HISTORY, PAPER),
+    "confusion": lambda _: evaluation.plot_confusion(
         compute_confusion(LABELS, PROBABILITIES.argmax(axis=1), 7), EMOTIONS_7
     ),
-    "metric_intervals": lambda m: plots.plot_metric_intervals(
-        m, "test", ["recall", "precision", "f1", "specificity"], EMOTIONS_7
+    "class_scores": lambda scores: evaluation.plot_class_scores(
+        scores, {"recall": "recall", "precision": "precision", "f1": "F1"}, EMOTIONS_7
     ),
-    "reliability": lambda _: plots.plot_reliability(compute_reliability(LABELS, PROBABILITIES)),
-    "roc": lambda _: plots.plot_roc(LABELS, PROBABILITIES, EMOTIONS_7),
-    "split_comparison": lambda m: plots.plot_split_comparison(
-        m, ("test", "test_dedup"), ["accuracy", "macro.f1"]
+    "reliability": lambda _: evaluation.plot_reliability(compute_reliability(LABELS, PROBABILITIES)),
+    "roc": lambda _: evaluation.plot_roc(LABELS, PROBABILITIES, EMOTIONS_7),
+    "split_comparison": lambda scores: evaluation.plot_split_comparison(
+        {"test": scores, "test_dedup": scores}, {"accuracy": "accuracy", "macro.f1": "macro F1"}
     ),
-    "scores": lambda _: plots_study.plot_scores(SCORES, "test accuracy"),
-    "risk_coverage": lambda _: plots_study.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
-    "agreement": lambda _: plots_study.plot_agreement(AGREEMENT),
-    "time": lambda _: plots_study.plot_time({"b0": TIME, "student": TIME}),
-    "disagreement": lambda _: plots_study.plot_disagreement(DISAGREEMENT),
-    "disagreement of one": lambda _: plots_study.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),
-    "conditions": lambda _: plots_study.plot_conditions(CONDITIONS),
-    "differences": lambda _: plots_study.plot_differences(DIFFERENCES, findings.SHARES),
-    "no differences": lambda _: plots_study.plot_differences(DIFFERENCES[:0], findings.SHARES),
+    "scores": lambda _: studies.plot_scores(SCORES, "test accuracy"),
+    "risk_coverage": lambda _: studies.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
+    "agreement": lambda _: evaluation.plot_agreement(AGREEMENT),
+    "time": lambda _: studies.plot_time({"b0": TIME, "student": TIME}),
+    "disagreement": lambda _: studies.plot_disagreement(DISAGREEMENT),
+    "disagreement of one": lambda _: studies.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),
+    "conditions": lambda _: evaluation.plot_conditions(CONDITIONS),
+    "differences": lambda _: studies.plot_differences(DIFFERENCES, SHARES),
+    "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0], SHARES),
 }
 
 
@@ -99,10 +105,10 @@ def get_texts(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_legible_complete_and_leave_nothing_behind(name, metrics):
+def test_figures_are_legible_complete_and_leave_nothing_behind(name, scores):
     mpl.get_backend()  # settles the backend, which the first figure would otherwise do
     before, open_figures = mpl.rcParams.copy(), plt.get_fignums()
-    figure = FIGURES[name](metrics)
+    figure = FIGURES[name](scores)
     assert isinstance(figure, Figure)
     assert plt.get_fignums() == open_figures
     assert mpl.rcParams.copy() == before
@@ -119,20 +125,20 @@ def test_figures_are_legible_complete_and_leave_nothing_behind(name, metrics):
 
 
 def test_every_emotion_and_group_has_its_own_colour():
-    assert {*EMOTIONS_8, *GROUPS} <= set(plots.COLOURS)
-    assert len({to_rgb(plots.COLOURS[name]) for name in EMOTIONS_8}) == 8
-    assert len({to_rgb(plots.COLOURS[name]) for name in GROUPS}) == 3
+    assert {*EMOTIONS_8, *GROUPS} <= set(COLOURS)
+    assert len({to_rgb(COLOURS[name]) for name in EMOTIONS_8}) == 8
+    assert len({to_rgb(COLOURS[name]) for name in GROUPS}) == 3
 
 
 def test_class_counts_has_a_panel_per_split_and_a_bar_per_emotion():
-    figure = plots_data.plot_class_counts(COUNTS)
+    figure = data.plot_class_counts(COUNTS)
     assert [axes.get_title("left") for axes in figure.axes] == ["train: 30 images", "test: 0 images"]
     assert [bar.get_width() for bar in figure.axes[0].patches] == COUNTS.loc["train"].tolist()
     assert "9  30.0%" in get_texts(figure)
 
 
 def test_face_grid_hides_the_places_without_a_face():
-    figure = plots_data.plot_face_grid(FACES[:5], list("abcde"), 3)
+    figure = data.plot_face_grid(FACES[:5], list("abcde"), 3)
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
     assert [axes.get_title() for axes in figure.axes[:5]] == list("abcde")
     assert not any(axes.axison for axes in figure.axes)
@@ -142,7 +148,7 @@ def test_face_grid_hides_the_places_without_a_face():
 
 def test_mean_faces_are_stretched_together_and_an_empty_class_is_blank():
     means = np.stack([np.full((8, 8), level, dtype=np.float32) for level in (100, 150, np.nan)])
-    figure = plots_data.plot_mean_faces(means, ("happy", "sad", "fear"))
+    figure = data.plot_mean_faces(means, ("happy", "sad", "fear"))
     first, second, empty = (axes.images[0].get_array() for axes in figure.axes)
     assert (first.max(), second.min()) == (0, 255)
     assert np.ma.getmaskarray(empty).all()
@@ -150,14 +156,14 @@ def test_mean_faces_are_stretched_together_and_an_empty_class_is_blank():
 
 def test_colour_images_are_drawn_in_colour():
     colour = RNG.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
-    figure = plots_data.plot_face_grid(colour, ["a", "b"], 2)
+    figure = data.plot_face_grid(colour, ["a", "b"], 2)
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), colour[1])
 
 
 def test_vote_entropy_puts_the_most_disputed_emotion_first():
     entropy = np.where(EMOTIONS_7.index("disgust") == LABELS, 2.0, 0.5)
     entropy[EMOTIONS_7.index("happy") == LABELS] = 0.1
-    axes = plots_data.plot_vote_entropy(entropy, LABELS, EMOTIONS_7).axes[0]
+    axes = data.plot_vote_entropy(entropy, LABELS, EMOTIONS_7).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == "disgust"
     assert names[-1] == "happy"
@@ -166,29 +172,29 @@ def test_vote_entropy_puts_the_most_disputed_emotion_first():
 
 
 def test_duplicates_shows_shares_of_the_row_and_counts():
-    texts = get_texts(plots_data.plot_duplicates(DUPLICATES))
+    texts = get_texts(data.plot_duplicates(DUPLICATES))
     assert "8.0%" in texts  # 2 of 25 test images
     assert "10 images" in texts
     assert "test\n25 images" in texts
 
 
 def test_augmentations_has_a_row_per_variant_under_the_originals():
-    figure = plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1], "same": FACES[:3]})
+    figure = data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1], "same": FACES[:3]})
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["original", "flip", "same"]
     np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), FACES[0, :, ::-1])
     with pytest.raises(ValueError, match="zip"):
-        plots_data.plot_augmentations(FACES[:3], {"flip": FACES[:2]})
+        data.plot_augmentations(FACES[:3], {"flip": FACES[:2]})
 
 
 def test_pixel_statistics_marks_the_median_of_the_first_transform():
-    left, right = plots_data.plot_pixel_statistics(STATS).axes
+    left, right = data.plot_pixel_statistics(STATS).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["original", "brightness"]
     for axes in (left, right):
         assert axes.lines[0].get_xdata()[0] == 4.0  # median of 0..8
 
 
 def test_training_curves_draws_the_run_and_the_paper():
-    figure = plots.plot_training_curves(HISTORY, PAPER)
+    figure = evaluation.plot_training_curves(HISTORY, PAPER)
     left, right = figure.axes
     assert len(left.lines) == 4
     assert right.lines[0].get_ydata().tolist() == [0.5, 0.6]
@@ -202,55 +208,55 @@ def test_training_curves_draws_the_run_and_the_paper():
 
 
 def test_confusion_is_normalised_by_row_and_survives_an_empty_one():
-    figure = plots.plot_confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
+    figure = evaluation.plot_confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["happy  (4)", "sad  (0)"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["happy", "sad"]
     assert {"75%", "25%", "0%"} <= set(get_texts(figure))
 
 
-def test_metric_intervals_draws_whiskers_and_skips_what_is_undefined(metrics):
-    partial = {key: value for key, value in metrics.items() if not key.startswith("test.recall.disgust")}
-    axes = plots.plot_metric_intervals(partial, "test", ["recall"], EMOTIONS_7).axes[0]
+def test_class_scores_draws_whiskers_and_skips_what_is_undefined(scores):
+    partial = {name: value for name, value in scores.items() if name != "recall.disgust"}
+    axes = evaluation.plot_class_scores(partial, {"recall": "recall"}, EMOTIONS_7).axes[0]
     assert len(axes.collections) == 7  # six emotions and the macro average
     segment = axes.collections[0].get_segments()[0]
-    assert segment[:, 0].tolist() == [metrics["test.recall.angry_lo"], metrics["test.recall.angry_hi"]]
+    assert segment[:, 0].tolist() == [scores["recall.angry"].low, scores["recall.angry"].high]
     assert [label.get_text() for label in axes.get_yticklabels()] == [*EMOTIONS_7, "macro average"]
 
 
 def test_reliability_leaves_out_empty_bins():
     table = compute_reliability(LABELS, PROBABILITIES)
-    top, bottom = plots.plot_reliability(table).axes
+    top, bottom = evaluation.plot_reliability(table).axes
     assert len(top.lines[1].get_xdata()) == (table["count"] > 0).sum()
     assert sum(bar.get_height() for bar in bottom.patches) == 300
 
 
 def test_roc_has_a_curve_per_class_that_occurs():
     kept = EMOTIONS_7.index("disgust") != LABELS
-    axes = plots.plot_roc(LABELS[kept], PROBABILITIES[kept], EMOTIONS_7).axes[0]
+    axes = evaluation.plot_roc(LABELS[kept], PROBABILITIES[kept], EMOTIONS_7).axes[0]
     names = [text.get_text().split()[1] for text in axes.get_legend().texts]
     assert sorted(names) == sorted(set(EMOTIONS_7) - {"disgust"})
     scores = [float(text.get_text().split()[0]) for text in axes.get_legend().texts]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_split_comparison_names_both_splits_and_their_sizes(metrics):
-    axes = plots.plot_split_comparison(metrics, ("test", "test_dedup"), ["accuracy", "macro.f1"]).axes[0]
-    names = [text.get_text() for text in axes.get_legend().texts]
-    assert names == ["test  (300 images)", "test_dedup  (250 images)"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["accuracy", "macro.f1"]
+def test_split_comparison_names_both_splits(scores):
+    splits = {"test  (300 images)": scores, "test_dedup  (250 images)": scores}
+    axes = evaluation.plot_split_comparison(splits, {"accuracy": "accuracy", "macro.f1": "macro F1"}).axes[0]
+    assert [text.get_text() for text in axes.get_legend().texts] == list(splits)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["accuracy", "macro F1"]
     assert len(axes.collections) == 4
 
 
 def test_pairs_of_networks_stand_once():
-    axes = plots_study.plot_disagreement(DISAGREEMENT).axes[0]
+    axes = studies.plot_disagreement(DISAGREEMENT).axes[0]
     shown = [text.get_text() for text in axes.texts]
     pairs = [DISAGREEMENT.iloc[1, 0], DISAGREEMENT.iloc[2, 0], DISAGREEMENT.iloc[2, 1]]
     assert shown == [f"{pair:.1%}" for pair in pairs]
 
 
 def test_conditions_are_coloured_by_what_a_network_loses_and_say_what_it_scores():
-    axes = plots_study.plot_conditions(CONDITIONS).axes[0]
+    axes = evaluation.plot_conditions(CONDITIONS).axes[0]
     assert [text.get_text() for text in axes.texts] == [f"{v:.1%}" for v in CONDITIONS.to_numpy().ravel()]
     colours = axes.collections[0].get_array().reshape(CONDITIONS.shape)
     assert (colours[:, 0] == 0).all()
@@ -258,7 +264,7 @@ def test_conditions_are_coloured_by_what_a_network_loses_and_say_what_it_scores(
 
 
 def test_differences_are_filled_where_they_are_clear():
-    panels = plots_study.plot_differences(DIFFERENCES, findings.SHARES).axes
+    panels = studies.plot_differences(DIFFERENCES, SHARES).axes
     filled = [
         [line.get_markerfacecolor() != "white" for line in axes.lines if line.get_marker() == "o"]
         for axes in panels

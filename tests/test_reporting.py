@@ -1,11 +1,9 @@
-import html
 import json
 import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -13,18 +11,19 @@ from PIL import Image
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting import execution, index_page
 from fer_lib.reporting import stage as reporting
-from fer_lib.reporting.execution import export_html, normalise_notebook
-from fer_lib.reporting.index_page import build_index
+from fer_lib.reporting.execution import export_html
+from fer_lib.reporting.index_page import build_index, check_readme, update_readme
 from fer_lib.reporting.stage import build_table, start_stage, tabulate_metrics
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """Return a stage that writes below a temporary folder and needs no packed data."""
-    monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "c0ffee" * 6)
+    monkeypatch.setattr(metrics_file, "get_commit", lambda: "c0ffee" * 6)
     started = start_stage("03_training", "demo", out_dir=tmp_path)
     meta = {"layout": "demo", "dataset": "demo", "data_hash": "da7a" * 16}
     started.__dict__["data"] = SimpleNamespace(meta=meta)
@@ -39,54 +38,38 @@ def shown(monkeypatch):
     return collected
 
 
+def build_metrics(accuracy=0.5, stage="training"):
+    metrics = Metrics(stage)
+    metrics.add("accuracy", Interval(accuracy, accuracy - 0.02, accuracy + 0.02), split="test", n=1200)
+    return metrics
+
+
 def draw_line():
     fig, axis = plt.subplots(figsize=(3, 2))
     axis.plot([0, 1], [1, 3])
     return fig
 
 
-def read_metrics_file(stage):
-    return json.loads((stage.dirs.metrics / "training.json").read_text())
+def read_files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_metrics_carry_the_stage_s_data_and_time(stage):
-    stage.write_metrics({"test.accuracy": 0.5}, seed=7)
-    written = read_metrics_file(stage)
-    assert stage.metrics == written
-    assert (written["test.accuracy"], written["seed"], written["data_hash"]) == (0.5, 7, "da7a" * 16)
-    assert 0 <= written["wall_seconds"] < 60
-    stage.write_metrics({"test.accuracy": 0.6}, seed=7, wall_seconds=99)
-    assert stage.metrics["wall_seconds"] == 99
-
-
-def test_interval_reads_as_the_field_writes_it(stage):
-    keys = ("test.accuracy", "test.accuracy_lo", "test.accuracy_hi")
-    stage.write_metrics(dict(zip(keys, (0.65249, 0.637, 0.668), strict=True)), seed=0)
-    assert stage.format_interval("test.accuracy") == "0.652 [0.637, 0.668]"
-
-
-def test_undefined_value_is_left_out_of_metrics_and_a_dash_in_tables():
-    nothing = (float("nan"),) * 3
-    assert metrics_file.flatten_interval("recall.fear", nothing) == {}
-    assert metrics_file.show_interval(nothing) == "–"
-    values = (0.5, 0.4, 0.6)
-    assert metrics_file.flatten_interval("a.b", values) == {"a.b": 0.5, "a.b_lo": 0.4, "a.b_hi": 0.6}
-    assert metrics_file.show_interval(values, ".1f") == "0.5\N{NO-BREAK SPACE}[0.4,\N{NO-BREAK SPACE}0.6]"
+    stage.write_metrics(build_metrics(), seed=7, headline=["test.accuracy"])
+    assert json.loads((stage.dirs.metrics / "training.json").read_text()) == {"test.accuracy": 0.5}
+    written = stage.metrics
+    assert f"{written.interval('test.accuracy'):.0%}" == "50%\N{NO-BREAK SPACE}[48%,\N{NO-BREAK SPACE}52%]"
+    assert (written.provenance["seed"], written.provenance["data"]) == (7, "da7a" * 16)
+    assert 0 <= written.provenance["wall_seconds"] < 60
+    theirs = {"dataset": "demo", "data_hash": "0" * 64}
+    stage.write_metrics(build_metrics(0.6), seed=7, wall_seconds=99, meta=theirs)
+    assert stage.metrics.provenance["wall_seconds"] == 99
+    assert stage.metrics.provenance["data"] == "0" * 64
 
 
 def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(stage):
-    with pytest.raises(FerError, match="run the notebook"):
+    with pytest.raises(FerError, match="run stage 'training' first"):
         _ = stage.metrics
-
-
-def test_paper_stays_white_whatever_the_colours(stage, shown):
-    figure = plt.figure(figsize=(4, 4))
-    axes = figure.subplots()
-    axes.imshow(np.random.default_rng(0).random((60, 60, 3)))  # more colours than a palette holds
-    axes.set_axis_off()
-    stage.show_figure(figure, "noise", "Noise.")
-    saved = Image.open(stage.dirs.figures / "training" / "noise.png").convert("RGB")
-    assert saved.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, shown):
@@ -95,6 +78,7 @@ def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, sh
     first = path.read_bytes()
     stage.show_figure(draw_line(), "line", 'Loss < 1 & "falling".')
     assert path.read_bytes() == first
+    assert not Image.open(path).info.keys() & {"Software", "Creation Time"}
     assert shown[0] == shown[1]
     assert 'alt="Loss &lt; 1 &amp; &quot;falling&quot;."' in shown[0]
     assert "<figcaption>" in shown[0]
@@ -103,13 +87,16 @@ def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, sh
 
 def test_table_is_escaped_right_aligned_and_has_row_heads():
     df = pd.DataFrame(
-        {"share": [0.25, None], "n": [12345, 2], "note": ["<b>", "ok"]},
+        {"share": [0.25, None], "n": [12345, 2], "note": ["<b>", "ok"], "holds": [True, False]},
         index=pd.Index(["fear", "sad"], name="emotion"),
     )
     table = build_table(df, "Classes & counts", {"share": ".0%"})
     assert re.findall(r'<th scope="row"[^>]*>(\w+)<', table) == ["fear", "sad"]
     assert re.findall(r'class="number"[^>]*>([^<]+)</td>', table) == ["25%", "12,345", "–", "2"]
     assert "&lt;b&gt;" in table
+    assert "<td>yes</td>" in table
+    assert re.search(r'<div role="region" aria-label="Classes &amp; counts" tabindex="0"', table)
+    assert table.count('<th scope="col"') == 5
     assert "<figcaption>Classes &amp; counts</figcaption>" in table
 
 
@@ -122,9 +109,7 @@ def test_format_for_a_missing_column_is_an_error():
         build_table(pd.DataFrame({"a": [1]}), "Rows", {"b": ".1f"})
 
 
-def test_csv_has_fixed_digits(stage):
-    stage.write_table(pd.DataFrame({"epoch": [1], "loss": [0.123456789]}), "history")
-    assert (stage.dirs.reports / "history.csv").read_text() == "epoch,loss\n1,0.123457\n"
+STATE = "application/vnd.jupyter.widget-state+json"
 
 
 def build_executed(seconds="0.1"):
@@ -144,15 +129,9 @@ def build_executed(seconds="0.1"):
     for position, cell in enumerate(cells):
         cell["id"] = f"cell-{position}"
     return new_notebook(
-        cells=cells, metadata={"papermill": {"start_time": seconds}, "widgets": {"x": seconds}}
+        cells=cells,
+        metadata={"papermill": {"start_time": seconds}, "widgets": {STATE: {"state": {"a": seconds}}}},
     )
-
-
-def test_two_runs_of_a_notebook_are_normalised_to_the_same():
-    first, second = (normalise_notebook(build_executed(seconds)) for seconds in ("0.1", "12.7"))
-    assert nbformat.writes(first) == nbformat.writes(second)
-    assert len(first.cells[1].outputs) == 2  # what the notebook printed, and its picture
-    assert "0x7fab" in first.cells[1].outputs[1].data["text/html"]
 
 
 @pytest.fixture
@@ -168,8 +147,21 @@ def study(tmp_path, monkeypatch):
     return get_output_dirs("demo", tmp_path)
 
 
+def export(study, seconds="0.1", **options):
+    return export_html(build_executed(seconds), "01_first", "demo", study, **options)
+
+
+def test_two_runs_of_a_notebook_give_the_same_page(study):
+    page = export(study)
+    assert page == export(study, "12.7")
+    assert "&lt;Figure at 0x…&gt;" in page
+    assert "0x7fab" in page  # within an image it is no address
+    assert "epoch 1" not in page
+    assert "out_dir" not in page
+
+
 def test_page_needs_nothing_from_outside_and_is_small(study):
-    page = export_html(normalise_notebook(build_executed()), "01_first", "demo", study)
+    page = export(study)
     assert not re.search(r"""(?:src|href)=["'](?!data:|[\w.]+\.html)""", page)
     assert "@import" not in page
     assert "url(" not in page
@@ -177,25 +169,35 @@ def test_page_needs_nothing_from_outside_and_is_small(study):
     assert len(page) < 60_000
 
 
-def test_page_keeps_code_as_it_is_with_one_span_for_a_string(study):
-    code = 'found = f"{name:.1%} of" f" {count}" + "end"'
-    page = export_html(
-        normalise_notebook(new_notebook(cells=[new_code_cell(code)])), "01_first", "demo", study
-    )
-    [block] = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
-    assert html.unescape(re.sub(r"<[^>]*>", "", block)).strip() == code
-    spans = re.findall(r'<span class="s\w">([^<]*)</span>', block)
-    assert html.unescape(spans[-1]) == '"end"'
-    assert len(spans) < 8  # the highlighter makes one of every quote, brace and piece
-
-
 def test_page_hides_code_and_links_its_neighbour(study):
-    page = export_html(normalise_notebook(build_executed()), "01_first", "demo", study)
+    page = export(study)
     assert re.search(r'<details class="code">\s*<summary>', page)
     assert 'href="02_second.html"' in page
     assert 'href="index.html"' in page
     assert "Smoke run" not in page
-    assert "Smoke run" in export_html(normalise_notebook(build_executed()), "01_first", "demo", study, True)
+    assert "Smoke run" in export(study, smoke=True)
+    assert "href=" not in export(study, is_alone=True)
+
+
+def test_a_change_elsewhere_leaves_metrics_page_and_index_as_they_are(study, stage, tmp_path, monkeypatch):
+    def run(accuracy=0.5, **later):
+        for name, value in later.items():
+            monkeypatch.setattr(metrics_file, name, lambda *_, value=value: value)
+        stage.write_metrics(build_metrics(accuracy, "first"), seed=0, headline=["test.accuracy"])
+        page = study.reports / "01_first.html"
+        page.write_text(export(study))
+        build_index("demo", tmp_path)
+        return read_files(study.reports)
+
+    stage.notebook = "01_first"
+    monkeypatch.setattr(metrics_file, "hash_stage_inputs", lambda *_: {})
+    monkeypatch.setattr(metrics_file, "hash_stage_params", lambda *_: "a")
+    monkeypatch.setattr(metrics_file, "hash_stage_code", lambda *_: {"fer_lib/data": "b"})
+    first = run()
+    assert b"c0ffee" in first[study.reports / "01_first.html"]
+    assert run(get_commit="beef" * 9, _get_device="GPU") == first
+    assert run(hash_stage_params="c") != first  # what the numbers depend on is told anew
+    assert run(accuracy=0.6) != first
 
 
 def write_results(dirs):
@@ -204,9 +206,17 @@ def write_results(dirs):
     (dirs.reports / "01_first.html").write_text('<figure id="figure-one">')
     (dirs.figures / "first").mkdir(parents=True)
     (dirs.figures / "first" / "one.png").write_bytes(b"")
-    dirs.metrics.mkdir()
-    scores = {"test.accuracy": 0.652, "test.accuracy_lo": 0.637, "test.accuracy_hi": 0.668}
-    (dirs.metrics / "evaluation.json").write_text(json.dumps(scores))
+    write_evaluation(dirs)
+
+
+def write_evaluation(dirs):
+    metrics = build_metrics(0.7, "evaluation")
+    metrics.add("accuracy", Interval(0.6, 0.58, 0.62), model="baseline", split="test")
+    metrics.describe("baseline.image_size", 112)
+    dirs.get_table("evaluation").parent.mkdir(parents=True)
+    dirs.get_table("evaluation").write_text(metrics_file._to_csv(metrics.to_frame()))
+    dirs.get_provenance("evaluation").parent.mkdir(parents=True)
+    dirs.get_provenance("evaluation").write_text(json.dumps({"facts": metrics.facts}))
 
 
 def test_index_shows_question_finding_thumbnail_and_score(study, tmp_path):
@@ -217,8 +227,9 @@ def test_index_shows_question_finding_thumbnail_and_score(study, tmp_path):
     assert "It is <strong>so</strong>." in page
     assert 'href="01_first.html"' in page
     assert 'src="figures/first/one.png"' in page
-    assert "65.2%" in page
-    assert "[63.7%, 66.8%]" in page
+    assert "<dt>Accuracy</dt>" in page
+    assert "70.0%" in page
+    assert "[68.0%,\N{NO-BREAK SPACE}72.0%]" in page
     assert page.count("Not run yet.") == 1
     assert build_index("demo", tmp_path).read_text() == page
 
@@ -240,3 +251,34 @@ def test_table_of_metrics_leaves_empty_what_is_not_there():
     assert table["right"].tolist() == [0.7, 0.6]
     assert table.loc["big", "fear"] == 0.4
     assert pd.isna(table.loc["small", "fear"])
+
+
+@pytest.fixture
+def readme(tmp_path, monkeypatch):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{index_page.BEGIN}\nold\n{index_page.END}\nafter\n")
+    monkeypatch.setattr(index_page, "README", path)
+    monkeypatch.setattr(index_page, "ROOT", tmp_path)
+    return path
+
+
+def test_readme_table_is_written_from_the_metrics_and_checked(readme):
+    write_evaluation(get_output_dirs("demo", readme.parent))
+    assert not check_readme()
+    update_readme()
+    text = readme.read_text().replace("\N{NO-BREAK SPACE}", " ")
+    row = "1,200 | 60.0% [58.0%, 62.0%] at 112 px | 70.0% [68.0%, 72.0%] | – | – | – | – |"
+    assert f"| [demo](reports/demo/index.html) | {row}" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert check_readme()
+
+
+def test_readme_that_lost_its_markers_is_told(readme):
+    readme.write_text("nothing\n")
+    with pytest.raises(FerError, match="put the two lines back"):
+        update_readme()
+
+
+def test_readme_of_the_project_is_up_to_date():
+    assert check_readme(), "run `make readme`"

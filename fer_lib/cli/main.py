@@ -91,7 +91,7 @@ def _run_notebook(options: argparse.Namespace) -> None:
 
 
 def _run_readme(options: argparse.Namespace) -> int:
-    from fer_lib.reporting.readme import check_readme, update_readme
+    from fer_lib.reporting.index_page import check_readme, update_readme
 
     if not options.check:
         update_readme()

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +14,24 @@ from fer_lib import errors
 from fer_lib.errors import FerError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics
-from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, get_output_dirs
-from fer_lib.reporting.index_page import TEMPLATE_DIR, build_index, list_notebooks
-from fer_lib.reporting.stage import get_stage_name
+from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
+from fer_lib.reporting.index_page import build_index, list_notebooks
+from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-UNCOLOURED = re.compile(r'<span class="(?:b?p|nn?|nb|nf|ne|o|w)">([^<]*)</span>')
-"""What the highlighter marks but `style.css` leaves black: names and operators, half the bytes of a page."""
-STRINGS = re.compile(r'(?:<span class="s[12aei]">[^<]*</span>){2,}')
-"""Pieces of a formatted string, each in a span of its own and all of one colour."""
-SPAN = re.compile(r"<[^>]*>")
-DROPPED_TYPES = re.compile(r"application/vnd\.jupyter\.widget|application/javascript")
-MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
-"""As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded pictures."""
+AUDIT = "08_robustness"
+"""The notebook that also audits one model on a user's own faces."""
 
-ALIGNMENT = re.compile(r' style="text-align: (?:left|right)"')
-"""What JupyterLab needs in every cell of a table; the page's style sheet says it once."""
+STUDY_TAG = "study"
+"""Of its cells that read what other stages of the pipeline have written."""
+
+HIDDEN_TAGS = {"parameters", "injected-parameters"}
+"""Of cells that a page leaves out: they hold the output folder of this machine."""
+
+MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
+"""As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded images."""
 
 KERNEL_SETTLES_SECONDS = 60
 """How long the kernel may take to fall idle after a cell; nbclient's 4 are too few on a busy machine."""
@@ -39,66 +40,94 @@ KERNEL_SETTLES_SECONDS = 60
 def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT, smoke: bool = False) -> Path:
     """Execute `notebooks/<notebook>.ipynb` and write `reports/<dataset>/<notebook>.html` under `out_dir`.
 
-    Progress bars reach the terminal while it runs. Raises FerError when the notebook does not exist or a
-    cell fails; the executed notebook is then kept in `scratch/failed/`.
+    Progress bars reach the terminal while it runs.
+
+    Raises
+    ------
+    FerError
+        When the notebook does not exist or a cell fails; the executed notebook is then kept in
+        `scratch/failed/`.
     """
-    source = NOTEBOOKS_DIR / f"{notebook}.ipynb"
-    if not source.is_file():
-        known = ", ".join(path.stem for path in list_notebooks())
-        raise FerError(f"{source}: not found; notebooks: {known}")
     if smoke and out_dir and Path(out_dir).resolve() == ROOT:
         raise FerError("a smoke run may not replace the study's results; leave --out-dir out")
     dirs = get_output_dirs(dataset, out_dir)
     parameters = {"dataset": dataset, "smoke": smoke, "out_dir": _shorten(out_dir)}
     # Two runs that train into one state would spoil each other's weights.
     with hold_lock(dirs.training_state.parent / f"{dataset}.lock"):
-        executed = normalise_notebook(_execute(source, parameters))
+        executed = _execute(notebook, parameters)
     page = dirs.reports / f"{notebook}.html"
     write_atomically(page, export_html(executed, notebook, dataset, dirs, smoke).encode())
     build_index(dataset, out_dir)
     return page
 
 
-def normalise_notebook(notebook: "NotebookNode") -> "NotebookNode":
-    """Drop, in place, what differs between two equal runs: times, progress bars, widgets, addresses."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
-    # Papermill's own cell repeats the parameters and holds the output folder of this machine.
-    notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if cell.cell_type == "code":
-            cell.outputs = [out for out in map(_normalise_output, cell.outputs) if out is not None]
-    return notebook
+def audit_model(model: str, data: str, out: str | Path, variant: str = "float", n_faces: int = 300) -> Path:
+    """Run the robustness notebook on one model and a user's faces; return the page, `<out>/audit.html`.
+
+    Beside it stands `audit.json` with every number, its interval as `<key>_lo` and `<key>_hi`.
+
+    Parameters
+    ----------
+    model
+        Name or folder of a model.
+    data
+        Name of a packed data set, or a folder of images.
+    n_faces
+        So many, at most, are perturbed.
+    """
+    asked = {"model": model, "data": data, "variant": variant, "n_faces": n_faces}
+    with tempfile.TemporaryDirectory() as folder:
+        dirs = get_output_dirs("demo", folder)
+        executed = _execute(AUDIT, {"dataset": "demo", "out_dir": folder, **asked}, without=STUDY_TAG)
+        metrics = read_metrics(dirs, get_stage_name(AUDIT))
+        html = export_html(executed, AUDIT, f"{model} on {Path(data).name}", dirs, is_alone=True)
+    page = Path(out) / "audit.html"
+    write_atomically(page, html.encode())
+    numbers = json.dumps(metrics.flatten(), indent=2, sort_keys=True, ensure_ascii=False)
+    write_atomically(page.with_suffix(".json"), f"{numbers}\n".encode())
+    return page
 
 
-def export_html(notebook: "NotebookNode", name: str, dataset: str, dirs: Any, smoke: bool = False) -> str:
-    """Return the executed notebook as one HTML page that needs nothing from outside itself."""
+def export_html(
+    notebook: "NotebookNode",
+    name: str,
+    dataset: str,
+    dirs: OutputDirs,
+    smoke: bool = False,
+    is_alone: bool = False,
+) -> str:
+    """Return the executed notebook as one HTML page that needs nothing from outside itself.
+
+    Parameters
+    ----------
+    dataset
+        What the page's head says it is about.
+    is_alone
+        Whether there are no other pages to link.
+    """
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
 
     exporter = HTMLExporter(
+        config=Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": HIDDEN_TAGS}),
         template_name=TEMPLATE_DIR.name,
         extra_template_basedirs=[str(TEMPLATE_DIR.parent)],
         exclude_anchor_links=True,
     )
-    order = [path.stem for path in list_notebooks()]
-    position = order.index(name) if name in order else 0
+    order = [None, *(path.stem for path in list_notebooks()), None]
+    position = order.index(name)
     page = {
         "name": name,
         "dataset": dataset,
         "smoke": smoke,
         "title": get_title(notebook),
-        "previous": order[position - 1] if position > 0 else None,
-        "next": order[position + 1] if position + 1 < len(order) else None,
+        "is_alone": is_alone,
+        "previous": order[position - 1],
+        "next": order[position + 1],
         "provenance": _read_provenance(dirs, name),
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return ALIGNMENT.sub("", STRINGS.sub(_join_spans, UNCOLOURED.sub(r"\1", body)))
-
-
-def _join_spans(spans: re.Match[str]) -> str:
-    return f'<span class="s2">{SPAN.sub("", spans[0])}</span>'
+    return MEMORY_ADDRESS.sub("0x…", body)
 
 
 def get_title(notebook: "NotebookNode") -> str:
@@ -110,16 +139,25 @@ def get_title(notebook: "NotebookNode") -> str:
     return "Untitled"
 
 
-def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
+def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None = None) -> "NotebookNode":
+    """Return the notebook with its outputs; the cells tagged `without` are left out."""
+    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    path = NOTEBOOKS_DIR / f"{notebook}.ipynb"
+    if not path.is_file():
+        known = ", ".join(path.stem for path in list_notebooks())
+        raise FerError(f"{path}: not found; notebooks: {known}")
+    source = nbformat.read(path, as_version=4)
+    source.cells = [cell for cell in source.cells if without not in cell.metadata.get("tags", [])]
     with tempfile.TemporaryDirectory() as folder, _kernel_environment():
-        executed = Path(folder) / source.name
+        asked, executed = Path(folder) / path.name, Path(folder) / "executed.ipynb"
+        nbformat.write(source, asked)
         try:
             return papermill.execute_notebook(
-                source,
+                asked,
                 executed,
                 parameters,
                 cwd=ROOT,
@@ -133,17 +171,17 @@ def _execute(source: Path, parameters: dict[str, Any]) -> "NotebookNode":
                 extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
-            kept = SCRATCH_DIR / "failed" / f"{parameters['dataset']}_{source.name}"
+            kept = SCRATCH_DIR / "failed" / f"{parameters['dataset']}_{path.name}"
             write_atomically(kept, executed.read_bytes())
-            raise FerError(_describe_failure(source.stem, error, kept)) from None
+            raise FerError(_describe_failure(notebook, error, kept)) from None
         except DeadKernelError:
             raise FerError(
-                f"{source.stem}: its process died, as when memory runs out; start again, training goes on"
+                f"{notebook}: its process died, as when memory runs out; start again, training goes on"
             ) from None
 
 
 @contextmanager
-def _kernel_environment() -> Any:
+def _kernel_environment() -> Iterator[None]:
     """Let the kernel import `fer_lib` from this project, without the debugger's warnings."""
     saved = dict(os.environ)
     paths = [str(ROOT), *filter(None, [saved.get("PYTHONPATH")])]
@@ -162,26 +200,10 @@ def _describe_failure(notebook: str, error: Any, kept: Path) -> str:
     return f"{notebook}, cell {error.cell_index}: {what} (the notebook as it failed: {_shorten(kept)})"
 
 
-def _normalise_output(output: Any) -> Any:
-    if output.output_type == "stream":
-        if output.name == "stderr":  # progress bars and warnings: they reached the terminal
-            return None
-        output.text = MEMORY_ADDRESS.sub("0x…", output.text)
-        return output
-    output.pop("execution_count", None)
-    if "data" in output:
-        output.data = {
-            kind: MEMORY_ADDRESS.sub("0x…", value) if kind.startswith("text/") else value
-            for kind, value in output.data.items()
-            if not DROPPED_TYPES.match(kind)
-        }
-    return output if output.get("data") or output.output_type == "error" else None
-
-
-def _read_provenance(dirs: Any, notebook: str) -> dict[str, Any]:
+def _read_provenance(dirs: OutputDirs, notebook: str) -> dict[str, Any]:
     try:
-        return read_metrics(dirs, get_stage_name(notebook))
-    except (FerError, json.JSONDecodeError):
+        return read_metrics(dirs, get_stage_name(notebook)).provenance
+    except FerError:
         return {}
 
 

@@ -1,31 +1,35 @@
-"""The first page of a data set's reports: what was asked, what was found, and where to read it."""
+"""Write the first page of a data set's reports, and the table of results in README.md.
+
+No number comes from a keyboard: all are read from what the stages have written below `reports/`.
+"""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from fer_lib.errors import FerError
+from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
-from fer_lib.metrics_file import format_interval, read_metrics
+from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, OutputDirs, get_output_dirs
-from fer_lib.reporting.stage import get_stage_name
-
-TEMPLATE_DIR = Path(__file__).parent / "report_template"
+from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
 
 ABOUT = {
     "demo": "faces drawn by the project itself from known settings; no person is shown",
     "fer2013": "FER2013, small grey photographs found on the web",
-    "ferplus": "FER+, the FER2013 photographs labelled anew by a crowd",
+    "ferplus": "FER+, the FER2013 photographs labelled again by ten annotators each",
     "affectnet": "AffectNet, colour photographs found on the web",
 }
 
-SCORES = {
-    "test.accuracy": "Test accuracy",
-    "test_dedup.accuracy": "Test accuracy without images that also stand in training",
-    "test.macro.recall": "Macro recall: every emotion counts the same",
-    "test.macro.f1": "Macro F1",
+README = ROOT / "README.md"
+BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
+README_COLUMNS = {
+    "baseline.test.accuracy": "The paper's recipe: accuracy",
+    **{key: HEADLINES[key][0] for key in ("test.accuracy", "test_dedup.accuracy", "test.macro.recall")},
+    "ensemble_tta.test.accuracy": "Ensemble, 12 views: accuracy",
+    "test.group.accuracy": "Three groups: accuracy",
 }
-"""The metrics of stage `evaluation` that the page shows first."""
+"""Columns of the table in README.md, by the key in the metrics of stage `evaluation`."""
 
 
 def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
@@ -40,9 +44,9 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     page = environment.get_template("overview.html.j2").render(
         dataset=dataset,
         about=ABOUT.get(dataset, "faces from a folder of images"),
-        scores=_read_scores(dirs),
+        scores=_list_scores(_read_metrics(dirs, "evaluation")),
         notebooks=notebooks,
-        provenance=next((entry["metrics"] for entry in reversed(notebooks) if entry["metrics"]), None),
+        provenance=next((entry["provenance"] for entry in reversed(notebooks) if entry["provenance"]), None),
     )
     path = dirs.reports / "index.html"
     write_atomically(path, page.encode())
@@ -66,6 +70,53 @@ def read_title_and_question(notebook: Path) -> tuple[str, str]:
     return title.group(1).strip(), " ".join(question.group(1).split())
 
 
+def update_readme() -> None:
+    """Rewrite the table of README.md. Raises FerError when it has lost its markers."""
+    text = README.read_text()
+    current = _cut_table(text)
+    write_atomically(README, text.replace(current, build_results_table(), 1).encode())
+
+
+def check_readme() -> bool:
+    """Return whether the table of README.md is what `reports/` says."""
+    return _cut_table(README.read_text()) == build_results_table()
+
+
+def build_results_table() -> str:
+    """Return the table in Markdown with its markers, one row per data set that has been evaluated."""
+    evaluated = [path.parents[1].name for path in sorted(ROOT.glob("reports/*/tables/evaluation.csv"))]
+    if not evaluated:
+        return f"{BEGIN}\nNo results yet: `make repro` computes them.\n{END}"
+    lines = [
+        f"| Data set | Test images | {' | '.join(README_COLUMNS.values())} |",
+        "|---|" + "--:|" * (len(README_COLUMNS) + 1),
+        *map(_build_row, evaluated),
+    ]
+    last = EPOCHS.iloc[-1]
+    lines += [
+        "",
+        f"The paper reports {last['val_accuracy']:.0%} validation accuracy after epoch {last['epoch']:.0f}, "
+        "on a data set and split that it does not name.",
+    ]
+    return "\n".join([BEGIN, *lines, END])
+
+
+def _build_row(dataset: str) -> str:
+    metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
+    values = {key: f"{metrics.interval(key):.1%}" if key in metrics else "–" for key in README_COLUMNS}
+    if "baseline.test.accuracy" in metrics:  # its image size is not the same everywhere
+        values["baseline.test.accuracy"] += f" at {metrics['baseline.image_size']} px"
+    cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
+    return f"| {' | '.join([*cells, *values.values()])} |"
+
+
+def _cut_table(text: str) -> str:
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < begin:
+        raise FerError(f"{README}: expected the table between `{BEGIN}` and `{END}`; put the two lines back")
+    return text[begin : end + len(END)]
+
+
 def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
     title, question = read_title_and_question(path)
     stage = get_stage_name(path.stem)
@@ -77,7 +128,7 @@ def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
         "finding": _to_html(finding.read_text()) if finding.is_file() else None,
         "link": page.name if page.is_file() else None,
         "thumbnail": _find_thumbnail(page, dirs.figures / stage),
-        "metrics": _read_metrics(dirs, stage),
+        "provenance": _read_metrics(dirs, stage).provenance,
     }
 
 
@@ -88,19 +139,18 @@ def _find_thumbnail(page: Path, folder: Path) -> str | None:
     return figure.relative_to(page.parent).as_posix() if figure and figure.is_file() else None
 
 
-def _read_metrics(dirs: OutputDirs, stage: str) -> dict[str, Any]:
+def _read_metrics(dirs: OutputDirs, stage: str) -> Metrics:
     try:
         return read_metrics(dirs, stage)
     except FerError:
-        return {}
+        return Metrics(stage)
 
 
-def _read_scores(dirs: OutputDirs) -> list[dict[str, str]]:
-    metrics = _read_metrics(dirs, "evaluation")
+def _list_scores(metrics: Metrics) -> list[dict[str, str]]:
     scores = []
-    for key, label in SCORES.items():
-        if f"{key}_lo" in metrics:
-            value, interval = format_interval(metrics, key, ".1%").split(" ", 1)
+    for key, (label, spec) in HEADLINES.items():
+        if key in metrics:
+            value, interval = f"{metrics.interval(key):{spec}}".split("\N{NO-BREAK SPACE}", 1)
             scores.append({"label": label, "value": value, "interval": interval})
     return scores
 

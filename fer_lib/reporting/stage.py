@@ -1,8 +1,8 @@
-"""What a notebook calls to show and to write its results; `execution` turns the notebook into a page.
+"""Show and write the results of a notebook; `execution` turns the notebook into a page.
 
 stage = start_stage("03_training", dataset, smoke, out_dir)
 stage.show_figure(fig, "loss_curves", "Loss by epoch.")
-stage.write_metrics({"val.accuracy": 0.65}, seed=stage.params.training.seed)
+stage.write_metrics(metrics, stage.params.training.seed, headline=["val.accuracy"])
 stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.")
 """
 
@@ -10,9 +10,10 @@ import base64
 import html
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
-from fer_lib.metrics_file import format_interval, read_metrics, write_metrics
+from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 
@@ -30,15 +31,14 @@ if TYPE_CHECKING:
 
     from fer_lib.data.packed import PackedDataset
 
+TEMPLATE_DIR = Path(__file__).parent / "report_template"
+
 PIXELS_PER_INCH = 144
 SHOWN_PIXELS_PER_INCH = 96
 """A figure of 8 inches is drawn 1152 pixels wide and shown 768 wide, so it is sharp on dense screens."""
 
 SMOKE_FACES = 128
 """Faces per split in smoke mode: every step runs, none takes long."""
-
-CHART_COLOURS = 8192
-"""A picture with more colours than this is a photograph or a drawn face, no chart."""
 
 
 @dataclass
@@ -73,29 +73,43 @@ class Stage:
         return self.data.meta["layout"] == "demo"
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The stage's metrics as they stand in its file. Raises FerError before `write_metrics`."""
+    def metrics(self) -> Metrics:
+        """The stage's metrics as they stand in its files. Raises FerError before `write_metrics`."""
         return read_metrics(self.dirs, self.name)
 
     def show_figure(self, fig: "Figure", name: str, caption: str) -> None:
         """Save `fig` to `figures/<stage>/<name>.png`, show it with its caption, and close it.
 
-        `caption` is plain text; it is also what a screen reader says in place of the picture. The first
-        figure of a notebook is its thumbnail on the index page.
+        `caption` is plain text; it is also what a screen reader says in place of the image. The first figure
+        of a notebook is its thumbnail on the index page.
         """
         import matplotlib.pyplot as plt
 
-        content, (width, height) = _render_png(fig)
+        drawn = io.BytesIO()
+        # Without the stamp of matplotlib's version, so that the same figure gives the same bytes.
+        fig.savefig(
+            drawn,
+            format="png",
+            dpi=PIXELS_PER_INCH,
+            bbox_inches="tight",
+            facecolor="white",
+            metadata={"Software": None},
+        )
         plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
+        content = drawn.getvalue()
         write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
-        _display_html(_wrap_png(content, width, height, name, caption))
+        width, height = (
+            round(side * SHOWN_PIXELS_PER_INCH / PIXELS_PER_INCH) for side in Image.open(drawn).size
+        )
+        data, text = base64.b64encode(content).decode(), html.escape(caption)
+        _display_html(
+            f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
+            f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
 
-    def show_table(self, df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> None:
-        """Show `df` as a table; `formats` maps a column to a format such as `.1%`.
-
-        Without one, integers get thousands separators and floats three decimals. The index heads the rows
-        unless it only counts them.
-        """
+    def show_table(self, df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
+        """Show `df` as a table; see `build_table`."""
         _display_html(build_table(df, caption, formats))
 
     def show_text(self, markdown: str) -> None:
@@ -112,22 +126,25 @@ class Stage:
         write_atomically(self.dirs.reports / "findings" / f"{self.name}.md", f"{markdown.strip()}\n".encode())
         self.show_text(f'<div class="finding">\n\n{markdown.strip()}\n\n</div>')
 
-    def write_table(self, df: pd.DataFrame, name: str) -> None:
-        """Write `df` to `<name>.csv` next to the report, floats with six significant digits."""
-        content = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomically(self.dirs.reports / f"{name}.csv", content.encode())
+    def write_metrics(
+        self,
+        metrics: Metrics,
+        seed: int,
+        headline: Sequence[str] = (),
+        wall_seconds: float | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the stage's metrics as `metrics_file.write_metrics` does.
 
-    def write_metrics(self, values: dict[str, Any], seed: int, wall_seconds: float | None = None) -> None:
-        """Write `metrics/<stage>.json` as `metrics_file.write_metrics` does.
-
-        `wall_seconds` is the time since the stage started, unless the work began in an earlier process.
+        Parameters
+        ----------
+        wall_seconds
+            The time since the stage started, unless the work began in an earlier process.
+        meta
+            `dataset` and `data_hash` of faces that are not the stage's packed ones.
         """
         seconds = wall_seconds or time.monotonic() - self.started
-        write_metrics(self.dirs, self.name, values, self.data.meta, self.params, seed, seconds)
-
-    def format_interval(self, key: str, spec: str = ".3f") -> str:
-        """Return a metric with its 95 % interval, as `0.652 [0.637, 0.668]`."""
-        return format_interval(self.metrics, key, spec)
+        write_metrics(self.dirs, metrics, meta or self.data.meta, self.params, seed, seconds, headline)
 
 
 def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str | None = None) -> Stage:
@@ -137,6 +154,11 @@ def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str |
     """
     params = load_params(dataset, smoke=smoke)
     return Stage(notebook, dataset, params, get_output_dirs(dataset, out_dir), smoke)
+
+
+def get_stage_name(notebook: str) -> str:
+    """Return the notebook's name without its number: `training` for `03_training`."""
+    return notebook.split("_", 1)[1]
 
 
 def tabulate_metrics(
@@ -151,102 +173,45 @@ def tabulate_metrics(
     return pd.DataFrame(table, index=pd.Index(rows, name=row_title))
 
 
-def get_stage_name(notebook: str) -> str:
-    """Return the notebook's name without its number: `training` for `03_training`."""
-    return notebook.split("_", 1)[1]
+def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
+    """Return `df` as an HTML table; the index heads the rows unless it only counts them.
 
+    Parameters
+    ----------
+    formats
+        Column to a format such as `.1%`. Without one, whole numbers get thousands separators, floats three
+        decimals, and a missing value a dash.
 
-def build_figure_html(fig: "Figure", name: str, caption: str) -> str:
-    """Return `fig` as an HTML figure that holds its picture; `caption` is plain text."""
-    content, (width, height) = _render_png(fig)
-    return _wrap_png(content, width, height, name, caption)
-
-
-def build_table(df: pd.DataFrame, caption: str, formats: dict[str, str] | None = None) -> str:
-    """Return `df` as an HTML table that scrolls within the page when it is too wide."""
-    counts_rows = isinstance(df.index, pd.RangeIndex) and df.index.name is None
-    shown = df if counts_rows else df.rename_axis(index=lambda name: name or "").reset_index()
-    unknown = set(formats or {}) - set(shown.columns)
+    Raises
+    ------
+    FerError
+        For a format of a column that is not there.
+    """
+    has_row_heads = not isinstance(df.index, pd.RangeIndex) or df.index.name is not None
+    shown = df.rename_axis(index=lambda name: name or "").reset_index() if has_row_heads else df
+    formats = formats or {}
+    unknown = formats.keys() - set(shown.columns)
     if unknown:
         raise FerError(f"table {caption!r}: a format for {min(unknown)!r}, which is no column")
+    truths = shown.select_dtypes(bool)
+    shown = shown.assign(**truths.replace({True: "yes", False: "no"}))
+    styler = _load_styler()(shown).set_caption(html.escape(caption)).hide(axis="index")
+    styler.format_index(escape="html", axis="columns").format(
+        {column: f"{{:{spec}}}" for column, spec in formats.items()},
+        na_rep="–",
+        precision=3,
+        thousands=",",
+        escape="html",
+    )
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
-    head = "".join(
-        f'<th scope="col"{_align(is_number)}>{html.escape(str(name))}</th>'
-        for name, is_number in zip(shown.columns, numeric, strict=True)
-    )
-    specs = [(formats or {}).get(name, "") for name in shown.columns]
-    rows = []
-    for values in shown.itertuples(index=False, name=None):
-        cells = [
-            _build_cell(value, spec, is_number, is_head=position == 0 and not counts_rows)
-            for position, (value, spec, is_number) in enumerate(zip(values, specs, numeric, strict=True))
-        ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    text = html.escape(caption)
-    return (
-        f'<figure class="table"><figcaption>{text}</figcaption>'
-        f'<div role="region" aria-label="{text}" tabindex="0" style="overflow-x: auto"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></figure>"
-    )
+    return styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
 
 
-def _wrap_png(content: bytes, width: int, height: int, name: str, caption: str) -> str:
-    data, text = base64.b64encode(content).decode(), html.escape(caption)
-    return (
-        f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
-        f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+@cache
+def _load_styler() -> type:
+    from pandas.io.formats.style import Styler
 
-
-def _build_cell(value: Any, spec: str, is_number: bool, is_head: bool) -> str:
-    tag, scope = ("th", ' scope="row"') if is_head else ("td", "")
-    return f"<{tag}{scope}{_align(is_number)}>{html.escape(_format_value(value, spec))}</{tag}>"
-
-
-def _align(is_number: bool) -> str:
-    return ' class="number" style="text-align: right"' if is_number else ' style="text-align: left"'
-
-
-def _format_value(value: Any, spec: str) -> str:
-    if pd.isna(value):
-        return "–"
-    if spec:
-        return format(value, spec)
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    return f"{value:,.3f}" if isinstance(value, float | np.floating) else str(value)
-
-
-def _render_png(fig: "Figure") -> tuple[bytes, tuple[int, int]]:
-    """Return the figure as a palette PNG, the same bytes on every run, and its size as shown."""
-    drawn = io.BytesIO()
-    fig.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
-    # Matplotlib stamps its version into the file; Pillow writes pixels only.
-    image = _reduce_colours(Image.open(drawn).convert("RGB"))
-    packed = io.BytesIO()
-    image.save(packed, format="png", optimize=True)
-    width, height = (round(side * SHOWN_PIXELS_PER_INCH / PIXELS_PER_INCH) for side in image.size)
-    return packed.getvalue(), (width, height)
-
-
-def _reduce_colours(image: Image.Image) -> Image.Image:
-    """Return the picture with a palette of 256 colours: a third of the size, and no difference to the eye."""
-    palette = image.quantize(colors=256, kmeans=1, dither=Image.Dither.NONE)
-    if image.getcolors(CHART_COLOURS):
-        return _keep_paper(palette, image)
-    # Faces have more colours than a palette; dithering keeps lips red and backgrounds even.
-    return _keep_paper(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG), image)
-
-
-def _keep_paper(reduced: Image.Image, image: Image.Image) -> Image.Image:
-    """Return the reduced picture with the colour of its corner as it was: white is not to turn grey."""
-    colours, paper = reduced.getpalette(), reduced.getpixel((0, 0))
-    colours[3 * paper : 3 * paper + 3] = image.getpixel((0, 0))
-    reduced.putpalette(colours)
-    return reduced
+    return Styler.from_custom_template(str(TEMPLATE_DIR), html_table="table.html.j2")
 
 
 def _display_html(content: str) -> None:

@@ -1,8 +1,12 @@
-"""Show the ablation studies: figures, tables and sentences about arms against the reference."""
+"""Show the ablation studies: figures, tables and sentences about arms against the reference.
+
+`table` and `rows` are of `ablation_results.compare_studies`.
+"""
 
 import pandas as pd
 
 from fer_lib.evaluation.ablation_results import SHARES
+from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.studies import plot_differences
 from fer_lib.reporting.stage import Stage
 
@@ -25,10 +29,7 @@ def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
 def show_studies(
     stage: Stage, table: pd.DataFrame, *studies: str, name: str, caption: str, against: str = "the reference"
 ) -> None:
-    """Show the arms of these studies as figure `name` and as a table, or say that there are none.
-
-    table: of `compare_studies`.
-    """
+    """Show the arms of these studies as figure `name` and as a table, or say that there are none."""
     rows = select_studies(table, *studies)
     if rows.empty:
         stage.show_text(f"{caption}: none of these arms was trained on this data set.")
@@ -41,30 +42,19 @@ def show_studies(
 
 
 def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per arm: accuracy, its gain in points with interval, p and h, McNemar's p; recalls.
-
-    rows: of `compare_studies`.
-    """
+    """Return one row per arm: accuracy, its gain in points with interval, p and h, McNemar's p; recalls."""
     cells: dict[str, dict[str, object]] = {}
     for row in rows.to_dict("records"):
         arm = cells.setdefault(row["arm"], {})
-        gain = f"{100 * row['gain']:+.1f}"
+        points = Interval(*(100 * row[end] for end in ("gain", "low", "high")))
         if row["share"] == "accuracy":
-            interval = f"{gain} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-            arm |= {
-                "accuracy": f"{row['value']:.3f}",
-                "points": interval,
-                "p": row["p_value"],
-                "h": row["effect"],
-                "McNemar": row["mcnemar"],
-            }
+            arm["accuracy"], arm["points"] = f"{row['value']:.3f}", f"{points:+.1f}"
+            arm["p"], arm["h"], arm["McNemar"] = row["p_value"], row["effect"], row["mcnemar"]
         else:
-            arm[show_share(row["share"])] = f"{row['value']:.3f} ({gain})"
+            arm[show_share(row["share"])] = f"{row['value']:.3f}\N{NO-BREAK SPACE}({points.value:+.1f})"
     recalls = [show_share(share) for share in SHARES[1:] if share in set(rows["share"])]
     columns = ["accuracy", "points", "p", "h", "McNemar", *recalls]
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
-    # A number and its interval stay on one line.
-    return table.replace(" ", "\N{NO-BREAK SPACE}", regex=True)
+    return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 
 def describe_clear(rows: pd.DataFrame, share: str) -> str:
@@ -76,8 +66,9 @@ def describe_clear(rows: pd.DataFrame, share: str) -> str:
     subject, parts = show_share(share), []
     for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
         named = clear.head(N_NAMED)
-        gains = zip(named["arm"], named["gain"], strict=True)
-        arms = [f"{arm} ({100 * gain:+.1f} points)" for arm, gain in gains]
+        arms = [
+            f"{arm} ({100 * gain:+.1f} points)" for arm, gain in zip(named["arm"], named["gain"], strict=True)
+        ]
         more = f" and {len(clear) - N_NAMED} more" if len(clear) > N_NAMED else ""
         if arms:
             parts.append(f"clearly {verb} by {', '.join(arms)}{more}")
