@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ class CounterfactualScores:
     def __init__(self, dirs: OutputDirs, data: PackedDataset, settings: RobustnessParams) -> None:
         self._table = read_table(get_counterfactuals_path(dirs), data, "counterfactuals")
         self._settings = settings
-        self._permutation = {
+        self._permutation: dict[str, Any] = {
             "n_permutations": settings.n_permutations,
             "seed": settings.seed,
             "min_faces": settings.min_faces,
@@ -118,8 +119,9 @@ class CounterfactualScores:
         found = {}
         for factor, (values, _) in FACTORS.items():
             part = self.read(self.network, factor)
-            columns = (part[name].to_numpy() for name in ("label", "pred", "confidence", "value"))
-            found[factor] = score_groups(*columns, self._draw(part)).loc[list(map(str, values))]
+            label, pred, confidence, value = _take(part, "label", "pred", "confidence", "value")
+            table = score_groups(label, pred, confidence, value, self._draw(part))
+            found[factor] = table.loc[list(map(str, values))]
         return found
 
     def find_gaps(self, groups: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -135,8 +137,8 @@ class CounterfactualScores:
             part = self.read(self.network, f"{first}+{second}")
             values = np.array([value.split("|") for value in part["value"]])
             pair = {first.replace("_", " "): values[:, 0], second.replace("_", " "): values[:, 1]}
-            columns = (part["label"].to_numpy(), part["pred"].to_numpy(), pair, part["row"].to_numpy())
-            tables.append(list_interactions(*columns, **self._permutation).head())
+            label, pred, row = _take(part, "label", "pred", "row")
+            tables.append(list_interactions(label, pred, pair, row, **self._permutation).head())
         return pd.concat(tables)
 
     def score_networks(self) -> pd.DataFrame:
@@ -156,9 +158,8 @@ class CounterfactualScores:
     def compute_ratio(self, network: str) -> Interval:
         """Return the lowest macro recall of a tone over the highest; see `fairness.compute_ratio`."""
         part = self.read(network, TONE)
-        return compute_ratio(
-            *(part[name].to_numpy() for name in ("label", "pred", "value")), self._draw(part)
-        )
+        label, pred, value = _take(part, "label", "pred", "value")
+        return compute_ratio(label, pred, value, self._draw(part))
 
     def compare_mitigations(self) -> dict[tuple[str, str], dict[str, Interval]]:
         """Return (mitigation, factor) to what it changes on the same faces, as `fairness.compare_gaps`."""
@@ -166,10 +167,9 @@ class CounterfactualScores:
         for name, baseline in self._settings.mitigations.items():
             for factor in (TONE, LIGHT):
                 part, before = self.read(name, factor), self.read(baseline, factor)
-                label, pred, value = (part[column].to_numpy() for column in ("label", "pred", "value"))
-                found[name, factor] = compare_gaps(
-                    label, pred, before["pred"].to_numpy(), value, self._draw(part)
-                )
+                label, pred, value = _take(part, "label", "pred", "value")
+                earlier = before["pred"].to_numpy()
+                found[name, factor] = compare_gaps(label, pred, earlier, value, self._draw(part))
         return found
 
     def _draw(self, part: pd.DataFrame) -> Bootstrap:
@@ -177,8 +177,12 @@ class CounterfactualScores:
         return Bootstrap(len(part), settings.n_resamples, settings.seed, part["person"].to_numpy())
 
     def _measure_gap(self, part: pd.DataFrame) -> tuple[float, float]:
-        columns = (part[name].to_numpy() for name in ("label", "pred", "value", "row"))
-        return measure_gap(*columns, **self._permutation)
+        label, pred, value, row = _take(part, "label", "pred", "value", "row")
+        return measure_gap(label, pred, value, row, **self._permutation)
+
+
+def _take(part: pd.DataFrame, *columns: str) -> list[np.ndarray]:
+    return [part[column].to_numpy() for column in columns]
 
 
 def add_groups(metrics: Metrics, groups: Mapping[str, pd.DataFrame], gaps: pd.DataFrame) -> None:

@@ -151,7 +151,8 @@ def compare_methods(model: nn.Module, faces: Faces) -> pd.DataFrame:
 def choose_method(choice: pd.DataFrame) -> tuple[str, str]:
     """Return the method and stage with the largest mean insertion minus deletion area."""
     score = (choice["insertion"] - choice["deletion"]).groupby([choice["method"], choice["stage"]]).mean()
-    return score.idxmax()
+    method, stage = score.index[int(score.argmax())]
+    return method, stage
 
 
 def build_maps(
@@ -247,7 +248,7 @@ def pick_examples(data: PackedDataset, faces: Faces, maps: np.ndarray) -> dict[s
     for row, label, pred, saliency in zip(faces.rows, faces.labels, faces.pred, maps, strict=True):
         key = f"{'correct' if label == pred else 'wrong'}/{data.emotions[pred]}"
         if key not in found:
-            found |= {key: saliency, f"{key}/row": np.int64(row)}
+            found |= {key: saliency, f"{key}/row": np.array(row)}
     return found
 
 
@@ -270,5 +271,5 @@ def _measure_areas(
 
 def _write_maps(path: Path, maps: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, **maps)
+    np.savez_compressed(content, **maps)  # type: ignore[arg-type]
     write_atomically(path, content.getvalue())

@@ -6,6 +6,7 @@ Photographs carry no such labels and none are guessed; proxies say what an image
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,8 +26,6 @@ MEASURES = ("accuracy", "macro_recall", "false_positive_rate", "ece")
 
 NO_FACE = "no face"
 """The group of images in which the detector found no landmarks, where the proxy rests on these."""
-
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 N_FIFTHS = 5
 MAX_GROUPS = 10
@@ -54,16 +53,14 @@ def score_groups(
     groups
         str (N,).
     """
-    names = [
-        name for name in sorted(set(groups), key=lambda n: (len(n), n)) if (groups == name).sum() >= min_faces
-    ]
-    drawn = _score_groups(labels, pred, confidence, [groups == name for name in names], bootstrap)
-    rows = {
-        name: {"n": int((groups == name).sum())}
-        | {measure: summarise_draws(drawn[:, g, m]) for m, measure in enumerate(MEASURES)}
-        for g, name in enumerate(names)
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+    sizes = {str(name): int(n) for name, n in pd.Series(groups).value_counts().items()}
+    names = sorted((name for name in sizes if sizes[name] >= min_faces), key=lambda name: (len(name), name))
+    if not names:
+        return pd.DataFrame(columns=["n", *MEASURES])
+    drawn = _score_groups(labels, pred, confidence, groups, names, bootstrap)
+    columns = {m: [summarise_draws(of) for of in drawn[..., i].T] for i, m in enumerate(MEASURES)}
+    index = pd.Index(names, name="group")
+    return pd.DataFrame({"n": [sizes[name] for name in names]} | columns, index=index)
 
 
 def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -126,8 +123,8 @@ def compute_ratio(labels: np.ndarray, pred: np.ndarray, groups: np.ndarray, boot
     The four-fifths rule (29 CFR 1607.4) asks for 0.8. A minimum over a maximum of noisy rates is biased down.
     """
     unsure = np.zeros(len(labels))  # the confidence does not enter the recall
-    members = [groups == name for name in np.unique(groups)]
-    recalls = _score_groups(labels, pred, unsure, members, bootstrap)[:, :, MEASURES.index("macro_recall")]
+    rates = _score_groups(labels, pred, unsure, groups, np.unique(groups), bootstrap)
+    recalls = rates[..., MEASURES.index("macro_recall")]
     lowest, highest = np.nanmin(recalls, axis=1), np.nanmax(recalls, axis=1)
     # Where no group has anything correct, none is worse off.
     ratios = np.divide(lowest, highest, out=np.ones_like(lowest), where=highest > 0)
@@ -155,8 +152,8 @@ def compare_gaps(
 
 def tabulate_gaps(gaps: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
     """Return grouping by gap and p of `measure_gap`, the latter adjusted for the number of groupings."""
-    table = pd.DataFrame.from_dict(gaps, orient="index", columns=["gap", "p"]).rename_axis("grouping")
-    return table.assign(p=adjust_for_many(table["p"]))
+    table = pd.DataFrame.from_dict(dict(gaps), orient="index", columns=["gap", "p"]).rename_axis("grouping")
+    return table.assign(p=adjust_for_many([p for _, p in gaps.values()]))
 
 
 def adjust_for_many(p_values: Sequence[float]) -> np.ndarray:
@@ -193,8 +190,8 @@ def list_interactions(
         design = np.hstack([pd.get_dummies(factors[name]).to_numpy(float) for name in (first, second)])
         inverse = np.linalg.pinv(design, rcond=1e-9)  # both factors sum to one: a rank is missing
         fitted = design @ (inverse @ is_correct)
-        cells = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
-        cells = {pair: inside for pair, inside in cells.items() if len(inside) >= min_faces}
+        pairs = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
+        cells: dict[Any, Any] = {p: inside for p, inside in pairs.items() if len(inside) >= min_faces}
         means = np.zeros((len(cells), len(labels)))
         for row, ((a, b), inside) in zip(means, cells.items(), strict=True):
             row[inside] = 1 / len(inside)
@@ -239,9 +236,8 @@ def measure_proxies(faces: Sequence[np.ndarray], landmarks: np.ndarray, is_found
         distance = max(float(np.hypot(*across)), 1e-3)
         reach = distance * side / 2
         x, y = points[2] * side
-        patch = grey[
-            max(0, int(y - reach / 2)) : int(y + reach / 2) + 1, max(0, int(x - reach)) : int(x + reach) + 1
-        ]
+        rows_about = slice(max(0, int(y - reach / 2)), int(y + reach / 2) + 1)
+        patch = grey[rows_about, max(0, int(x - reach)) : int(x + reach) + 1]
         rows.append(
             {
                 "luminance": float(patch.mean()) if patch.size else float(grey.mean()),
@@ -269,10 +265,9 @@ def cut_quintiles(values: pd.Series, seed: int) -> np.ndarray:
 
 def group_factors(factors: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
     """Return the groups, str (N,), by each factor that is known of drawn faces: its values, or fifths."""
+    few = factors.columns[factors.nunique() <= MAX_GROUPS]
     return {
-        str(name): values.astype(str).to_numpy()
-        if values.nunique() <= MAX_GROUPS
-        else cut_quintiles(values, seed)
+        str(name): values.astype(str).to_numpy() if name in few else cut_quintiles(values, seed)
         for name, values in factors.items()
     }
 
@@ -288,19 +283,20 @@ def _score_groups(
     labels: np.ndarray,
     pred: np.ndarray,
     confidence: np.ndarray,
-    members: Sequence[np.ndarray],
+    groups: np.ndarray,
+    names: Sequence[str] | np.ndarray,
     bootstrap: Bootstrap,
 ) -> np.ndarray:
-    """Return float (1 + R, G, 4) of `MEASURES` for bool (N,) members of each group; NaN: none was drawn."""
-    scorers = [_build_scorer(labels[chosen], pred[chosen], confidence[chosen]) for chosen in members]
-    return bootstrap.score(
-        lambda weights: np.stack(
-            [score(weights[:, chosen]) for score, chosen in zip(scorers, members, strict=True)], axis=1
-        )
-    )
+    """Return float (1 + R, G, 4): `MEASURES` of the named groups; NaN where no face of one was drawn."""
+    members = [groups == name for name in names]
+    scorers = [_build_scorer(labels[member], pred[member], confidence[member]) for member in members]
+    pairs = list(zip(scorers, members, strict=True))
+    return bootstrap.score(lambda weights: np.stack([score(weights[:, m]) for score, m in pairs], axis=1))
 
 
-def _build_scorer(labels: np.ndarray, pred: np.ndarray, confidence: np.ndarray) -> Statistic:
+def _build_scorer(
+    labels: np.ndarray, pred: np.ndarray, confidence: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     n_classes = int(max(labels.max(), pred.max())) + 1
     is_correct = (pred == labels).astype(float)
     truth, predicted = np.eye(n_classes)[labels], np.eye(n_classes)[pred]

@@ -53,7 +53,7 @@ def measure_privacy(dataset: str, out_dir: str | Path | None = None) -> Path:
     persons = np.concatenate([data.persons[rows[split]] for split in rows])
     bootstrap = Bootstrap(2 * n, settings.n_resamples, settings.seed, persons)
     metrics = Metrics("privacy", facts={"n_members": n, "network": settings.explained})
-    for name, found in infer_membership(*losses.values(), bootstrap).items():
+    for name, found in infer_membership(losses["train"], losses["unseen"], bootstrap).items():
         metrics.add(f"membership.{name}", found, n=2 * n)
     images = invert_classes(checkpoint.model, checkpoint.preprocessing, len(data.emotions))
     faces = match_classes(data, rows)

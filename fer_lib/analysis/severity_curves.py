@@ -71,7 +71,7 @@ def trace_curves(table: pd.DataFrame, emotions: Sequence[str], bootstrap: Bootst
     Networks that are scored with equal bootstraps see the same resamples, so that differences can be taken.
     """
     labels = table["label"].to_numpy(np.int64)
-    conditions = tuple(name.removesuffix("/pred") for name in table if name.endswith("/pred"))
+    conditions = tuple(name.removesuffix("/pred") for name in table.columns if name.endswith("/pred"))
     pred = np.stack([table[f"{name}/pred"].to_numpy(np.int64) for name in conditions], axis=1)
     confidence = np.stack([table[f"{name}/confidence"].to_numpy(np.float64) for name in conditions], axis=1)
     is_correct = pred == labels[:, None]

@@ -29,7 +29,7 @@ def plot_choice(choice: pd.DataFrame) -> Figure:
     reductions = choice.drop_duplicates("stage").set_index("stage")["reduction"]
     for method, part in choice.groupby("method", sort=False):
         values = part.set_index("stage")["insertion minus deletion"].reindex(stages)
-        axes.plot(range(len(stages)), values, marker="o", color=_METHOD_COLOURS[method], label=method)
+        axes.plot(range(len(stages)), values, marker="o", color=_METHOD_COLOURS[str(method)], label=method)
     axes.axhline(0, color=SOFT, lw=1)
     axes.set_xticks(range(len(stages)), [f"{name}\n1 cell = {reductions[name]} px" for name in stages])
     axes.set(ylabel="insertion minus deletion area")
