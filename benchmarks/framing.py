@@ -86,12 +86,12 @@ def main() -> None:
     crops: dict[str, dict[float, list[np.ndarray]]] = {}
     found = []
     for row in tqdm(rows, unit="face", desc="cut out"):
-        pictures = {degrees: put_on_canvas(data.faces[row], degrees) for degrees in (0.0, 30.0)}
-        faces = {degrees: detector.detect(canvas, min_face=30) for degrees, (canvas, _) in pictures.items()}
+        images = {degrees: put_on_canvas(data.faces[row], degrees) for degrees in (0.0, 30.0)}
+        faces = {degrees: detector.detect(canvas, min_face=30) for degrees, (canvas, _) in images.items()}
         if not all(faces.values()):
             continue
         found.append(row)
-        for degrees, (canvas, matrix) in pictures.items():
+        for degrees, (canvas, matrix) in images.items():
             face = faces[degrees][0]
             frame = np.array(framing.landmarks) * data.faces.shape[1] - 0.5
             ways = {"cut out, not moved": (frame @ matrix[:, :2].T + matrix[:, 2], 1.0)}

@@ -1,6 +1,6 @@
-"""Damaged pictures and videos, by the thousand: is each read, or refused in a sentence, and how fast?
+"""Damaged images and videos, by the thousand: is each read, or refused in a sentence, and how fast?
 
-    python benchmarks/hostile.py [--pictures 1000] [--videos 150] [--seed 0]
+    python benchmarks/hostile.py [--images 1000] [--videos 150] [--seed 0]
 
 Small valid files of every format are damaged: bits turned, ends cut off, parts removed, repeated or taken
 from another file, numbers set to extremes. `read_image` and `analyse_video` may then return, or raise
@@ -39,7 +39,7 @@ WIDTH, HEIGHT, N_FRAMES = 96, 72, 6
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # turned by a quarter
 
-PICTURES = {
+IMAGES = {
     "jpeg": (
         {"format": "JPEG"},
         {"format": "JPEG", "progressive": True, "exif": EXIF},
@@ -81,11 +81,11 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def build_pictures(kind: str) -> list[bytes]:
-    """Return the valid files of a kind of picture."""
+def build_images(kind: str) -> list[bytes]:
+    """Return the valid files of a kind of image."""
     frames = [Image.fromarray(draw_scene(1, WIDTH, HEIGHT, seed=seed)[0]) for seed in range(2)]
     files = []
-    for options in PICTURES[kind]:
+    for options in IMAGES[kind]:
         stream, options = io.BytesIO(), dict(options)
         mode = options.pop("mode", "RGB")
         first, second = (_change_mode(frame, mode) for frame in frames)
@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=1000, help="damaged pictures, of all kinds together")
+    parser.add_argument("--images", type=int, default=1000, help="damaged images, of all kinds together")
     parser.add_argument("--videos", type=int, default=150, help="damaged videos, of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     faults = []
     print(f"{'kind':6s} {'tried':>6s} {'read':>6s} {'refused':>8s} {'faults':>7s} {'slowest':>9s}")
     for build, kinds, n_inputs, read in (
-        (build_pictures, PICTURES, options.pictures, lambda data: read_image(data)),
+        (build_images, IMAGES, options.images, lambda data: read_image(data)),
         (build_videos, VIDEOS, options.videos, read_video),
     ):
         files = {kind: build(kind) for kind in kinds}

@@ -1,4 +1,4 @@
-"""Accuracy of networks on the drawn faces of `demo`, which none of them was trained on.
+"""Measure the accuracy of networks on the drawn faces of `demo`, which none of them was trained on.
 
     python benchmarks/unseen.py fer2013 [baseline b0 student ...]
 
@@ -12,14 +12,14 @@ from functools import partial
 import cv2
 import numpy as np
 
-from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.evaluation.perturbations import warp
+from fer_lib.data.packed import load_packed
 from fer_lib.evaluation.metrics import compute_metrics
+from fer_lib.evaluation.perturbations import warp
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import Predictor
 
 FRAMES = {
     "as drawn": np.copy,
@@ -41,7 +41,6 @@ def main() -> None:
     names = options.networks or sorted(path.parent.name for path in dirs.models.glob(f"*/{CONFIG_NAME}"))
     rows = np.arange(0, len(drawn.faces), options.every)
     grey = [cv2.cvtColor(face, cv2.COLOR_RGB2GRAY) for face in drawn.faces[rows]]
-    index = drawn.index.iloc[rows].reset_index(drop=True)
     print(f"{len(rows):,} drawn faces; accuracy, and in parentheses macro recall")
     print(f"{'network':12s}" + "".join(f"{name:>18s}" for name in FRAMES))
     for name in names:
@@ -49,13 +48,10 @@ def main() -> None:
         if checkpoint.emotions != EMOTIONS_7:
             print(f"{name:12s}  names other emotions")
             continue
-        cells = []
+        predictor, cells = Predictor(checkpoint.model, checkpoint.preprocessing, 128), []
         for alter in FRAMES.values():
-            faces = PackedDataset(np.stack([alter(face) for face in grey]), index, drawn.meta)
-            logits = predict_logits(
-                checkpoint.model, faces, np.arange(len(rows)), checkpoint.preprocessing, 128
-            )
-            scores = compute_metrics(faces.labels, compute_softmax(logits), EMOTIONS_7)
+            probabilities = predictor.predict([alter(face) for face in grey])
+            scores = compute_metrics(drawn.labels[rows], probabilities, EMOTIONS_7)
             cells.append(f"{scores['accuracy']:9.3f} ({scores['macro.recall']:.3f})")
         print(f"{name:12s}" + "".join(f"{cell:>18s}" for cell in cells), flush=True)
 

@@ -33,7 +33,7 @@ def move(matrix, points):
 
 
 def draw_dot(centre, sigma, size):
-    """Return a grey picture with a soft dot; `centre` in pixels, 0 being the middle of the first one."""
+    """Return a grey image with a soft dot; `centre` in pixels, 0 being the middle of the first one."""
     y, x = np.mgrid[:size, :size]
     squares = (x - centre[0]) ** 2 + (y - centre[1]) ** 2
     return np.dstack([(255 * np.exp(-squares / (2 * sigma**2))).round().astype(np.uint8)] * 3)
@@ -92,7 +92,7 @@ def test_points_that_coincide_are_moved():
 @pytest.mark.parametrize("degrees", [0, 33, -120])
 @pytest.mark.parametrize("scale", [0.4, 1, 1.9, 2.1, 8])
 def test_landmarks_lie_where_the_framing_says(scale, degrees):
-    # scale: pixels of the picture per pixel of the crop; from 2 on the picture is made smaller first.
+    # scale: pixels of the image per pixel of the crop; from 2 on the image is made smaller first.
     size = round(48 * scale * 1.7) + 30
     place = build_similarity(degrees, 48 * scale, 0, 0)
     landmarks = move(place, np.array(COLOUR.landmarks) - 0.5) + size / 2
@@ -102,55 +102,53 @@ def test_landmarks_lie_where_the_framing_says(scale, degrees):
 
 
 def test_sizes_and_channels():
-    picture, _ = draw_scene(1, 200, 200)
+    image, _ = draw_scene(1, 200, 200)
     landmarks = np.array(FER2013_FRAMING.landmarks) * 100 + 50
-    grey, colour = cut_face(picture, landmarks, FER2013_FRAMING), cut_face(picture, landmarks, COLOUR)
+    grey, colour = cut_face(image, landmarks, FER2013_FRAMING), cut_face(image, landmarks, COLOUR)
     assert grey.shape == (48, 48)
     assert colour.shape == (48, 48, 3)
     assert grey.dtype == colour.dtype == np.uint8
     # Grey is made before or after the warp: rounding apart the same.
     assert np.abs(cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY).astype(int) - grey).max() <= 2
-    assert cut_face(picture, landmarks, replace(COLOUR, size=64)).shape == (64, 64, 3)
+    assert cut_face(image, landmarks, replace(COLOUR, size=64)).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("degrees", [-60, -20, 45, 90, 180])
-def test_crop_does_not_show_how_far_the_picture_is_turned(degrees):
-    picture, _ = draw_scene(1, 400, 400, face_width=150, seed=1)
+def test_crop_does_not_show_how_far_the_image_is_turned(degrees):
+    image, _ = draw_scene(1, 400, 400, face_width=150, seed=1)
     landmarks = np.array(COLOUR.landmarks) * 160 + 120
     matrix = cv2.getRotationMatrix2D((199.5, 199.5), degrees, 1)
-    turned = cv2.warpAffine(
-        picture, matrix, (400, 400), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    upright = cut_face(picture, landmarks, COLOUR).astype(int)
+    turned = cv2.warpAffine(image, matrix, (400, 400), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    upright = cut_face(image, landmarks, COLOUR).astype(int)
     found = cut_face(turned, move(matrix, landmarks), COLOUR).astype(int)
     # One more interpolation, nothing else: shifted by one pixel the crop differs by 5 on average.
     assert np.abs(found - upright).mean() < 1
 
 
 @pytest.mark.parametrize("factor", [0.5, 2, 5])
-def test_large_picture_and_its_copy_give_the_same_crop(factor):
-    picture, _ = draw_scene(1, 400, 400, face_width=150, seed=1)
+def test_large_image_and_its_copy_give_the_same_crop(factor):
+    image, _ = draw_scene(1, 400, 400, face_width=150, seed=1)
     landmarks = np.array(COLOUR.landmarks) * 160 + 120
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    other = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=way)
+    other = cv2.resize(image, None, fx=factor, fy=factor, interpolation=way)
     found = cut_face(other, (landmarks + 0.5) * factor - 0.5, COLOUR).astype(int)
-    difference = np.abs(found - cut_face(picture, landmarks, COLOUR)).mean()
+    difference = np.abs(found - cut_face(image, landmarks, COLOUR)).mean()
     assert difference < 1
 
 
 def test_fine_stripes_become_grey():
     # 20 stripes to a pixel of the crop: sampled instead of averaged they would stay black or white.
-    picture = np.zeros((1920, 1920, 3), np.uint8)
-    picture[:, ::2] = 255
-    crop = cut_face(picture, np.array(COLOUR.landmarks) * 1920, COLOUR)
+    image = np.zeros((1920, 1920, 3), np.uint8)
+    image[:, ::2] = 255
+    crop = cut_face(image, np.array(COLOUR.landmarks) * 1920, COLOUR)
     assert np.abs(crop.astype(int) - 128).max() <= 3
 
 
-def test_outside_the_picture_its_edge_is_repeated():
-    picture = np.full((48, 48, 3), 50, np.uint8)
-    picture[:, 0] = 200
+def test_outside_the_image_its_edge_is_repeated():
+    image = np.full((48, 48, 3), 50, np.uint8)
+    image[:, 0] = 200
     landmarks = np.array(COLOUR.landmarks) * 48 - [24, 0]  # the left half of the crop is outside
-    crop = cut_face(picture, landmarks, COLOUR)
+    crop = cut_face(image, landmarks, COLOUR)
     assert (crop[:, :23] == 200).all()
     assert (crop[:, 27:] == 50).all()
 
@@ -164,31 +162,31 @@ def test_outside_the_picture_its_edge_is_repeated():
     degrees=st.floats(-180, 180),
     side=st.floats(0.5, 2000),
 )
-def test_any_landmarks_give_a_crop_of_the_pictures_own_levels(width, height, x, y, degrees, side):
-    picture = np.full((height, width, 3), 90, np.uint8)
+def test_any_landmarks_give_a_crop_of_the_images_own_levels(width, height, x, y, degrees, side):
+    image = np.full((height, width, 3), 90, np.uint8)
     landmarks = move(build_similarity(degrees, side, x, y), np.array(COLOUR.landmarks))
-    crop = cut_face(picture, landmarks, COLOUR)
+    crop = cut_face(image, landmarks, COLOUR)
     assert crop.shape == (48, 48, 3)
     assert (crop == 90).all()
 
 
-def test_picture_is_left_alone():
-    picture, _ = draw_scene(1, 100, 100)
-    before = picture.copy()
-    cut_face(picture, np.array(COLOUR.landmarks) * 60 + 20, FER2013_FRAMING)
-    assert (picture == before).all()
+def test_image_is_left_alone():
+    image, _ = draw_scene(1, 100, 100)
+    before = image.copy()
+    cut_face(image, np.array(COLOUR.landmarks) * 60 + 20, FER2013_FRAMING)
+    assert (image == before).all()
 
 
 @pytest.mark.parametrize("grey", [False, True])
 def test_framing_of_faces_that_were_cut_alike_is_recovered(grey):
     points = (np.array(COLOUR.landmarks) - 0.5) * 0.7 + 0.5
     known, detector = Framing(96, 3, tuple(map(tuple, points))), Detector()
-    pictures = [draw_scene(1, 240, 240, face_width=120, seed=seed)[0] for seed in range(6)]
-    faces = np.stack([cut_face(each, detector.detect(each)[0].landmarks, known) for each in pictures])
+    images = [draw_scene(1, 240, 240, face_width=120, seed=seed)[0] for seed in range(6)]
+    faces = np.stack([cut_face(each, detector.detect(each)[0].landmarks, known) for each in images])
     found = measure_framing(faces[..., 1] if grey else faces)
     assert found.size == 96
     assert found.channels == (1 if grey else 3)
-    # YuNet sees the eyes of a close crop up to 0.03 further out and higher than in the whole picture.
+    # YuNet sees the eyes of a close crop up to 0.03 further out and higher than in the whole image.
     assert np.array(found.landmarks) == pytest.approx(points, abs=0.05)
 
 

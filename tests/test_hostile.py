@@ -14,7 +14,7 @@ from fer_lib.errors import MediaError
 from fer_lib.inference.video import analyse_video, probe_video
 
 SCRIPT = REPO / "benchmarks" / "hostile.py"
-N_PICTURES, N_VIDEOS = 1000, 150
+N_IMAGES, N_VIDEOS = 1000, 150
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_thousand_damaged_files_crash_nothing_and_write_nothing(hostile, tmp_p
         "TMPDIR": str(folders["TMPDIR"]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, SCRIPT, "--pictures", str(N_PICTURES), "--videos", str(N_VIDEOS)]
+    command = [sys.executable, SCRIPT, "--images", str(N_IMAGES), "--videos", str(N_VIDEOS)]
     done = subprocess.run(
         command, cwd=folders["cwd"], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -48,8 +48,8 @@ def test_a_thousand_damaged_files_crash_nothing_and_write_nothing(hostile, tmp_p
 
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
     tried = {kind: int(n) for kind, n, *_ in rows}
-    assert tried.keys() == {*hostile.PICTURES, *hostile.VIDEOS}
-    assert sum(tried[kind] for kind in hostile.PICTURES) == N_PICTURES
+    assert tried.keys() == {*hostile.IMAGES, *hostile.VIDEOS}
+    assert sum(tried[kind] for kind in hostile.IMAGES) == N_IMAGES
     assert sum(tried[kind] for kind in hostile.VIDEOS) == N_VIDEOS
     for kind, n_tried, n_read, n_refused, n_faults, slowest, _ in rows:
         assert int(n_read) + int(n_refused) == int(n_tried)
@@ -62,8 +62,8 @@ def test_a_thousand_damaged_files_crash_nothing_and_write_nothing(hostile, tmp_p
 
 def test_undamaged_files_are_read(hostile):
     sizes = {(hostile.HEIGHT, hostile.WIDTH, 3), (hostile.WIDTH, hostile.HEIGHT, 3)}  # one is turned by EXIF
-    for kind in hostile.PICTURES:
-        for data in hostile.build_pictures(kind):
+    for kind in hostile.IMAGES:
+        for data in hostile.build_images(kind):
             assert read_image(data).shape in sizes
             assert hostile.mend_png(data) == data
     for kind in hostile.VIDEOS:
@@ -72,7 +72,7 @@ def test_undamaged_files_are_read(hostile):
 
 
 def test_inputs_differ_and_follow_from_seed_and_number(hostile):
-    files = hostile.build_pictures("bmp")
+    files = hostile.build_images("bmp")
     build = [
         [hostile.build_input("bmp", number, seed, files, files) for number in range(40)] for seed in (0, 0, 1)
     ]
@@ -144,10 +144,10 @@ def test_files_that_point_at_others_are_not_followed(hostile, tmp_path, text, su
         read_image(trap)
 
 
-def test_video_read_as_a_picture_and_the_other_way_round(hostile):
+def test_video_read_as_a_image_and_the_other_way_round(hostile):
     with pytest.raises(MediaError, match="a file that is none"):
         read_image(hostile.build_videos("avi")[0])
-    for data in (hostile.build_pictures("png")[0], b"", b"\0" * 5000, np.random.default_rng(0).bytes(5000)):
+    for data in (hostile.build_images("png")[0], b"", b"\0" * 5000, np.random.default_rng(0).bytes(5000)):
         with pytest.raises(MediaError) as error:
             analyse_video(None, io.BytesIO(data))
         assert "\n" not in str(error.value)

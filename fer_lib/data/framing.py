@@ -100,7 +100,7 @@ def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.n
     side = framing.size * SUPERSAMPLING
     # Fractions count from the crop's edge, pixels from the middle of the first one.
     matrix = estimate_similarity(landmarks, np.array(framing.landmarks) * side - 0.5)
-    # Only the part of the picture that is needed, made no larger than needed.
+    # Only the part of the image that is needed, made no larger than needed.
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([[0, 0], [side, 0], [0, side], [side, side]]) @ back[:, :2].T + back[:, 2]
     height, width = image.shape[:2]
