@@ -19,10 +19,10 @@ from fer_lib.data.packed import load_packed
 from fer_lib.models.build import create_model
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
-from fer_lib.training.fit import build_ema, choose_precision, train_on_batch
+from fer_lib.training.fit import choose_precision, train_on_batch
 from fer_lib.training.loading import EpochBatches, FaceDataset, build_loader
-from fer_lib.training.optim import build_loss
-from fer_lib.training.transforms import build_train_transform
+from fer_lib.training.optim import build_ema, build_loss
+from fer_lib.training.transforms import TrainTransform
 
 WARM_UP_STEPS = 3
 STEPS_PER_ROUND = 12
@@ -54,7 +54,8 @@ def build_steps(dataset: str, params) -> dict[str, Callable[[], None]]:
     """Return one step each: on random tensors already in memory, and on what the pipeline's loader brings."""
     training, data = params.training, load_packed(dataset)
     preprocessing = Preprocessing(training.image_size, (0.5,) * 3, (0.5,) * 3)
-    faces = FaceDataset(data.faces, build_train_transform(preprocessing, params.augmentation))
+    transform = TrainTransform(preprocessing, params.augmentation)
+    faces = FaceDataset(data.faces, transform, np.eye(7, dtype=np.float32)[data.labels])
     batches = EpochBatches(data.get_rows("train"), None, training.batch_size, training.seed)
     loaded = itertools.chain.from_iterable(itertools.repeat(build_loader(faces, batches)))
     ready = itertools.repeat(make_random_batch(training))
@@ -89,7 +90,7 @@ def build_trainer(training, precision: str) -> Callable[[tuple], None]:
     model = create_model(training.architecture, 7, training.dropout).train()
     model.to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, fused=True)
-    ema, loss = build_ema(model, training.ema_decay), build_loss(training)
+    ema, loss = build_ema(model, training.ema_decay), build_loss(training, np.eye(7))
     autocast = choose_precision(precision, training.architecture, DEVICE)
     counter = itertools.count()
 
@@ -104,7 +105,7 @@ def build_trainer(training, precision: str) -> Callable[[tuple], None]:
 def make_random_batch(training) -> tuple[torch.Tensor, torch.Tensor]:
     size = training.image_size
     images = torch.randn(training.batch_size, 3, size, size).contiguous(memory_format=torch.channels_last)
-    return images, torch.randint(7, (training.batch_size,))
+    return images, torch.eye(7)[torch.randint(7, (training.batch_size,))]
 
 
 def compare(steps: dict[str, Callable[[], None]], batch_size: int, rounds: int) -> None:

@@ -1,9 +1,15 @@
+import ast
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import REPO
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
@@ -13,8 +19,8 @@ from fer_lib.params import Params, load_params
 from fer_lib.training import fit as training
 from fer_lib.training.fit import _Run, choose_precision, fit
 from fer_lib.training.loading import select_train_rows
-from fer_lib.training.optimization import build_optimizer, compute_image_size, compute_lr
-from fer_lib.training.state import TrainingState, compute_fingerprint
+from fer_lib.training.optim import build_optimizer, compute_image_size, compute_lr
+from fer_lib.training.state import CODE, PACKAGE, TrainingState, compute_fingerprint
 
 CPU = torch.device("cpu")
 
@@ -132,6 +138,70 @@ def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages
     assert compute_fingerprint("a", targets, make_params(seed=5), start, CPU, "float32") != print_of
     assert compute_fingerprint("a", targets, params, other_start, CPU, "float32") != print_of
     assert compute_fingerprint("a", targets, params, start, CPU, "bfloat16") != print_of
+
+
+def find_imports(file):
+    """Return the files of the package that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            path = PACKAGE.parent / f"{name.replace('.', '/')}.py"
+            if name.startswith("fer_lib.") and path.is_file():
+                yield path
+
+
+def test_all_code_that_a_training_imports_is_in_its_fingerprint():
+    found, waiting = set(), [PACKAGE / "training" / "fit.py"]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += find_imports(file)
+    assert PACKAGE / "models" / "preprocessing.py" in found
+    outside = {file for file in found if not any(file.is_relative_to(path) for path in CODE)}
+    # Errors, files and what is written beside the weights; the parameters enter by their values.
+    allowed = ("errors", "files", "metrics_file", "params", "paths", "provenance")
+    assert outside <= {PACKAGE / f"{name}.py" for name in allowed}
+
+
+TRAIN_TWO_KINDS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import fer_lib
+assert Path(fer_lib.__file__).is_relative_to(Path.cwd())
+from test_training import Faces, make_params, training
+steps, train_on_batch = [], training.train_on_batch
+training.train_on_batch = lambda *given: steps.append(1) or train_on_batch(*given)
+training.fit(Faces(), make_params(epochs=1), Path("state"))
+print(len(steps))
+"""
+
+
+def run_python(root, script) -> str:
+    """Return what `script` prints in `root`, with the copy of the library that lies there."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment.pop("FER_ROOT", None)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_edit_of_the_code_that_made_a_network_trains_it_again(tmp_path):
+    for name in ("fer_lib", "tests"):
+        shutil.copytree(REPO / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "params.yaml", tmp_path)
+    assert run_python(tmp_path, TRAIN_TWO_KINDS) == "8"
+    assert run_python(tmp_path, TRAIN_TWO_KINDS) == "0"
+    module = tmp_path / "fer_lib" / "models" / "preprocessing.py"
+    module.write_text(module.read_text().replace("np.moveaxis(images,", "np.moveaxis(255 - images,"))
+    assert run_python(tmp_path, TRAIN_TWO_KINDS) == "8"
 
 
 def test_stops_early_and_keeps_the_best_epoch(data, tmp_path, monkeypatch):

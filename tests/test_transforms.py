@@ -3,13 +3,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_lib.params import AugmentationParams
+from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.params import AugmentationParams, load_params
+from fer_lib.training.predict import View
 from fer_lib.training.transforms import (
     AUGMENTATIONS,
-    Preprocessing,
-    build_eval_transform,
-    build_train_transform,
+    ORIGINAL,
+    SAMPLE_FACES,
+    TOGETHER,
+    TRANSFORMS,
+    TrainTransform,
+    apply_each,
+    choose_sample,
     isolate_augmentation,
+    list_active,
+    measure_statistics,
+    summarise_statistics,
 )
 
 PREPROCESSING = Preprocessing(64, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
@@ -37,14 +46,14 @@ def face() -> np.ndarray:
 
 
 def test_eval_transform_normalises_each_channel(face):
-    tensor = build_eval_transform(PREPROCESSING)(np.full((48, 48, 3), 51, np.uint8))
+    tensor = View(PREPROCESSING)(np.full((48, 48, 3), 51, np.uint8))
     assert tensor.shape == (3, 64, 64)
     # 51 / 255 = 0.2, then (0.2 - mean) / std by hand.
     assert tensor[:, 0, 0].tolist() == pytest.approx([-0.6, -0.8, -0.5])
 
 
 def test_grey_and_rgb_of_the_same_face_give_the_same_input(face):
-    transform = build_eval_transform(PREPROCESSING)
+    transform = View(PREPROCESSING)
     assert transform(face).equal(transform(np.dstack([face] * 3)))
 
 
@@ -52,21 +61,21 @@ def test_grey_and_rgb_of_the_same_face_give_the_same_input(face):
 @given(seed=st.integers(0, 2**31 - 1), others=st.lists(st.integers(0, 2**31 - 1), max_size=3))
 def test_a_seed_decides_the_augmentation_whatever_came_before(seed, others):
     face = np.random.default_rng(1).integers(0, 256, (48, 48), dtype=np.uint8)
-    fresh, used = (build_train_transform(PREPROCESSING, RANGES) for _ in range(2))
+    fresh, used = (TrainTransform(PREPROCESSING, RANGES) for _ in range(2))
     for other in others:
         used(face, other)
     assert used(face, seed).equal(fresh(face, seed))
 
 
 def test_seeds_differ(face):
-    transform = build_train_transform(PREPROCESSING, RANGES)
+    transform = TrainTransform(PREPROCESSING, RANGES)
     assert len({transform.augment(face, seed).tobytes() for seed in range(20)}) == 20
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_each_transform_alone_changes_what_it_names(face, name):
-    alone = build_train_transform(PREPROCESSING, isolate_augmentation(RANGES, name))
-    plain = build_eval_transform(PREPROCESSING).augment(face)
+    alone = TrainTransform(PREPROCESSING, isolate_augmentation(RANGES, name))
+    plain = TrainTransform(PREPROCESSING, isolate_augmentation(RANGES, None)).augment(face)
     changed = [alone.augment(face, seed) for seed in range(12)]
     assert any((image != plain).any() for image in changed)
     if name == "flip":
@@ -89,10 +98,10 @@ def test_transforms_draw_independently():
     face = np.zeros((64, 64), np.uint8)
     face[:, :32] = 100
     face[30:34, 30:34] = 200
-    only = isolate_augmentation(RANGES, "none of them").model_copy(
+    only = isolate_augmentation(RANGES, None).model_copy(
         update={"shift": 0.05, "flip_probability": 0.5, "brightness": 0.2}
     )
-    transform = build_train_transform(PREPROCESSING, only)
+    transform = TrainTransform(PREPROCESSING, only)
     n, drawn = 400, []
     for seed in range(n):
         image = transform.augment(face, seed)[..., 0].astype(float)
@@ -109,7 +118,7 @@ def test_rotation_stays_within_its_range():
     # A bright bar through the centre: its angle is the rotation.
     face = np.zeros((64, 64), np.uint8)
     face[31:33, :] = 255
-    alone = build_train_transform(PREPROCESSING, isolate_augmentation(RANGES, "rotation"))
+    alone = TrainTransform(PREPROCESSING, isolate_augmentation(RANGES, "rotation"))
     angles = []
     for seed in range(40):
         y, x = np.nonzero(alone.augment(face, seed)[..., 0] > 100)
@@ -118,10 +127,50 @@ def test_rotation_stays_within_its_range():
 
 
 def test_all_ranges_zero_is_the_eval_transform(face):
-    off = isolate_augmentation(RANGES, "none of them")
-    transform = build_train_transform(PREPROCESSING, off)
-    assert transform(face, 3).equal(build_eval_transform(PREPROCESSING)(face))
+    off = isolate_augmentation(RANGES, None)
+    transform = TrainTransform(PREPROCESSING, off)
+    assert transform(face, 3).equal(View(PREPROCESSING)(face))
+
+
+def test_every_augmentation_of_the_parameters_is_in_the_registry_once():
+    registered = [parameter for parameters in TRANSFORMS for parameter in parameters]
+    assert sorted(registered) == sorted(AugmentationParams.model_fields.keys() - {"seed"})
 
 
 def test_preprocessing_survives_json():
     assert Preprocessing.from_dict(PREPROCESSING.to_dict()) == PREPROCESSING
+
+
+@pytest.fixture(scope="module")
+def summary():
+    faces = np.random.default_rng(0).integers(60, 180, (60, 32, 32), dtype=np.uint8)
+    augmentation = load_params("demo").augmentation
+    variants = apply_each(faces, augmentation, Preprocessing(32, (0.5,) * 3, (0.5,) * 3))
+    assert list(variants) == [ORIGINAL, *list_active(augmentation), TOGETHER]
+    assert "erasing" not in variants  # the paper's recipe has none
+    return summarise_statistics(measure_statistics(variants))
+
+
+def test_a_flip_changes_pixels_but_no_statistic(summary):
+    assert summary.loc["flip", ["mean_shift", "std_shift"]].max() < 1e-3
+    assert summary.loc["flip", "change"] > 5
+
+
+def test_brightness_moves_the_mean_by_half_its_range(summary):
+    # Uniform in +-20 % of 255 grey levels: 25.5 on average, without its sign. Nothing is clipped here.
+    # 60 draws of a uniform's size: standard error 1.9; three of them.
+    assert summary.loc["brightness", "mean_shift"] == pytest.approx(25.5, abs=5.7)
+    assert summary.loc["brightness", "std_shift"] < 1
+
+
+def test_contrast_moves_mean_and_spread_alike(summary):
+    shifts = summary.loc["contrast"]
+    assert shifts["mean_shift"] / 120 == pytest.approx(shifts["std_shift"] / 34.6, rel=0.15)
+
+
+def test_sample_is_spread_and_of_the_size_asked_for():
+    rows = np.arange(10, 30_000)
+    sample = choose_sample(rows)
+    assert SAMPLE_FACES <= len(sample) < 1.1 * SAMPLE_FACES
+    assert set(np.diff(sample)) == {len(rows) // SAMPLE_FACES}
+    assert choose_sample(np.arange(5)).tolist() == [0, 1, 2, 3, 4]

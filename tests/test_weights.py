@@ -16,7 +16,7 @@ from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.networks import attach_hierarchical_head
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
-from fer_lib.training.transforms import build_eval_transform
+from fer_lib.training.predict import View
 
 SMALL = "test_efficientnet"
 DAISY = 985
@@ -59,7 +59,7 @@ def test_package_weights_see_a_flower(package_weights):
     initial = load_initial_weights(model, "tf_efficientnet_lite0", "package")
     model.classifier.load_state_dict({"weight": package_weights[-2], "bias": package_weights[-1]})
     picture = load_sample_image("flower.jpg")[:, 106:533]
-    transform = build_eval_transform(Preprocessing(224, initial.mean, initial.std))
+    transform = View(Preprocessing(224, initial.mean, initial.std))
     with torch.inference_mode():
         assert DAISY in model.eval()(transform(picture.copy())[None]).topk(5).indices
 

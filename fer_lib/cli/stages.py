@@ -61,7 +61,7 @@ def _run_predict_splits(options: argparse.Namespace) -> None:
 
 
 def _run_teach(options: argparse.Namespace) -> None:
-    from fer_lib.training.teacher import write_teacher
+    from fer_lib.training.ensemble import write_teacher
 
     print(f"teacher: {write_teacher(options.dataset, options.out_dir)}")
 

@@ -1,4 +1,4 @@
-"""Networks and checkpoints. A checkpoint is a folder with `model.safetensors` and `config.json`."""
+"""Create networks; save and load them as checkpoints, folders of `model.safetensors` and `config.json`."""
 
 import json
 import shutil
@@ -12,10 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import fer_lib.models.architectures  # noqa: F401  (timm then knows their names)
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
-from fer_lib.models.networks import attach_hierarchical_head
+from fer_lib.models.networks import attach_hierarchical_head, get_classifier
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.pruning import match_shapes
 
@@ -41,14 +40,26 @@ class Checkpoint:
 def create_model(architecture: str, n_classes: int, dropout: float = 0.0) -> nn.Module:
     """Return a timm network with random weights: float32 (N, 3, H, W) to logits (N, n_classes).
 
-    dropout: probability before the classifier. Raises ModelError for a name timm does not know.
+    Parameters
+    ----------
+    architecture
+        A name that timm knows, or one of `models.networks`.
+    n_classes
+        Number of logits.
+    dropout
+        Probability before the classifier.
+
+    Raises
+    ------
+    ModelError
+        For an unknown name, with those that come close.
     """
     if not timm.is_model(architecture):
         close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:9]}*")[:5])
         raise ModelError(f"training.architecture: timm has no {architecture!r}; close: {close or 'none'}")
     model = timm.create_model(architecture, num_classes=n_classes, drop_rate=dropout)
     # timm scales the classifier for 1,000 classes; for seven its logits would start far from zero.
-    classifier = model.get_classifier()
+    classifier = get_classifier(model)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)
     return model
@@ -57,8 +68,8 @@ def create_model(architecture: str, n_classes: int, dropout: float = 0.0) -> nn.
 def save_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any]) -> None:
     """Write a checkpoint folder, replacing an older one as a whole.
 
-    config must hold `architecture`, `emotions` and `preprocessing`; it should hold whatever else says
-    where the weights came from (params, data hash, Git commit, metrics).
+    `config` must hold `architecture`, `emotions` and `preprocessing`; it should hold whatever else says where
+    the weights came from (params, data hash, Git commit, metrics).
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,7 +84,10 @@ def save_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any]) -> N
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Load a checkpoint folder; the network is in eval mode on `device`.
 
-    Raises ModelError, in one line, when a file is missing, damaged or does not fit the other.
+    Raises
+    ------
+    ModelError
+        In one line, when a file is missing, damaged or does not fit the other.
     """
     config = read_config(folder)
     if not (folder / WEIGHTS_NAME).is_file():
@@ -93,5 +107,5 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         raise ModelError(
             f"{folder / WEIGHTS_NAME}: does not fit {config['architecture']}: {reason}"
         ) from None
-    model.eval().to(device, memory_format=torch.channels_last)
+    model.eval().to(device).to(memory_format=torch.channels_last)
     return Checkpoint(model, config)

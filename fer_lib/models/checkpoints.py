@@ -1,4 +1,4 @@
-"""Checkpoint folders: what lies in them, where they are, and their config. Needs no torch."""
+"""Find checkpoint folders and read their config, without torch."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,10 @@ DEFAULT_MODEL = "fer2013-b0"
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config of a checkpoint folder.
 
-    Raises ModelError, in one line, when the folder is none or the config lacks what every model needs.
+    Raises
+    ------
+    ModelError
+        In one line, when the folder is none or the config lacks what every model needs.
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
@@ -82,7 +85,10 @@ def list_checkpoints() -> dict[str, Path]:
 def find_checkpoint(model: str | Path) -> Path:
     """Return the folder of a model: a name as `list_checkpoints` gives it, or the path of a folder.
 
-    Raises ModelError, naming the models there are, when it is neither.
+    Raises
+    ------
+    ModelError
+        When it is neither, with the names there are.
     """
     known = list_checkpoints()
     if str(model) in known:

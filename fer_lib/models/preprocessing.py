@@ -1,4 +1,4 @@
-"""From a cropped face to the network's input, without torch: for training, evaluation and ONNX Runtime."""
+"""Turn a cropped face into the network's input, without torch: for training, evaluation, ONNX Runtime."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +11,12 @@ import numpy as np
 class Preprocessing:
     """What a model expects of its input; stored in its checkpoint.
 
-    image_size: side in pixels.   mean, std: of RGB values in 0..1, subtracted and divided by.
+    Parameters
+    ----------
+    image_size
+        Side in pixels.
+    mean, std
+        Of RGB values in 0..1; subtracted, and divided by.
     """
 
     image_size: int
@@ -46,8 +51,8 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 def normalise(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Return the network input, float32 (..., 3, S, S), of uint8 (..., S, S, 3) RGB faces."""
-    mean = np.float32(preprocessing.mean) * np.float32(255)
-    std = np.float32(preprocessing.std) * np.float32(255)
+    mean = np.array(preprocessing.mean, np.float32) * np.float32(255)
+    std = np.array(preprocessing.std, np.float32) * np.float32(255)
     pixels = np.moveaxis(images, -1, -3).astype(np.float32)
     pixels -= mean[:, None, None]
     pixels /= std[:, None, None]
@@ -57,7 +62,6 @@ def normalise(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def preprocess(faces: list[np.ndarray], preprocessing: Preprocessing) -> np.ndarray:
     """Return float32 (N, 3, S, S) for N cropped faces, uint8 (H, W) grey or (H, W, 3) RGB of any sizes."""
     size = preprocessing.image_size
-    resized = [to_rgb(resize_face(face, size)) for face in faces]
-    return (
-        normalise(np.stack(resized), preprocessing) if resized else np.empty((0, 3, size, size), np.float32)
-    )
+    if not faces:
+        return np.empty((0, 3, size, size), np.float32)
+    return normalise(np.stack([to_rgb(resize_face(face, size)) for face in faces]), preprocessing)

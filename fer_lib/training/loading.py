@@ -1,4 +1,4 @@
-"""From the packed store to batches: which faces in which order, and how they reach the network.
+"""Load batches from the packed store: which faces in which order, and how they reach the network.
 
 An order depends on (seed, epoch) alone and an augmentation on (seed, epoch, position) alone. So neither the
 number of loader processes nor an interruption changes what is trained on.
@@ -22,7 +22,7 @@ Key = tuple[int, int | None]
 
 
 class FaceDataset(Dataset):
-    """Faces by `Key`: an item is float32 (3, S, S), and beside it its row of `targets` where there are any."""
+    """Faces by `Key`: an item is float32 (3, S, S), with its row of `targets` where there are any."""
 
     def __init__(
         self,
@@ -42,8 +42,14 @@ class FaceDataset(Dataset):
 class EpochBatches(Sampler[list[Key]]):
     """Batches of keys of one epoch; set `epoch` and `start` before each iteration.
 
-    rows: int (N,) rows of the store.   weights: float (N,) sampling weights, or None to shuffle.
-    start: batches to skip, when an interrupted epoch goes on.
+    Parameters
+    ----------
+    rows
+        Int (N,), of the store.
+    weights
+        Float (N,), sampling weights, or None to shuffle.
+    start
+        Batches to skip, when an interrupted epoch goes on.
     """
 
     rows: np.ndarray
@@ -77,8 +83,8 @@ def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarr
     """
     rows = data.get_rows("train")
     if training.drop_duplicates:
-        apart = (data.get_rows("train", drop_duplicates_of=split) for split in ("val", "test"))
-        rows = np.intersect1d(*apart)
+        not_in_val, not_in_test = (data.get_rows("train", drop_duplicates_of=s) for s in ("val", "test"))
+        rows = np.intersect1d(not_in_val, not_in_test)
         groups = data.index["duplicate_group"].to_numpy()[rows]
         rows = np.sort(rows[np.unique(groups, return_index=True)[1]])
     if training.train_fraction < 1:
@@ -91,7 +97,10 @@ def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarr
 def select_groups(data: PackedDataset, rows: np.ndarray, name: str) -> np.ndarray:
     """Return int (N,): the group of each row by the index's column `name`.
 
-    Raises ParamsError for a column that the data do not have, or do not know of every face.
+    Raises
+    ------
+    ParamsError
+        For a column that the data do not have, or do not know of every face.
     """
     if name not in data.index or data.index[name].iloc[rows].isna().any():
         raise ParamsError(
@@ -106,8 +115,14 @@ def compute_sampling_weights(
 ) -> np.ndarray | None:
     """Return float64 (N,): how often each face is to be drawn, relative to others; None: all alike.
 
-    is_weighted: every class as often as another; else each as often as it is there.   groups: int (N,), to be
-    drawn equally often within each class, whose own share stays as it is.
+    Parameters
+    ----------
+    labels
+        Int (N,).
+    is_weighted
+        Whether every class is drawn as often as another; else each as often as it is there.
+    groups
+        Int (N,), to be drawn equally often within each class, whose own share stays as it is.
     """
     weights = 1.0 / np.bincount(labels)[labels] if is_weighted else None
     if groups is None:
@@ -120,9 +135,7 @@ def compute_sampling_weights(
     return even if weights is None else even * weights
 
 
-def build_loader(
-    dataset: FaceDataset, batches: Iterable[list[Key]], in_process: bool = False
-) -> DataLoader:
+def build_loader(dataset: FaceDataset, batches: Iterable[list[Key]], in_process: bool = False) -> DataLoader:
     """Return a loader over `batches`, with a process per core, at most eight.
 
     A network that has one thread alone loads its own faces: two processes would share that core. So it does

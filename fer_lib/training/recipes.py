@@ -1,14 +1,16 @@
-"""Trainings besides the paper's: each a named set of changes to `training` and `augmentation`."""
+"""Train by recipe: the paper's own, called `baseline`, or a named set of changes to it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
-from fer_lib.metrics_file import read_metrics, write_metrics
+from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.models.build import Checkpoint, save_checkpoint
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
@@ -16,7 +18,7 @@ from fer_lib.training.fit import FitResult, fit
 from fer_lib.training.targets import has_votes
 
 BASELINE = "baseline"
-"""The checkpoint of the paper's own recipe, which stage `training` writes."""
+"""The paper's recipe: the sections `training` and `augmentation` as they are."""
 
 TEACHER_NAME = "teacher.parquet"
 
@@ -36,17 +38,80 @@ SETTINGS = (
 )
 """What a table of trainings shows."""
 
+NAMED_SETTINGS = ("lr", "schedule", "epochs", "dropout", "patience")
+"""What claims check: `recipe.lr` and so on, beside the metrics of a training."""
 
-def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> Path:
-    """Train recipe `name` of `params.yaml` on `dataset`; return the folder of its checkpoint.
 
-    Writes `models/<dataset>/<name>`, `metrics/recipes/<name>.json` and `recipes/<name>.csv`, one row an
-    epoch. Killed and started again, the training goes on. Raises ParamsError for a recipe that is not there,
-    FerError when another run trains it, and whatever `fit` raises.
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is known of a finished training without its weights.
+
+    Parameters
+    ----------
+    history
+        One row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds since the start.
+    config
+        As in the checkpoint: `params`, `initial_weights` (source, name), `device`.
+    metrics
+        As `describe_training` returns them.
     """
-    dirs = get_output_dirs(dataset, out_dir)
-    params = build_recipe(name, load_params(dataset), dirs)
-    data = load_packed(dataset)
+
+    history: pd.DataFrame
+    config: dict[str, Any]
+    metrics: Metrics
+
+
+def resolve_recipe(dataset: str, name: str, out_dir: str | Path | None = None, smoke: bool = False) -> Params:
+    """Return the parameters that recipe `name` trains `dataset` with.
+
+    Raises
+    ------
+    ParamsError
+        For a data set or recipe that is not there.
+    """
+    return build_recipe(name, load_params(dataset, smoke=smoke), get_output_dirs(dataset, out_dir))
+
+
+def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
+    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`."""
+    recipe = Recipe() if name == BASELINE else find_recipe(params, name)
+    changed = apply_recipe(params, recipe)
+    files: dict[str, object] = {}
+    if recipe.start is not None:
+        files |= {"weights": "file", "weights_file": dirs.models / recipe.start}
+    if recipe.teacher is not None:
+        files["teacher"] = dirs.models / (TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher)
+    return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
+
+
+def train_recipe(
+    name: str,
+    dataset: str,
+    out_dir: str | Path | None = None,
+    smoke: bool = False,
+    data: PackedDataset | None = None,
+) -> Path:
+    """Train `baseline` or a recipe of `params.yaml` on `dataset`; return the folder of its checkpoint.
+
+    Writes `models/<dataset>/<name>`, the metrics `recipes/<name>` and `recipes/<name>.csv`, one row an epoch.
+    Killed and started again, the training goes on; finished, it only writes them again.
+
+    Parameters
+    ----------
+    smoke
+        Whether the parameters are those of a smoke run.
+    data
+        In place of all faces of `dataset`.
+
+    Raises
+    ------
+    ParamsError
+        For a recipe that is not there.
+    FerError
+        When another run trains it, and whatever `fit` raises.
+    """
+    dirs, params = get_output_dirs(dataset, out_dir), resolve_recipe(dataset, name, out_dir, smoke)
+    data = load_packed(dataset) if data is None else data
     params = use_known_targets(params, data)
     state = dirs.training_state / name
     with hold_lock(state / "lock"):
@@ -54,24 +119,39 @@ def train_recipe(name: str, dataset: str, out_dir: str | Path | None = None) -> 
     folder = dirs.models / name
     save_checkpoint(folder, result.model, result.config)
     table = result.history.drop(columns="seconds").to_csv(index=False, float_format="%.6g")
-    write_atomically(dirs.reports / "recipes" / f"{name}.csv", table.encode())
-    seconds = result.history["seconds"].iloc[-1]
-    metrics = describe_training(result)
-    write_metrics(dirs, f"recipes/{name}", metrics, data.meta, params, params.training.seed, seconds)
+    write_atomically(_get_history_path(dirs, name), table.encode())
+    seconds = float(result.history["seconds"].iloc[-1])
+    metrics = describe_training(result, get_metrics_name(name))
+    write_metrics(dirs, metrics, data.meta, params, params.training.seed, seconds)
     return folder
 
 
-def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
-    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`."""
-    recipe = find_recipe(params, name)
-    changed = apply_recipe(params, recipe)
-    files: dict[str, object] = {}
-    if recipe.start is not None:
-        files |= {"weights": "file", "weights_file": dirs.models / recipe.start}
-    if recipe.teacher is not None:
-        name = TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher
-        files["teacher"] = dirs.models / name
-    return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
+def read_or_train(
+    name: str,
+    dataset: str,
+    out_dir: str | Path | None = None,
+    smoke: bool = False,
+    data: PackedDataset | None = None,
+) -> TrainingRecord:
+    """Return the record of a training: under the pipeline the one that its stage wrote, else of a run now.
+
+    A run by hand, in `scratch/` or in smoke mode, calls `train_recipe`, which trains only what has changed.
+    With `out_dir`, the files `recipes/<name>` there are read. They are committed, so no checkpoint is needed.
+    """
+    dirs = get_output_dirs(dataset, out_dir)
+    written = _get_history_path(dirs, name).is_file() and dirs.get_table(get_metrics_name(name)).is_file()
+    if smoke or out_dir is None or not written:
+        train_recipe(name, dataset, out_dir, smoke, data)
+    metrics = read_metrics(dirs, get_metrics_name(name))
+    history = pd.read_csv(_get_history_path(dirs, name))
+    history["seconds"] = read_time_curve(dirs, name)["seconds"]
+    params = resolve_recipe(dataset, name, out_dir, smoke)
+    config = {
+        "params": params.model_dump(mode="json", include={"training", "augmentation"}),
+        "initial_weights": {"source": metrics["initial_weights"], "name": metrics["initial_weights.name"]},
+        "device": metrics["device"],
+    }
+    return TrainingRecord(history, config, metrics)
 
 
 def use_known_targets(params: Params, data: PackedDataset) -> Params:
@@ -83,9 +163,14 @@ def use_known_targets(params: Params, data: PackedDataset) -> Params:
 
 
 def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
-    """Raise ModelError unless `data` are the ones the checkpoint was trained on: the same faces and splits.
+    """Check that `data` are those the checkpoint was trained on: the same faces and splits.
 
     Packed anew, a face may have moved from training to test; a score on such a test split is worth nothing.
+
+    Raises
+    ------
+    ModelError
+        When they are not.
     """
     trained_on, found = checkpoint.config["data_hash"], data.data_hash
     if trained_on != found:
@@ -95,40 +180,49 @@ def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
         )
 
 
-def describe_training(result: FitResult) -> dict[str, object]:
-    """Return the metrics of a finished training: the selected epoch's, the recipe, and every epoch's."""
-    best = result.history.set_index("epoch").loc[result.best_epoch]
-    metrics = {
-        "val.accuracy": best["val_accuracy"],
-        "val.loss": best["val_loss"],
-        "train.loss": best["train_loss"],
-        "architecture": result.config["architecture"],
-        "best_epoch": result.best_epoch,
-        "epochs": len(result.history),
-        "n_parameters": sum(parameter.numel() for parameter in result.model.parameters()),
-        "image_size": result.config["preprocessing"]["image_size"],
-        "initial_weights": result.config["initial_weights"]["source"],
-        "trained_at_commit": result.config["git_commit"],
-        "precision": result.config["precision"],
-    }
-    settings = result.config["params"]["training"]
-    metrics |= {f"recipe.{key}": settings[key] for key in ("lr", "schedule", "epochs", "dropout", "patience")}
-    for row in result.history.itertuples():
-        for key in ("train_loss", "val_loss", "val_accuracy"):
-            metrics[f"epoch_{row.epoch}.{key}"] = getattr(row, key)
-        metrics[f"epoch_{row.epoch}.seconds"] = round(row.seconds, 1)
+def describe_training(result: FitResult, stage: str) -> Metrics:
+    """Return the metrics of a finished training: the selected epoch's, the recipe, and every epoch's.
+
+    Numbers: `val.accuracy`, `val.loss`, `train.loss`, `best_epoch`, `epochs`, `n_parameters`, and per epoch
+    `epoch_<n>.train_loss`, `.val_loss`, `.val_accuracy`, `.seconds`. The rest are facts.
+    """
+    metrics, config, settings = Metrics(stage), result.config, result.config["params"]["training"]
+    best = result.history.set_index("epoch").loc[result.best_epoch].to_dict()
+    metrics.add("accuracy", best["val_accuracy"], split="val")
+    metrics.add("loss", best["val_loss"], split="val")
+    metrics.add("loss", best["train_loss"], split="train")
+    metrics.add("best_epoch", result.best_epoch)
+    metrics.add("epochs", len(result.history))
+    metrics.add("n_parameters", sum(parameter.numel() for parameter in result.model.parameters()))
+    for row in result.history.to_dict("records"):
+        for metric in ("train_loss", "val_loss", "val_accuracy", "seconds"):
+            metrics.add(metric, row[metric], split=f"epoch_{row['epoch']:.0f}")
+    metrics.describe("architecture", config["architecture"])
+    metrics.describe("image_size", config["preprocessing"]["image_size"])
+    metrics.describe("initial_weights", config["initial_weights"]["source"])
+    metrics.describe("initial_weights.name", config["initial_weights"]["name"])
+    metrics.describe("trained_at_commit", config["git_commit"])
+    metrics.describe("precision", config["precision"])
+    metrics.describe("device", config["device"])
+    for key in NAMED_SETTINGS:
+        metrics.describe(f"recipe.{key}", settings[key])
     return metrics
 
 
 def get_metrics_name(name: str) -> str:
     """Return the name of the metrics that the training of network `name` wrote."""
-    return "training" if name == BASELINE else f"recipes/{name}"
+    return f"recipes/{name}"
 
 
 def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[str, float]:
     """Return the seconds of every training behind network `name`: its own, its start's, its teachers'.
 
-    By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
+    By the clock of the machine that trained, as the metrics say.
+
+    Raises
+    ------
+    FerError
+        Where those are missing.
     """
     recipe = params.recipes.get(name, Recipe())
     seconds = {name: read_metrics(dirs, get_metrics_name(name)).provenance["wall_seconds"]}
@@ -141,7 +235,7 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
 def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """Return what trainings differ in, as a reader sees it: one row per setting, one column per network.
 
-    trainings: network to the section `training` that it was trained with.
+    `trainings` maps a network to the section `training` that it was trained with.
     """
     table = pd.DataFrame(
         {name: {key: str(used[key]) for key in SETTINGS} for name, used in trainings.items()}
@@ -150,8 +244,12 @@ def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataF
 
 
 def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
-    """Return seconds of training and validation accuracy after each epoch of network `name`."""
+    """Return seconds since the start and validation accuracy after each epoch of network `name`."""
     metrics = read_metrics(dirs, get_metrics_name(name))
-    epochs = range(1, metrics["epochs"] + 1)
+    epochs = range(1, round(metrics["epochs"]) + 1)
     columns = ("seconds", "val_accuracy")
     return pd.DataFrame({key: [metrics[f"epoch_{n}.{key}"] for n in epochs] for key in columns})
+
+
+def _get_history_path(dirs: OutputDirs, name: str) -> Path:
+    return dirs.reports / "recipes" / f"{name}.csv"

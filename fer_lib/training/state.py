@@ -1,7 +1,6 @@
-"""What an interrupted training needs to go on to the same result, in one file written atomically."""
+"""Keep what an interrupted training needs to go on to the same result, in one file written atomically."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from fer_lib.models.weights import InitialWeights
 from fer_lib.params import Params
-from fer_lib.provenance import get_commit, hash_code
+from fer_lib.provenance import get_commit, hash_code, hash_values
 
 STATE_NAME = "state.pt"
 PACKAGE = Path(__file__).parents[1]
@@ -33,12 +32,18 @@ def compute_fingerprint(
 ) -> str:
     """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
 
-    targets: float (N, C), what the faces are trained towards; a teacher's file may change under its name.
-    precision: what it computes in; `auto` is another on another processor.   teacher_hash: of its weights.
+    Parameters
+    ----------
+    targets
+        Float (N, C), what the faces are trained towards; a teacher's file may change under its name.
+    precision
+        What it computes in; `auto` is another on another processor.
+    teacher_hash
+        Of the weights of a teacher that is a network.
     """
     facts = {
         "data": data_hash,
-        "targets": hashlib.sha256(np.ascontiguousarray(targets)).hexdigest(),
+        "targets": hashlib.sha256(np.ascontiguousarray(targets).tobytes()).hexdigest(),
         "initial": initial.to_dict(),
         "teacher": teacher_hash,
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
@@ -47,7 +52,7 @@ def compute_fingerprint(
         "device": device.type,
         "precision": precision,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hash_values(facts)
 
 
 @dataclass

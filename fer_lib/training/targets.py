@@ -1,15 +1,27 @@
-"""What a face is trained towards: its label, the crowd's votes, a teacher's probabilities, mixtures."""
+"""Build what a face is trained towards: its label, annotators' votes, a teacher's probabilities, mixtures.
 
+A teacher is a table of probabilities, written once (knowledge distillation, Hinton et al. 2015), or a
+trained network that predicts every augmented batch (online knowledge distillation). Unlike the table, the
+network sees the very image that the student is shown, so that a long training finds no targets to learn by
+heart (Beyer et al. 2022, "A good teacher is patient and consistent").
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F  # noqa: N812
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import VOTE_OF_LABEL, VOTES
+from fer_lib.models.build import load_checkpoint
+from fer_lib.models.checkpoints import WEIGHTS_NAME
+from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import TrainingParams
+from fer_lib.provenance import hash_file
 
 LABEL_SHARE = 0.5
 """What `blend` leaves to the data set's own label; the rest goes to the votes."""
@@ -28,7 +40,13 @@ def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
     `training.targets`: `label`, one-hot; `majority`, one-hot at the most voted emotion; `votes`, their
     shares; `blend`, half label and half votes. A face without a usable vote keeps its label. With
     `training.teacher` a table, the mean of that and the teacher's probabilities, for the faces that it has.
-    Raises DataError for votes that the data set does not have.
+
+    Raises
+    ------
+    DataError
+        For votes that the data set does not have.
+    ModelError
+        For a table that is missing or of other classes.
     """
     labels = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
     targets = labels if training.targets == "label" else _build_from_votes(data, labels, training.targets)
@@ -51,7 +69,12 @@ def _build_from_votes(data: PackedDataset, labels: np.ndarray, kind: str) -> np.
 def count_votes(data: PackedDataset) -> np.ndarray:
     """Return int (N, C), FER+'s votes for the classes of `data`, single ones left out as its protocol does.
 
-    See `fer_lib.data.readers.ferplus.count_majority` for the source. Raises DataError when there are none.
+    See `fer_lib.data.readers.ferplus.count_majority` for the source.
+
+    Raises
+    ------
+    DataError
+        When there are none.
     """
     if not has_votes(data.index):
         raise DataError(
@@ -68,10 +91,17 @@ def is_table(teacher: Path) -> bool:
 
 
 def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows (M,) that a teacher has seen, and its probabilities for them, float32 (M, C).
+    """Return the rows (M,) of a teacher's table, and its probabilities for them, float32 (M, C).
 
-    path: a parquet file with `row` and one `probability_<emotion>` column per class.
-    Raises ModelError when it is missing or names other classes.
+    Parameters
+    ----------
+    path
+        A parquet file with `row` and one `probability_<emotion>` column per class.
+
+    Raises
+    ------
+    ModelError
+        When it is missing or names other classes.
     """
     columns = [f"probability_{name}" for name in data.emotions]
     try:
@@ -87,8 +117,68 @@ def mix_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a mixup of a batch with itself in another order (Zhang et al. 2018), one share for the batch.
 
-    images: float (N, 3, S, S).   targets: float (N, C). timm's own mixup takes class indices alone.
+    `images` are float (N, 3, S, S), `targets` float (N, C). timm's own mixup takes class indices alone.
     """
     share, order = rng.beta(alpha, alpha), torch.from_numpy(rng.permutation(len(images)))
     order = order.to(images.device)
     return share * images + (1 - share) * images[order], share * targets + (1 - share) * targets[order]
+
+
+class Teacher:
+    """A trained network for online distillation: the student's input (N, 3, S, S) to probabilities (N, C).
+
+    Parameters
+    ----------
+    folder
+        Of its checkpoint.
+    emotions
+        The student's classes.
+    preprocessing
+        The student's; images of another size than the teacher's are resized.
+    device
+        Where it computes.
+
+    Raises
+    ------
+    ModelError
+        When the teacher is missing or of other classes.
+    """
+
+    def __init__(
+        self, folder: Path, emotions: Sequence[str], preprocessing: Preprocessing, device: torch.device
+    ):
+        checkpoint = load_checkpoint(folder, device)
+        if checkpoint.emotions != tuple(emotions):
+            raise ModelError(
+                f"training.teacher: {folder}: expected a network of {', '.join(emotions)}, "
+                f"found {', '.join(checkpoint.emotions)}"
+            )
+        self.weights_sha256 = hash_file(folder / WEIGHTS_NAME)
+        self._model, self._size = checkpoint.model, checkpoint.preprocessing.image_size
+        mean, std = (
+            [
+                torch.tensor(getattr(each, key), device=device)[:, None, None]
+                for each in (checkpoint.preprocessing, preprocessing)
+            ]
+            for key in ("mean", "std")
+        )
+        # From the student's normalisation to the teacher's in one step.
+        self._scale, self._shift = std[1] / std[0], (mean[1] - mean[0]) / std[0]
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 (N, C) probabilities."""
+        images = images * self._scale + self._shift
+        if images.shape[-1] != self._size:
+            shrinks = images.shape[-1] > self._size
+            images = F.interpolate(images, (self._size, self._size), mode="bilinear", antialias=shrinks)
+        return self._model(images.to(memory_format=torch.channels_last)).float().softmax(dim=1)
+
+
+def build_teacher(
+    training: TrainingParams, emotions: Sequence[str], preprocessing: Preprocessing, device: torch.device
+) -> Teacher | None:
+    """Return the network that `training.teacher` names; None without one, or where it is a table."""
+    if training.teacher is None or is_table(training.teacher):
+        return None
+    return Teacher(training.teacher, emotions, preprocessing, device)

@@ -1,13 +1,15 @@
-"""Augmentation around `fer_lib.models.preprocessing`, for training and for evaluation.
+"""Augment training faces, and measure what each augmentation does to them.
 
 albumentations stays behind this module, so that it can be replaced in one place.
 """
 
 import os
 import random
+from collections.abc import Callable
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask a server for its newest version
@@ -16,40 +18,98 @@ import albumentations as A  # noqa: N812  (its own convention)
 from fer_lib.models.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 from fer_lib.params import AugmentationParams
 
-AUGMENTATIONS = {
-    "rotation": "rotation_degrees",
-    "scale": "scale",
-    "shift": "shift",
-    "aspect": "aspect",
-    "flip": "flip_probability",
-    "brightness": "brightness",
-    "contrast": "contrast",
-    "gamma": "gamma",
-    "lighting": "lighting",
-    "downscale": "downscale",
-    "erasing": "erasing_probability",
-}
-"""Each random transform by name, with the parameter that turns it on."""
-
 MIN_LIGHTING = 0.01
 """albumentations allows no less."""
 
 ERASED_AREA = (0.02, 0.15)
 """Of the face: a hand or a strand of hair, not the whole mouth and both eyes."""
 
+ORIGINAL, TOGETHER = "original", "all together"
 
-class Transform:
-    """Face to network input: resize, augment (training only), to RGB, normalise."""
+SAMPLE_FACES = 1000
+"""Enough for means to a tenth of a grey level, few enough for seconds."""
 
-    def __init__(self, preprocessing: Preprocessing, random_transforms: list[A.BasicTransform]):
+
+def _warp(p: AugmentationParams) -> A.BasicTransform:
+    # One warp for the three: every further interpolation would blur the face.
+    return A.Affine(
+        rotate=(-p.rotation_degrees, p.rotation_degrees),
+        scale=(1 - p.scale, 1 + p.scale),
+        keep_ratio=True,
+        translate_percent=(-p.shift, p.shift),
+        border_mode=cv2.BORDER_REPLICATE,  # faces fill their frame; black corners would be a cue
+        p=1.0,
+    )
+
+
+def _stretch(p: AugmentationParams) -> A.BasicTransform:
+    width = {"x": (1 - p.aspect, 1 + p.aspect), "y": (1.0, 1.0)}
+    return A.Affine(scale=width, border_mode=cv2.BORDER_REPLICATE, p=0.5)
+
+
+def _change_gamma(p: AugmentationParams) -> A.BasicTransform:
+    most = 100 * (1 + p.gamma)  # in percent
+    return A.RandomGamma((10_000 / most, most), p=1.0)
+
+
+def _light_from_a_side(p: AugmentationParams) -> A.BasicTransform:
+    return A.Illumination(intensity_range=(MIN_LIGHTING, max(MIN_LIGHTING, p.lighting)), p=0.5)
+
+
+def _downscale(p: AugmentationParams) -> A.BasicTransform:
+    areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+    return A.Downscale((1 - p.downscale, 1.0), interpolation_pair=areas, p=0.5)
+
+
+def _erase(p: AugmentationParams) -> A.BasicTransform:
+    return A.Erasing(ERASED_AREA, fill="random_uniform", p=p.erasing_probability)
+
+
+TRANSFORMS: dict[tuple[str, ...], Callable[[AugmentationParams], A.BasicTransform]] = {
+    ("rotation_degrees", "scale", "shift"): _warp,
+    ("aspect",): _stretch,
+    ("flip_probability",): lambda p: A.HorizontalFlip(p=p.flip_probability),
+    ("brightness", "contrast"): lambda p: A.RandomBrightnessContrast(p.brightness, p.contrast, p=1.0),
+    ("gamma",): _change_gamma,
+    ("lighting",): _light_from_a_side,
+    ("downscale",): _downscale,
+    ("erasing_probability",): _erase,
+}
+"""The random transforms in the order in which they are applied, by the parameters that turn them on."""
+
+AUGMENTATIONS = {
+    parameter.removesuffix("_degrees").removesuffix("_probability"): parameter
+    for parameters in TRANSFORMS
+    for parameter in parameters
+}
+"""Each augmentation by name, with the parameter that turns it on."""
+
+
+class TrainTransform:
+    """Turn a face into the network's input: resize, augment, to RGB, normalise.
+
+    A range of 0 leaves its augmentation out.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationParams):
         self._preprocessing = preprocessing
-        self._compose = A.Compose(random_transforms)
+        self._compose = A.Compose(
+            [
+                build(augmentation)
+                for parameters, build in TRANSFORMS.items()
+                if any(getattr(augmentation, parameter) for parameter in parameters)
+            ]
+        )
 
     def augment(self, image: np.ndarray, seed: int | None = None) -> np.ndarray:
         """Return the resized and augmented face, uint8 (S, S, 3) RGB.
 
-        image: uint8, (H, W) grey or (H, W, 3) RGB. The same `seed` always gives the same result,
-        whichever process computes it; an evaluation transform draws nothing and needs none.
+        Parameters
+        ----------
+        image
+            uint8, (H, W) grey or (H, W, 3) RGB.
+        seed
+            The same always gives the same result, whichever process computes it.
         """
         if seed is not None:
             # One generator for all: `set_random_seed` would start every transform at the same draw, so that
@@ -58,68 +118,80 @@ class Transform:
         resized = resize_face(image, self._preprocessing.image_size)
         return to_rgb(self._compose(image=resized)["image"])
 
-    def normalise(self, image: np.ndarray) -> torch.Tensor:
-        """Return the network input, float32 (3, S, S), of a uint8 (S, S, 3) RGB face."""
-        return torch.from_numpy(normalise(image, self._preprocessing))
-
     def __call__(self, image: np.ndarray, seed: int | None = None) -> torch.Tensor:
-        """Return `normalise(augment(image, seed))`."""
-        return self.normalise(self.augment(image, seed))
-
-
-def build_eval_transform(preprocessing: Preprocessing) -> Transform:
-    """Return the deterministic transform used for validation, test and prediction."""
-    return Transform(preprocessing, [])
-
-
-def build_train_transform(preprocessing: Preprocessing, augmentation: AugmentationParams) -> Transform:
-    """Return the training transform; a range of 0 leaves its transform out."""
-    return Transform(preprocessing, _list_random_transforms(augmentation))
+        """Return the network input, float32 (3, S, S); see `augment`."""
+        return torch.from_numpy(normalise(self.augment(image, seed), self._preprocessing))
 
 
 def list_active(augmentation: AugmentationParams) -> list[str]:
-    """Return the names of the random transforms that `augmentation` turns on."""
+    """Return the names of the augmentations that are turned on."""
     return [name for name, key in AUGMENTATIONS.items() if getattr(augmentation, key)]
 
 
-def isolate_augmentation(augmentation: AugmentationParams, name: str) -> AugmentationParams:
-    """Return `augmentation` with every transform but `name` turned off."""
+def isolate_augmentation(augmentation: AugmentationParams, name: str | None) -> AugmentationParams:
+    """Return `augmentation` with all but `name` turned off; all of them for None."""
     off = {key: 0.0 for other, key in AUGMENTATIONS.items() if other != name}
     return augmentation.model_copy(update=off)
 
 
-def _list_random_transforms(augmentation: AugmentationParams) -> list[A.BasicTransform]:
-    transforms: list[A.BasicTransform] = []
-    if augmentation.rotation_degrees or augmentation.scale or augmentation.shift:
-        # One warp for the three: every further interpolation would blur the face.
-        affine = A.Affine(
-            rotate=(-augmentation.rotation_degrees, augmentation.rotation_degrees),
-            scale=(1 - augmentation.scale, 1 + augmentation.scale),
-            keep_ratio=True,
-            translate_percent=(-augmentation.shift, augmentation.shift),
-            border_mode=cv2.BORDER_REPLICATE,  # faces fill their frame; black corners would be a cue
-            p=1.0,
-        )
-        transforms.append(affine)
-    if augmentation.aspect:
-        width = {"x": (1 - augmentation.aspect, 1 + augmentation.aspect), "y": (1.0, 1.0)}
-        transforms.append(A.Affine(scale=width, border_mode=cv2.BORDER_REPLICATE, p=0.5))
-    if augmentation.flip_probability:
-        transforms.append(A.HorizontalFlip(p=augmentation.flip_probability))
-    if augmentation.brightness or augmentation.contrast:
-        light = A.RandomBrightnessContrast(augmentation.brightness, augmentation.contrast, p=1.0)
-        transforms.append(light)
-    if augmentation.gamma:
-        most = 100 * (1 + augmentation.gamma)  # in percent
-        transforms.append(A.RandomGamma((10_000 / most, most), p=1.0))
-    if augmentation.lighting:
-        intensities = (MIN_LIGHTING, max(MIN_LIGHTING, augmentation.lighting))
-        transforms.append(A.Illumination(intensity_range=intensities, p=0.5))
-    if augmentation.downscale:
-        areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
-        scales = (1 - augmentation.downscale, 1.0)
-        transforms.append(A.Downscale(scales, interpolation_pair=areas, p=0.5))
-    if augmentation.erasing_probability:
-        erase = A.Erasing(ERASED_AREA, fill="random_uniform", p=augmentation.erasing_probability)
-        transforms.append(erase)
-    return transforms
+def apply_each(
+    faces: np.ndarray, augmentation: AugmentationParams, preprocessing: Preprocessing
+) -> dict[str, list[np.ndarray]]:
+    """Return the faces as the network sees them: untouched, under each active augmentation, under all.
+
+    The i-th face always draws with the seed `augmentation.seed + i`.
+
+    Parameters
+    ----------
+    faces
+        uint8 (N, H, W) or (N, H, W, 3).
+
+    Returns
+    -------
+    dict
+        By name, `ORIGINAL` first and `TOGETHER` last, N images uint8 (S, S, 3), before normalisation.
+    """
+    settings = {ORIGINAL: isolate_augmentation(augmentation, None)}
+    settings |= {name: isolate_augmentation(augmentation, name) for name in list_active(augmentation)}
+    images = {}
+    for name, chosen in (settings | {TOGETHER: augmentation}).items():
+        transform = TrainTransform(preprocessing, chosen)
+        images[name] = [transform.augment(face, augmentation.seed + i) for i, face in enumerate(faces)]
+    return images
+
+
+def choose_sample(rows: np.ndarray) -> np.ndarray:
+    """Return about `SAMPLE_FACES` of `rows`, evenly spread."""
+    return rows[:: max(1, len(rows) // SAMPLE_FACES)]
+
+
+def measure_statistics(images: dict[str, list[np.ndarray]]) -> pd.DataFrame:
+    """Return one row per image and augmentation of `apply_each`, all values in grey levels.
+
+    Columns: transform; mean and std of the image's pixels; mean_shift and std_shift, by how much they differ
+    from the same face untouched; change, the mean absolute difference of its pixels.
+    """
+    originals = np.stack(images[ORIGINAL]).astype(np.float32)
+    axes = (1, 2, 3)
+    rows = []
+    for name, changed in images.items():
+        pixels = np.stack(changed).astype(np.float32)
+        values = {
+            "transform": name,
+            "mean": pixels.mean(axes),
+            "std": pixels.std(axes),
+            "mean_shift": pixels.mean(axes) - originals.mean(axes),
+            "std_shift": pixels.std(axes) - originals.std(axes),
+            "change": np.abs(pixels - originals).mean(axes),
+        }
+        rows.append(pd.DataFrame(values))
+    return pd.concat(rows, ignore_index=True)
+
+
+def summarise_statistics(stats: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per augmentation: the mean absolute mean_shift and std_shift, and the mean change.
+
+    Absolute, because an augmentation that brightens as often as it darkens moves no average.
+    """
+    shifts = stats.set_index("transform")[["mean_shift", "std_shift", "change"]].abs()
+    return shifts.groupby(level="transform", sort=False).mean().drop(index=ORIGINAL)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from fer_lib.params import load_params
-from fer_lib.training.optim import build_loss, focal_loss
+from fer_lib.errors import ParamsError
+from fer_lib.params import load_params, read_params_file
+from fer_lib.training.optim import LOSSES, build_loss, focal_loss
 
 
 def draw(seed: int, n: int = 16, c: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,3 +74,20 @@ def test_build_loss_reads_the_parameters():
     weights = torch.tensor([10 / 42, 10 / 21, 10 / 7, 1, 1, 1, 1])
     expected = F.cross_entropy(logits, rare, weights)
     assert weighted(logits, rare).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def find_losses(values):
+    """Return every loss that is named anywhere in the parameters."""
+    found = {values["loss"]} if isinstance(values.get("loss"), str) else set()
+    return found.union(*(find_losses(value) for value in values.values() if isinstance(value, dict)))
+
+
+def test_every_loss_of_the_parameters_is_registered():
+    found = find_losses(read_params_file())
+    assert {"focal", "cross_entropy"} <= found <= LOSSES.keys()
+
+
+def test_an_unknown_loss_is_one_line_with_the_known_ones():
+    training = load_params("demo").training.model_copy(update={"loss": "hinge"})
+    with pytest.raises(ParamsError, match=r"training\.loss: no 'hinge'; known: focal, cross_entropy"):
+        build_loss(training, torch.eye(7).numpy())

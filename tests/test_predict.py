@@ -5,7 +5,7 @@ import torch
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.models.build import create_model
-from fer_lib.models.preprocessing import Preprocessing
+from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.training.predict import (
     ALL,
     FLIP,
@@ -14,14 +14,13 @@ from fer_lib.training.predict import (
     compute_softmax,
     predict_logits,
 )
-from fer_lib.training.transforms import build_eval_transform
 
 PREPROCESSING = Preprocessing(36, (0.5, 0.4, 0.3), (0.5,) * 3)
 FACE = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
 
 
 def test_whole_is_the_preprocessing_of_everywhere_else():
-    assert View(PREPROCESSING, "whole")(FACE).equal(build_eval_transform(PREPROCESSING)(FACE))
+    assert View(PREPROCESSING)(FACE).equal(torch.from_numpy(preprocess([FACE], PREPROCESSING)[0]))
 
 
 def test_a_flipped_view_is_the_mirror_image():
@@ -61,6 +60,8 @@ def test_one_plain_view_is_the_ordinary_prediction(store):
 def test_a_face_and_its_mirror_image_get_the_same_probabilities(store):
     model, rows = create_model("test_efficientnet", 2).eval(), np.arange(6)
     mirrored = PackedDataset(np.ascontiguousarray(store.faces[:, :, ::-1]), store.index, store.meta)
-    of_face, of_mirror = (Predictor(model, PREPROCESSING, 4).predict(s.faces, rows, FLIP) for s in (store, mirrored))
+    of_face, of_mirror = (
+        Predictor(model, PREPROCESSING, 4).predict(s.faces, rows, FLIP) for s in (store, mirrored)
+    )
     assert np.allclose(of_face, of_mirror, atol=1e-5)
     assert np.allclose(of_face.sum(axis=1), 1)
