@@ -12,7 +12,6 @@ from starlette.formparsers import MultiPartParser
 
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.labels import EMOTION_COLOURS
 from fer_lib.models.checkpoints import (
     CONFIG_NAME,
     FLOAT_VARIANT,
@@ -23,6 +22,7 @@ from fer_lib.models.checkpoints import (
     list_variants,
     read_config,
 )
+from fer_lib.palette import EMOTION_COLOURS
 
 LOG = logging.getLogger("fer_lib.app")
 

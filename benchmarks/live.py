@@ -1,9 +1,9 @@
-"""The app's live page for half an hour: does its memory grow, does its picture fall behind?
+"""The app's live page for half an hour: does its memory grow, does its image fall behind?
 
     python benchmarks/live.py [--minutes 30]
 
 Chromium (found on the PATH) opens the page Live with a fake camera that repeats a drawn clip of twenty
-seconds. Every frame carries its number as a row of black and white squares; it is read from the picture
+seconds. Every frame carries its number as a row of black and white squares; it is read from the image
 that comes back and, at the same moment, from the camera itself: the difference is the delay. Memory is
 that of the server process.
 """
@@ -84,7 +84,7 @@ def find_free_port() -> int:
 
 
 def watch(page: Page, server: psutil.Process, minutes: float) -> None:
-    """Print a line a minute: memory, frames per second, and the delay from camera to picture."""
+    """Print a line a minute: memory, frames per second, and the delay from camera to image."""
     memories = []
     print("minute  server MB  frames/s shown  delay, s: median  95 %", flush=True)
     begun = time.monotonic()

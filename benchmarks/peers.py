@@ -188,14 +188,14 @@ def main() -> None:
                     sys.exit(f"error: our model: {error}")
                 tqdm.write(f"{start}{error}")
                 continue
-            right = predictions == labels
-            ours = right if peer.name == "ours" else ours
+            correct = predictions == labels
+            ours = correct if peer.name == "ours" else ours
             confusion = compute_confusion(labels, predictions, len(EMOTIONS_7))
             occurs = confusion.any(axis=1)
             recall = (confusion.diagonal()[occurs] / confusion.sum(axis=1)[occurs]).mean()
-            p = "" if ours is right else f"{compare_mcnemar(ours, right).p_value:14.2g}"
+            p = "" if ours is correct else f"{compare_mcnemar(ours, correct).p_value:14.2g}"
             tqdm.write(
-                f"{start}{right.mean():8.4f}  {right[is_new].mean():14.4f}  {recall:12.4f}  "
+                f"{start}{correct.mean():8.4f}  {correct[is_new].mean():14.4f}  {recall:12.4f}  "
                 f"{milliseconds:7.2f}  {p}".rstrip()
             )
 

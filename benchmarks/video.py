@@ -64,7 +64,7 @@ def hide(t: float) -> Boxes:
 
 
 def run_past(t: float) -> Boxes:
-    """Again and again another person runs through the picture in 1.2 seconds; one stands."""
+    """Again and again another person runs through the image in 1.2 seconds; one stands."""
     return {1 + int(t // 2): (-50 + 740 * (t % 2) / 1.2, 200.0, 80.0), 0: (500.0, 380.0, 90.0)}
 
 
@@ -195,10 +195,10 @@ def record_labels(
     analysers = {constant: FrameAnalyser(recognizer, fps, constant) for constant in constants}
     labels = {constant: [[] for _ in range(n_faces)] for constant in constants}
     rng = np.random.default_rng(seed)
-    for index, (picture, placed) in enumerate(
+    for index, (image, placed) in enumerate(
         draw_labelled_clip(4 * hold, n_faces, WIDTH, HEIGHT, seed, hold)
     ):
-        frame = spoil(picture, rng)
+        frame = spoil(image, rng)
         for constant, analyser in analysers.items():
             faces = analyser(frame, index / fps)
             for person, place in enumerate(placed):

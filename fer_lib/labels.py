@@ -20,18 +20,6 @@ GROUP_OF = {
     "contempt": "negative",
 }
 
-EMOTION_COLOURS = {
-    "angry": "#D55E00",
-    "disgust": "#009E73",
-    "fear": "#AA4499",
-    "happy": "#E69F00",
-    "sad": "#0072B2",
-    "surprise": "#56B4E9",
-    "neutral": "#7A7A7A",
-    "contempt": "#882255",
-}
-"""Told apart by colour-blind readers; of figures, annotated images and the app."""
-
 RARE_EMOTIONS = ("disgust", "fear")
 COMMON_EMOTIONS = ("happy", "neutral")
 

@@ -7,7 +7,8 @@ from demo_faces.clips import draw_scene
 from fer_lib.inference.annotate import UNSURE_COLOUR, choose_ink, draw_faces, name_face
 from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.tracking import TrackedFace
-from fer_lib.labels import EMOTION_COLOURS, EMOTIONS_8, GROUP_OF
+from fer_lib.labels import EMOTIONS_8, GROUP_OF
+from fer_lib.palette import EMOTION_COLOURS
 
 
 def to_rgb(colour):

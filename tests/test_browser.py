@@ -1,7 +1,7 @@
 """The app in a real browser, with a fake camera: every page is opened and used as a visitor would.
 
 `make test` installs Chromium where it can; without a browser these tests are skipped. SCREENSHOTS=folder
-keeps a picture of each page, light and dark, on a desk and on a telephone.
+keeps a screenshot of each page, light and dark, on a desk and on a telephone.
 """
 
 import io
@@ -190,7 +190,7 @@ def test_live_connects_plays_and_counts_frames(page):
 def test_live_offers_snapshots(page):
     open_page(page, "live")
     page.locator("label", has_text="Use snapshots instead").click()
-    # A person takes the picture when they see themselves; before the first frame the button does nothing.
+    # A person takes the photo when they see themselves; before the first frame the button does nothing.
     page.wait_for_function("() => document.querySelector('video')?.readyState >= 2", timeout=PATIENCE)
     page.get_by_role("button", name="Take Photo").click()
     expect(page.get_by_text("1 face found")).to_be_visible(timeout=PATIENCE)

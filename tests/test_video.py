@@ -145,15 +145,15 @@ def test_progress_rises_to_one(analysed):
 
 
 def test_colours_survive(tmp_path):
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:, :32], picture[:, 32:] = (200, 40, 40), (40, 60, 200)
+    drawn = np.zeros((64, 64, 3), np.uint8)
+    drawn[:, :32], drawn[:, 32:] = (200, 40, 40), (40, 60, 200)
     with VideoWriter(tmp_path / "out.mp4", VideoInfo(64, 64, 30, None)) as writer:
-        writer.write(picture, 0.0)
+        writer.write(drawn, 0.0)
     with VideoReader(tmp_path / "out.mp4") as reader:
         ((_, image),) = reader
     # As BT.601 read as BT.709, or the other way round, the red is off by 15 and more.
-    assert np.abs(image[:, 8:24].astype(int) - picture[:, 8:24]).max() < 15
-    assert np.abs(image[:, 40:56].astype(int) - picture[:, 40:56]).max() < 15
+    assert np.abs(image[:, 8:24].astype(int) - drawn[:, 8:24]).max() < 15
+    assert np.abs(image[:, 40:56].astype(int) - drawn[:, 40:56]).max() < 15
 
 
 def test_hidden_faces_cannot_be_found_any_more(recognizer, clip):
@@ -200,8 +200,8 @@ def test_frames_are_upright(rotation):
 
 
 def test_pixels_are_square():
-    picture = np.zeros((96, 64, 3), np.uint8)
-    info = probe_video(io.BytesIO(encode([picture], aspect=Fraction(2))))
+    image = np.zeros((96, 64, 3), np.uint8)
+    info = probe_video(io.BytesIO(encode([image], aspect=Fraction(2))))
     assert (info.width, info.height) == (128, 96)
 
 

@@ -106,8 +106,8 @@ def test_page_shrinks_and_enlarges_as_opencv_does(page):
         assert np.array_equal(found, resized.ravel())
 
 
-def test_file_that_is_no_picture_is_told(page, tmp_path):
+def test_file_that_is_no_image_is_told(page, tmp_path):
     page.wait_for_selector("body[data-probabilities]", timeout=60_000)
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     page.set_input_files("#file", tmp_path / "notes.png")
-    page.get_by_text("This file is no picture that the browser can read.").wait_for(timeout=10_000)
+    page.get_by_text("This file is no image that the browser can read.").wait_for(timeout=10_000)

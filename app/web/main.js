@@ -1,4 +1,4 @@
-// The page: a picture or the camera in, probabilities out, at the device's own speed.
+// The page: an image or the camera in, probabilities out, at the device's own speed.
 
 import * as ort from "./ort.wasm.min.mjs";
 import { enlarge, normalise, shrink, softmax, toGrey } from "./preprocessing.js";
@@ -98,17 +98,17 @@ function stopCamera() {
   $("camera").textContent = "Use the camera";
 }
 
-async function showPicture(url, hint) {
+async function showImage(url, hint) {
   stopCamera();
-  const picture = new Image();
-  picture.src = url;
+  const image = new Image();
+  image.src = url;
   try {
-    await picture.decode();
+    await image.decode();
   } catch {
-    $("answer").textContent = "This file is no picture that the browser can read. Try another.";
+    $("answer").textContent = "This file is no image that the browser can read. Try another.";
     return;
   }
-  source = picture;
+  source = image;
   $("hint").textContent = hint;
   await update();
 }
@@ -119,16 +119,16 @@ $("variant").onchange = async () => {
 };
 $("file").onchange = () => {
   const [file] = $("file").files;
-  if (file) showPicture(URL.createObjectURL(file), file.name);
+  if (file) showImage(URL.createObjectURL(file), file.name);
 };
-$("example").onclick = () => showPicture("example.png", "the drawn example");
+$("example").onclick = () => showImage("example.png", "the drawn example");
 for (const id of ["x", "y", "side"]) $(id).oninput = () => !camera && update();
 $("camera").onclick = async () => {
   if (camera) return stopCamera();
   try {
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
   } catch {
-    $("answer").textContent = "The browser gives no camera. Allow it for this page, or open a picture.";
+    $("answer").textContent = "The browser gives no camera. Allow it for this page, or open an image.";
     return;
   }
   $("video").srcObject = camera;
@@ -140,4 +140,4 @@ $("camera").onclick = async () => {
 };
 
 await open($("variant").value);
-await showPicture("example.png", "the drawn example");
+await showImage("example.png", "the drawn example");

@@ -9,7 +9,7 @@ export function toGrey(rgba) {
   return grey;
 }
 
-/** Return the mean of each block of a square picture, `factor` pixels a side: cv2.INTER_AREA. */
+/** Return the mean of each block of a square image, `factor` pixels a side: cv2.INTER_AREA. */
 export function shrink(grey, side, factor) {
   const size = side / factor;
   const small = new Uint8Array(size * size);
@@ -25,7 +25,7 @@ export function shrink(grey, side, factor) {
   return small;
 }
 
-/** Return a square picture enlarged to `size` pixels a side: cv2.INTER_LINEAR, in its 11-bit integers. */
+/** Return a square image enlarged to `size` pixels a side: cv2.INTER_LINEAR, in its 11-bit integers. */
 export function enlarge(grey, side, size) {
   const clip = (place) => Math.min(Math.max(place, 0), side - 1);
   const taps = Array.from({ length: size }, (_, i) => {
@@ -51,7 +51,7 @@ export function enlarge(grey, side, size) {
   return large;
 }
 
-/** Return float32 (3 x size x size), normalised, all three channels from one grey picture. */
+/** Return float32 (3 x size x size), normalised, all three channels from one grey image. */
 export function normalise(grey, mean, std) {
   const input = new Float32Array(3 * grey.length);
   for (let channel = 0; channel < 3; channel++) {

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fer_lib.inference.recognizer import Face
-from fer_lib.labels import EMOTION_COLOURS
+from fer_lib.palette import EMOTION_COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
