@@ -12,8 +12,8 @@ ECE_BINS = 15
 CHUNK_ELEMENTS = 2**18
 """Resamples are scored in chunks of about this many weights: bounded memory, and it stays in the cache."""
 
-TAILS = (0.025, 0.975)
-"""Of a 95 % interval."""
+LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # not 0.025: one ulp more, which decides the sixth digit of a tie
 
 PER_CLASS_METRICS = ("precision", "recall", "f1", "specificity", "auroc")
 

@@ -89,14 +89,8 @@ def add_votes(
     metrics.add("votes.entropy", compute_soft_nll(shares, shares), n=len(shares))
 
 
-def describe_votes(metrics: Metrics, n_judged: int) -> str:
-    """Return in words what `add_votes` found, and the accuracy by the annotators' majority label.
-
-    Parameters
-    ----------
-    n_judged
-        The number of test faces that have such a label.
-    """
+def describe_votes(metrics: Metrics) -> str:
+    """Return in words what `add_votes` found, and the accuracy by the annotators' majority label."""
     text = (
         f"Against the whole distribution of the votes, the network's NLL is {metrics['votes.soft_nll']:.2f} "
         f"nats; the votes' own entropy, the least there can be, is {metrics['votes.entropy']:.2f}."
@@ -106,9 +100,10 @@ def describe_votes(metrics: Metrics, n_judged: int) -> str:
     return (
         f"{text}\n\nOverall the network predicts the label of {metrics['votes.model']:.1%} of the faces, the "
         f"annotators name that of {metrics['votes.annotators']:.1%}, and one annotator of "
-        f"{metrics['votes.voter']:.1%}. Judged by FER+'s majority label instead, on the {n_judged:,} test "
-        f"faces that have one, the same predictions are {metrics['annotators.test.accuracy']:.1%} correct "
-        f"(ensemble with twelve views {metrics['annotators_ensemble_tta.test.accuracy']:.1%})."
+        f"{metrics['votes.voter']:.1%}. Judged by FER+'s majority label instead, on the "
+        f"{metrics.count('annotators.test.accuracy'):,} test faces that have one, the same predictions are "
+        f"{metrics['annotators.test.accuracy']:.1%} correct (ensemble with twelve views "
+        f"{metrics['annotators_ensemble_tta.test.accuracy']:.1%})."
     )
 
 
