@@ -140,6 +140,8 @@ def tiny_project(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(REPO / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".ipynb*"))
     shutil.copytree(REPO / "models" / "release", root / "models" / "release")
+    for name in ("claims.yaml", "demo_faces", "dvc.yaml", "fer_lib"):  # provenance hashes code and graph
+        (root / name).symlink_to(REPO / name)
     write_tiny_params(root / "params.yaml")
     done = run_fer_lib(root, "prepare", "--dataset", "demo")
     assert done.returncode == 0, done.stderr
@@ -160,7 +162,7 @@ def enter_project(monkeypatch):
         monkeypatch.setattr(module, "load_params", lambda dataset: load_params(dataset, path=params_file))
         monkeypatch.setattr(module, "load_packed", lambda dataset: load_packed(dataset, packed / dataset))
         # As where a command runs: the code's commit is unknown there, and each network has one thread.
-        monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "unknown")
+        monkeypatch.setattr(metrics_file, "get_commit", lambda: "unknown")
         torch.set_num_threads(1)
 
     before = torch.get_num_threads()
