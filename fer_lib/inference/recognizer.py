@@ -264,6 +264,7 @@ class Recognizer:
         import torch
 
         from fer_lib.models.build import load_checkpoint
+        from fer_lib.training.predict import run_batches
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -273,13 +274,7 @@ class Recognizer:
             raise ModelError(
                 f"device: PyTorch here cannot use {self.device!r}: {str(error).splitlines()[0]}"
             ) from None
-
-        @torch.inference_mode()
-        def run(pixels: np.ndarray) -> np.ndarray:
-            images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-            return model(images.to(memory_format=torch.channels_last)).float().cpu().numpy()
-
-        return run
+        return lambda pixels: run_batches(model, [torch.from_numpy(np.ascontiguousarray(pixels))])
 
 
 def open_session(

@@ -24,12 +24,7 @@ from fer_lib.labels import GROUPS
 
 COLUMN_TYPES = {
     "time": "float64",
-    "frame": "int32",
-    "track": "int32",
-    "left": "int32",
-    "top": "int32",
-    "width": "int32",
-    "height": "int32",
+    **dict.fromkeys(("frame", "track", "left", "top", "width", "height"), "int32"),
     "detection_score": "float32",
     "label": "category",
     "confidence": "float32",
