@@ -159,7 +159,11 @@ def enter_project(monkeypatch):
 
     def enter(module, root):
         params_file, packed = root / "params.yaml", root / "data" / "packed"
-        monkeypatch.setattr(module, "load_params", lambda dataset: load_params(dataset, path=params_file))
+        monkeypatch.setattr(
+            module,
+            "load_params",
+            lambda dataset, **options: load_params(dataset, path=params_file, **options),
+        )
         monkeypatch.setattr(module, "load_packed", lambda dataset: load_packed(dataset, packed / dataset))
         # As where a command runs: the code's commit is unknown there, and each network has one thread.
         monkeypatch.setattr(metrics_file, "get_commit", lambda: "unknown")

@@ -1,4 +1,4 @@
-import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from fer_lib.cli import main as cli
 from fer_lib.data.packed import load_packed
 from fer_lib.errors import ModelError, ParamsError
 from fer_lib.labels import EMOTIONS_7
+from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.models.build import load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -19,8 +20,11 @@ from fer_lib.training import recipes
 from fer_lib.training.predict import compute_softmax, predict_logits
 from fer_lib.training.recipes import (
     build_recipe,
+    get_metrics_name,
     list_training_seconds,
+    read_or_train,
     read_time_curve,
+    resolve_recipe,
     tabulate_settings,
     train_recipe,
     use_known_targets,
@@ -76,7 +80,8 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
     assert capsys.readouterr().out == f"checkpoint: {folder}\n"
     checkpoint = load_checkpoint(folder)
     reports = out_dir / "reports" / "demo"
-    metrics = json.loads((reports / "metrics" / "recipes" / "b0.json").read_text())
+    dirs = get_output_dirs("demo", out_dir)
+    metrics = read_metrics(dirs, "recipes/b0")
     history = pd.read_csv(reports / "recipes" / "b0.csv")
     assert history.columns.tolist() == ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]  # no times
     assert history["epoch"].tolist() == [1]
@@ -95,16 +100,15 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
         "initial_weights": "none",
         "trained_at_commit": checkpoint.config["git_commit"],
         "n_parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
-        "seed": 0,
-        "dataset": "demo",
-        "data_hash": checkpoint.config["data_hash"],
     }
     assert {key: metrics[key] for key in expected} == expected
-    assert metrics["epoch_1.seconds"] == metrics["wall_seconds"]
-    dirs = get_output_dirs("demo", out_dir)
+    written = {"dataset": "demo", "seed": 0, "data": checkpoint.config["data_hash"]}
+    assert {key: metrics.provenance[key] for key in written} == written
+    seconds = metrics.provenance["wall_seconds"]
+    assert metrics["epoch_1.seconds"] == pytest.approx(seconds, abs=0.1)
     curve = read_time_curve(dirs, "b0")
     assert curve.to_dict("list") == {
-        "seconds": [metrics["wall_seconds"]],
+        "seconds": [metrics["epoch_1.seconds"]],
         "val_accuracy": [last.val_accuracy],
     }
     shown = tabulate_settings({"b0": checkpoint.config["params"]["training"]})["b0"]
@@ -155,12 +159,37 @@ def test_start_and_teacher_are_files_of_the_run():
     assert student.teacher == dirs.models / "teacher.parquet"
 
 
+def test_baseline_is_the_data_sets_own_parameters():
+    params, resolved = load_params("demo"), resolve_recipe("demo", "baseline")
+    assert resolved == params
+    assert resolve_recipe("demo", "b0").training.loss == params.recipes["b0"].training["loss"]
+
+
+def test_record_of_a_training_is_read_where_it_was_written_and_trained_elsewhere(here, tmp_path, monkeypatch):
+    trained = read_or_train("baseline", "demo", tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "models" / "demo" / "baseline")
+    assert trained.history["epoch"].tolist() == [1, 2, 3, 4]
+    assert trained.history.columns[-1] == "seconds"
+    for key in ("params", "device"):
+        assert trained.config[key] == checkpoint.config[key]
+    assert trained.config["initial_weights"].items() <= checkpoint.config["initial_weights"].items()
+    # The pipeline's record needs neither the checkpoint nor the state.
+    for folder in ("models/demo", "models/.state"):
+        shutil.rmtree(tmp_path / folder)
+    monkeypatch.setattr(recipes, "fit", lambda *_: pytest.fail("trained again"))
+    read = read_or_train("baseline", "demo", tmp_path)
+    assert read.history.equals(trained.history)
+    assert (read.config, dict(read.metrics)) == (trained.config, dict(trained.metrics))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        read_or_train("baseline", "demo", tmp_path, smoke=True)
+
+
 def test_seconds_behind_a_network_are_those_of_all_it_was_trained_from(tmp_path):
     dirs, params = get_output_dirs("demo", tmp_path), load_params("demo")
-    (dirs.metrics / "recipes").mkdir(parents=True)
-    for name, seconds in {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0}.items():
-        (dirs.metrics / "recipes" / f"{name}.json").write_text(json.dumps({"wall_seconds": seconds}))
-    (dirs.metrics / "training.json").write_text('{"wall_seconds": 5.0}')
+    trained = {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0, "baseline": 5.0}
+    for name, seconds in trained.items():
+        metrics = Metrics(get_metrics_name(name))
+        write_metrics(dirs, metrics, {"dataset": "demo", "data_hash": "a"}, params, 0, seconds)
     behind = list_training_seconds("student", params, dirs)
     assert behind == {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0}
     assert list_training_seconds("lite0", params, dirs) == {"lite0": 3.0}
@@ -199,8 +228,7 @@ def test_start_brings_the_body_and_its_normalisation(dirs, out_dir, write_recipe
     trained = load_checkpoint(folder)
     assert trained.preprocessing.mean == mean
     assert trained.config["initial_weights"]["source"] == "file"
-    metrics = json.loads((dirs.metrics / "recipes" / "other.json").read_text())
-    assert metrics["initial_weights"] == "file"
+    assert read_metrics(dirs, "recipes/other")["initial_weights"] == "file"
     # With next to no learning rate the weights stay where they began; batch norm's statistics move.
     begun, ended = get_body(dirs.models / "start"), get_body(folder)
     learned = [name for name in begun if name in dict(trained.model.named_parameters())]
