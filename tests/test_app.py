@@ -86,7 +86,9 @@ def write_model(folder, **changes):
 
 def test_every_page_opens_from_the_menu(app, monkeypatch):
     monkeypatch.setitem(sys.modules, "streamlit_webrtc", None)  # needs a browser; Live does without it
-    for title, name in zip(PAGES, ("photo", "video", "live", "results", "about"), strict=True):
+    names = ("photo", "video", "live", "results", "about")
+    assert sorted(names) == sorted(path.stem for path in (REPO / "app" / "views").glob("*.py"))
+    for title, name in zip(PAGES, names, strict=True):
         app.switch_page(f"views/{name}.py").run()
         assert not app.exception
         assert not app.error
