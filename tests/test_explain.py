@@ -1,4 +1,3 @@
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,19 +7,27 @@ from conftest import REPO
 
 from demo_faces.clips import draw_scene
 from fer_lib.analysis.explain import (
+    ACTIVE_PARTS,
+    BACKGROUND,
     METHOD,
+    PARTS,
     REDUCTION,
+    build_active_mask,
+    build_part_masks,
     compute_saliency,
     explain_face,
     find_stage,
     list_stages,
     overlay_saliency,
 )
+from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.errors import ModelError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.labels import EMOTIONS_7
+from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
+from fer_lib.metrics_file import read_metrics
 from fer_lib.models.build import Checkpoint, create_model
 from fer_lib.models.preprocessing import preprocess
+from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures.explain import plot_explanations
 
 
@@ -30,7 +37,7 @@ def recognizer():
 
 
 def test_shown_is_what_notebook_07_found_most_faithful_on_photographs():
-    found = json.loads((REPO / "reports" / "fer2013" / "metrics" / "gradcam.json").read_text())
+    found = read_metrics(get_output_dirs("fer2013", REPO), "gradcam")
     assert (found["method"], found["reduction"]) == (METHOD, REDUCTION)
 
 
@@ -45,7 +52,7 @@ def faces(recognizer):
     return recognizer(draw_scene(2)[0])
 
 
-def test_heatmap_covers_the_input_and_repeats(recognizer, faces):
+def test_saliency_covers_the_input_and_repeats(recognizer, faces):
     checkpoint, crop = recognizer.checkpoint, faces[0].crop
     first, second = (explain_face(checkpoint, crop, faces[0].label) for _ in range(2))
     assert first.shape == (recognizer.preprocessing.image_size,) * 2
@@ -76,7 +83,7 @@ def weigh_by_hand(model, image, stage, emotion, weigh):
         ("HiResCAM", lambda gradient, features: (gradient * features).sum(0)),
     ],
 )
-def test_heatmap_is_that_of_the_formula(recognizer, faces, method, weigh):
+def test_saliency_is_that_of_the_formula(recognizer, faces, method, weigh):
     model, emotion = recognizer.checkpoint.model, recognizer.emotions.index("surprise")
     image = torch.from_numpy(np.ascontiguousarray(preprocess([faces[0].crop], recognizer.preprocessing)))
     for stage in list_stages(model):
@@ -134,9 +141,9 @@ def test_threads_share_a_network(recognizer, faces):
 
 
 def test_overlay_leaves_cold_parts_grey_and_colours_hot_ones(faces):
-    heatmap = np.zeros((112, 112), np.float32)
-    heatmap[:, 56:] = 1
-    overlay = overlay_saliency(faces[0].crop, heatmap).astype(int)
+    saliency = np.zeros((112, 112), np.float32)
+    saliency[:, 56:] = 1
+    overlay = overlay_saliency(faces[0].crop, saliency).astype(int)
     assert overlay.shape == (112, 112, 3)
     assert np.ptp(overlay[:, :50], axis=2).max() == 0
     assert np.ptp(overlay[:, 60:], axis=2).min() > 30
@@ -146,3 +153,35 @@ def test_figure_has_a_row_for_each_face_and_names_the_emotion(recognizer, faces)
     axes = plot_explanations(recognizer.checkpoint, faces, "sad").axes
     assert len(axes) == 4
     assert axes[1].get_title() == f"sad: {faces[0].probabilities['sad']:.0%}"
+
+
+LANDMARKS = np.array(FER2013_FRAMING.landmarks)
+SIDE = 64
+
+
+def find_part(masks, point):
+    x, y = np.floor(np.asarray(point) * SIDE).astype(int)
+    return next(name for name, mask in masks.items() if mask[y, x])
+
+
+def test_every_pixel_is_in_exactly_one_part():
+    masks = build_part_masks(LANDMARKS, SIDE)
+    assert (sum(mask.astype(int) for mask in masks.values()) == 1).all()
+    assert all(masks[part].any() for part in PARTS)
+
+
+@pytest.mark.parametrize("degrees", [0, 25, -40])
+def test_landmarks_lie_in_the_parts_named_after_them(degrees):
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = (LANDMARKS - 0.5) @ turn.T * 0.7 + 0.5
+    masks = build_part_masks(points, SIDE)
+    assert [find_part(masks, point) for point in points] == ["eyes", "eyes", "nose", "mouth", "mouth"]
+    assert find_part(masks, (0.01, 0.01)) == BACKGROUND
+
+
+def test_every_emotion_rests_on_some_parts_and_not_on_all():
+    masks = build_part_masks(LANDMARKS, SIDE)
+    assert set(ACTIVE_PARTS) == set(EMOTIONS_8)
+    for emotion in EMOTIONS_8:
+        assert 0.02 < build_active_mask(masks, emotion).mean() < 0.5

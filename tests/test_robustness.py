@@ -44,9 +44,9 @@ def study(tiny_project):
         "audited": NETWORKS,
         "mitigations": {"augmented": "student"},
         "n_faces": 12,
-        "n_heatmaps": 3,
+        "n_saliency": 3,
     }
-    settings = params.robustness.model_copy(update={**few, "n_variants": 8})
+    settings = params.robustness.model_copy(update={**few, "n_counterfactuals": 8})
     maps = params.gradcam.model_copy(
         update={"n_chosen": 3, "n_faces": 8, "n_randomised": 3, "shifts": (1,), "min_faces": MIN_FACES}
     )
@@ -165,7 +165,7 @@ def test_predictions_on_other_data_are_refused(study, tmp_path):
 def test_saliency_maps_are_followed(study):
     data, dirs, settings = study
     table = robustness.read_perturbed(dirs, robustness.SALIENCY, data)
-    assert len(table) == settings.n_heatmaps
+    assert len(table) == settings.n_saliency
     correlations = table.drop(columns="row").to_numpy()
     assert correlations.shape[1] == 5 * len(CORRUPTIONS)
     assert -1 <= correlations.min() <= correlations.max() <= 1 + 1e-6
@@ -307,7 +307,7 @@ def test_counterfactuals_change_one_factor_of_the_same_faces(study):
     table = CounterfactualScores(dirs, data, settings).read("student", "skin_tone")
     faces = table[["row", "label"]].drop_duplicates()
     assert len(table) == 10 * len(faces)
-    assert faces["label"].value_counts().max() == settings.n_variants // 7
+    assert faces["label"].value_counts().max() == settings.n_counterfactuals // 7
     assert set(faces["label"]) == set(data.labels[data.get_rows("test")])
     assert table["confidence"].between(1 / 7 - 1e-3, 1).all()
 

@@ -58,7 +58,7 @@ def predict_counterfactuals(dataset: str, out_dir: str | Path | None = None) -> 
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
-    rows = draw_evenly(data, settings.n_variants, settings.seed)
+    rows = draw_evenly(data, settings.n_counterfactuals, settings.seed)
     workers = (os.cpu_count() or 1) if len(rows) > _FEW else 1
     try:
         faces = draw_counterfactuals(data.index["source"].iloc[rows].tolist(), data.meta["size"], workers)

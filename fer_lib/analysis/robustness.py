@@ -73,7 +73,7 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
     networks = {name: open_network(name, dirs, data) for name in names}
     rows = draw_rows(data.get_rows("test"), settings.n_faces, settings.seed)
     faces, samples = [np.asarray(data.faces[row]) for row in rows], build_samples(data, rows, settings.seed)
-    few = draw_rows(np.arange(len(rows)), settings.n_heatmaps, settings.seed)
+    few = draw_rows(np.arange(len(rows)), settings.n_saliency, settings.seed)
     checkpoint = load_checkpoint(dirs.models / settings.explained)
     follower = SaliencyFollower(checkpoint, [faces[i] for i in few], [samples[i] for i in few])
     state, fingerprint = dirs.training_state / "perturbed.npz", _describe_run(dirs, data, settings)
@@ -221,7 +221,7 @@ def _describe_run(dirs: OutputDirs, data: PackedDataset, settings: RobustnessPar
     networks = [name.partition(".") for name in names]
     files = [dirs.models / name / part for name, _, _ in networks for part in (CONFIG_NAME, WEIGHTS_NAME)]
     files += [get_variants_dir(dirs, name) / f"{variant}.onnx" for name, _, variant in networks if variant]
-    used = {"networks", "members", "explained", "n_faces", "n_heatmaps", "seed"}
+    used = {"networks", "members", "explained", "n_faces", "n_saliency", "seed"}
     code = hash_code(Path(__file__).parents[1] / package for package in PACKAGES)
     return hash_values([data.data_hash, settings.model_dump(include=used), list(map(hash_file, files)), code])
 

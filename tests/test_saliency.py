@@ -1,4 +1,4 @@
-"""The two promises of notebook 07 in small: on drawn faces, with the released network, in seconds."""
+"""Hold the two promises of notebook 07 in small: on drawn faces, with the released network, in seconds."""
 
 import cv2
 import numpy as np
@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from fer_lib.analysis import faithfulness
-from fer_lib.analysis.explain import compute_saliency, find_stage
-from fer_lib.analysis.explain import FACE
+from fer_lib.analysis.explain import FACE, compute_saliency, find_stage
 from fer_lib.data.framing import cut_face
 from fer_lib.data.readers.demo import make_face
 from fer_lib.inference.recognizer import Recognizer
@@ -18,8 +17,8 @@ NEUTRAL = 6
 
 
 @pytest.fixture(scope="module")
-def named():
-    """Return the network, and the drawn faces that it names rightly: input, label and active region."""
+def correct():
+    """Return the network, and the drawn faces that it predicts correctly: input, label and active region."""
     recognizer = Recognizer.load()
     crops, labels, regions = [], [], []
     for face in (make_face(i, 160, 0) for i in range(100)):
@@ -27,7 +26,7 @@ def named():
         if face.label == NEUTRAL or not found:
             continue
         painted = np.repeat((255 * face.regions).astype(np.uint8)[..., None], 3, axis=2)
-        cut = [cut_face(picture, found[0].landmarks, recognizer.framing) for picture in (face.image, painted)]
+        cut = [cut_face(image, found[0].landmarks, recognizer.framing) for image in (face.image, painted)]
         crops.append(cut[0])
         regions.append(cut[1] / 255)
         labels.append(face.label)
@@ -45,8 +44,8 @@ def bound(values):
     return np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
 
 
-def test_energy_in_the_active_regions_beats_random_maps_and_the_centre_of_the_face(named):
-    recognizer, images, labels, masks = named
+def test_energy_in_the_active_regions_beats_random_maps_and_the_centre_of_the_face(correct):
+    recognizer, images, labels, masks = correct
     assert len(labels) > 15
     model, side = recognizer.checkpoint.model, images.shape[-1]
     stage = find_stage(model)
@@ -64,8 +63,8 @@ def test_energy_in_the_active_regions_beats_random_maps_and_the_centre_of_the_fa
         assert low > high
 
 
-def test_random_weights_destroy_the_map(named):
-    recognizer, images, labels, _ = named
+def test_random_weights_destroy_the_map(correct):
+    recognizer, images, labels, _ = correct
     model = recognizer.checkpoint.model
     found = faithfulness.randomise_layers(model, images[:8], labels[:8], find_stage(model), seed=0)
     last = list(found.values())[-1]
