@@ -1,7 +1,7 @@
-"""`python -m fer_lib`."""
+"""Run `python -m fer_lib`."""
 
 import sys
 
-from fer_lib.cli import main
+from fer_lib.cli.main import main
 
 sys.exit(main())

@@ -19,6 +19,7 @@ from fer_lib.files import write_atomically
 from fer_lib.params import Params
 from fer_lib.paths import OutputDirs
 from fer_lib.provenance import (
+    find_stage,
     get_commit,
     hash_file,
     hash_stage_code,
@@ -234,14 +235,14 @@ def write_metrics(
         raise FerError(
             f"{metrics.stage}: expected at most {MAX_HEADLINE} headline numbers, found {len(headline)}"
         )
-    table = _to_csv(metrics.to_frame())
+    table, stage = _to_csv(metrics.to_frame()), find_stage(metrics.stage, meta["dataset"])
     provenance = {
         "stage": metrics.stage,
         "dataset": meta["dataset"],
-        "code": hash_stage_code(metrics.stage),
-        "params": hash_stage_params(metrics.stage, params.model_dump(mode="json")),
+        "code": hash_stage_code(stage),
+        "params": hash_stage_params(stage, params.model_dump(mode="json")),
         "data": meta["data_hash"],
-        "inputs": hash_stage_inputs(metrics.stage, meta["dataset"], dirs.reports.parents[1]),
+        "inputs": hash_stage_inputs(stage, dirs.reports.parents[1]),
         "seed": seed,
         "commit": get_commit(),
         "device": _get_device(),

@@ -2,11 +2,13 @@
 
 import ast
 import hashlib
+import itertools
 import json
 import re
 import subprocess
-from collections.abc import Iterable
-from fnmatch import fnmatch
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from fer_lib.paths import ROOT
 CODE_FOLDERS = ("demo_faces", "fer_lib")
 """Where code stands among a stage's dependencies in `dvc.yaml`, beside the notebooks."""
 
-VARIABLE = re.compile(r"\$\{[^}]*\}")
+VARIABLE = re.compile(r"\$\{([^}]*)\}")
 """What `dvc.yaml` fills in: a data set, a network."""
 
 RESULTS = (".npz", ".onnx", ".parquet", ".safetensors")
@@ -34,12 +36,13 @@ def hash_file(path: Path) -> str:
 def hash_code(paths: Iterable[Path]) -> str:
     """Return the sha256 (hex) over the syntax trees of Python files and of all such files in folders.
 
-    Comments, docstrings and the layout of a line do not count; a file's name does.
+    Comments, docstrings and the layout of a line do not count; a file's name in its folder does.
     """
     digest = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.name.encode() + _dump_tree(file.read_text()).encode())
+            name = file.relative_to(path.parent).as_posix()
+            digest.update(f"{name}\n{_dump_tree(file.read_text())}\n".encode())
     return digest.hexdigest()
 
 
@@ -54,27 +57,51 @@ def hash_values(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def find_stage(name: str, root: Path = ROOT) -> dict[str, Any]:
-    """Return the stage of `dvc.yaml` that writes `provenance/<name>.json`: its `deps`, `params` and `outs`.
+def list_stages(dataset: str, root: Path = ROOT, entry: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return the stages of `dvc.yaml` for a data set, by target (`recipe@demo-b0`), variables filled in.
 
-    Raises FerError when no stage does.
+    entry: a network or study in place of those that a `matrix` lists.
     """
-    wanted, found = f"reports/dataset/provenance/{name}.json", []
-    for entry in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].values():
-        stage = entry.get("do", entry)
-        for out in stage.get("outs", []):
-            pattern = VARIABLE.sub("*", out if isinstance(out, str) else next(iter(out)))
-            if fnmatch(wanted, pattern):
-                found.append((pattern.count("*"), stage))
-    if not found:
-        raise FerError(f"{root / 'dvc.yaml'}: no stage writes provenance/{name}.json; add it to its outs")
-    return min(found, key=lambda match: match[0])[1]  # a name spelled out before one that stands for any
+    params, stages = _read_yaml(root / "params.yaml"), {}
+    known = {"key": dataset, "item": params["pipeline"]["datasets"].get(dataset, f"data/raw/{dataset}")}
+    for name, stage in _read_yaml(root / "dvc.yaml")["stages"].items():
+        lists = {
+            key: _look_up(params, values[2:-1]) if isinstance(values, str) else values
+            for key, values in stage.get("matrix", {}).items()
+        }
+        # A stage whose `matrix` spells its data sets out is for these alone.
+        if isinstance(stage.get("matrix", {}).get("dataset"), list) and dataset not in lists["dataset"]:
+            continue
+        lists.pop("dataset", None)
+        chosen = [[entry]] * len(lists) if entry else lists.values()
+        for entries in itertools.product(*chosen):
+            filled = {f"item.{key}": value for key, value in zip(lists, entries, strict=True)}
+            values = {**known, "item.dataset": dataset, **filled}
+            template = {key: part for key, part in stage.get("do", stage).items() if key != "matrix"}
+            stages["-".join((f"{name}@{dataset}", *entries))] = _fill(template, values)
+    return stages
 
 
-def hash_stage_code(name: str, root: Path = ROOT) -> dict[str, str]:
-    """Return the hash of each package, module and notebook that the stage of metrics `name` depends on."""
+def find_stage(name: str, dataset: str, root: Path = ROOT) -> dict[str, Any]:
+    """Return the stage of `list_stages` that writes `provenance/<name>.json`: its `deps`, `params`, `outs`.
+
+    A network that no stage lists, such as a user's own recipe, gets a stage as others of its kind have it.
+    Raises FerError when there is none.
+    """
+    wanted, like = f"reports/{dataset}/provenance/{name}.json", name.rsplit("/", 1)[-1]
+    for stages in (list_stages(dataset, root), list_stages(dataset, root, like)):
+        for stage in stages.values():
+            if wanted in (
+                path for out in stage.get("outs", []) for path in ([out] if isinstance(out, str) else out)
+            ):
+                return stage
+    raise FerError(f"{root / 'dvc.yaml'}: no stage writes provenance/{name}.json; add it to its outs")
+
+
+def hash_stage_code(stage: Mapping[str, Any], root: Path = ROOT) -> dict[str, str]:
+    """Return the hash of each package, module and notebook that a stage depends on."""
     hashes = {}
-    for path in sorted(dep for dep in find_stage(name, root)["deps"] if isinstance(dep, str)):
+    for path in sorted(stage["deps"]):
         if path.startswith("notebooks/"):
             hashes[path] = hash_notebook(root / path)
         elif path.split("/")[0] in CODE_FOLDERS:
@@ -82,29 +109,28 @@ def hash_stage_code(name: str, root: Path = ROOT) -> dict[str, str]:
     return hashes
 
 
-def hash_stage_params(name: str, params: dict[str, Any], root: Path = ROOT) -> str:
-    """Return the hash of the parameters that the stage of metrics `name` reads.
+def hash_stage_params(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """Return the hash of the parameters that a stage reads.
 
-    params: all of a data set, overrides applied, as plain values.
+    params: all of the data set, overrides applied, as plain values.
     """
-    keys = [VARIABLE.sub(name.rsplit("/", 1)[-1], key) for key in find_stage(name, root).get("params", [])]
-    return hash_values({key: _look_up(params, key) for key in keys if not key.startswith("datasets.")})
+    # `datasets.<name>.<section>` is in them already.
+    keys = [key for key in stage.get("params", []) if not key.startswith("datasets.")]
+    return hash_values({key: _look_up(params, key) for key in keys})
 
 
-def hash_stage_inputs(name: str, dataset: str, base: Path, root: Path = ROOT) -> dict[str, str]:
-    """Return the sha256 of each file of weights or predictions that the stage reads, by its path in `base`.
+def hash_stage_inputs(stage: Mapping[str, Any], base: Path) -> dict[str, str]:
+    """Return the sha256 of each file of weights or predictions that a stage reads, by its path in `base`.
 
     base: the folder that holds `models/` and `reports/`.
     """
     hashes = {}
-    for dep in find_stage(name, root)["deps"]:
-        path = re.sub(r"\$\{(?:key|item\.dataset)\}", dataset, dep)
-        folder = base / VARIABLE.sub(name.rsplit("/", 1)[-1], path)
-        if not path.startswith(("models/", "reports/")):
-            continue
-        for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
-            if file.suffix in RESULTS and file.is_file():
-                hashes[file.relative_to(base).as_posix()] = hash_file(file)
+    for path in sorted(stage["deps"]):
+        if path.startswith(("models/", "reports/")):
+            folder = base / path
+            for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+                if file.suffix in RESULTS and file.is_file():
+                    hashes[file.relative_to(base).as_posix()] = hash_file(file)
     return hashes
 
 
@@ -146,7 +172,18 @@ def _is_bare_string(node: ast.AST) -> bool:
     )
 
 
-def _look_up(content: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        content = content[part]
-    return content
+def _look_up(content: Mapping[str, Any], key: str) -> Any:
+    return reduce(getitem, key.split("."), content)
+
+
+def _read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _fill(content: Any, values: Mapping[str, str]) -> Any:
+    """Return `content`, lists and mappings, with the variables of `dvc.yaml` filled in."""
+    if isinstance(content, dict):
+        return {_fill(key, values): _fill(value, values) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_fill(part, values) for part in content]
+    return VARIABLE.sub(lambda match: values[match[1]], content) if isinstance(content, str) else content

@@ -3,24 +3,32 @@
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+from fer_lib.cli.main import CALLS
+from fer_lib.params import load_params
+from fer_lib.provenance import list_stages
 
-NOT_LISTED = {
-    "fer_lib/__init__.py",
-    "fer_lib/data/readers/__init__.py",  # only `prepare` opens readers; it lists the whole folder
-    "fer_lib/errors.py",  # texts of errors; no result depends on them
-    "fer_lib/files.py",  # how files are written, not what
-    "fer_lib/reporting/index_page.py",  # its page is rebuilt at every run and is no stage's output
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+TARGETS = list_stages("demo")
+STAGES = {target.split("@")[0]: stage for target, stage in TARGETS.items()}  # one of each kind
+NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
+
+NO_RESULT = {
+    *(
+        f"fer_lib/{name}.py"
+        for name in ("__init__", "errors", "files", "metrics_file", "paths", "provenance")
+    ),
     "fer_lib/params.py",  # the values it reads are listed under `params:`
-    "fer_lib/paths.py",
-    "fer_lib/provenance.py",
+    "fer_lib/palette.py",  # a colour is no result
 }
+"""The root of the library but for the labels: no number depends on it."""
 
 
 def find_module(name):
@@ -32,30 +40,33 @@ def find_module(name):
 
 
 def find_imports(source):
-    """Return the fer_lib files that `source` imports, wherever in it."""
+    """Return the files of ours that `source` imports, wherever in it, but for those that only types need."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fer_lib":
-            found.add(find_module(node.module))
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+        if isinstance(node, ast.ImportFrom):
             found |= {find_module(f"{node.module}.{alias.name}") for alias in node.names}
+            found.add(find_module(node.module))
         elif isinstance(node, ast.Import):
-            found |= {
-                find_module(alias.name) for alias in node.names if alias.name.split(".")[0] == "fer_lib"
-            }
-    return found - {None}
+            found |= {find_module(alias.name) for alias in node.names}
+    return {path for path in found - {None} if path.startswith(("fer_lib/", "demo_faces/"))}
 
 
-def find_used_files(source):
-    """Return the fer_lib files that `source` imports, directly or through others."""
-    used, waiting = set(), find_imports(source)
+@cache
+def find_imports_of_file(path):
+    return find_imports((ROOT / path).read_text())
+
+
+def find_used(start):
+    """Return the files of ours that are imported, directly or through others, from `start` on."""
+    used, waiting = set(), set(start)
     while waiting:
         path = waiting.pop()
-        if path not in used:
+        if path not in used | NO_RESULT:
             used.add(path)
-            # The package's own __init__ imports every reader; who imports one module needs only that one.
-            if path != "fer_lib/data/readers/__init__.py":
-                waiting |= find_imports((ROOT / path).read_text())
-    return used
+            waiting |= find_imports_of_file(path)
+    return {path for path in used if not path.endswith("__init__.py")}
 
 
 def read_code(notebook):
@@ -63,29 +74,67 @@ def read_code(notebook):
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
-def read_stage(name):
-    return STAGES[name].get("do", STAGES[name])  # `foreach` has a template, `matrix` is one
+def get_command(stage):
+    """Return the command of a stage: `train` of `python -m fer_lib train b0 ...`."""
+    command = stage["cmd"] if isinstance(stage["cmd"], str) else stage["cmd"][0]
+    return command.split()[3]
 
 
-NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
-COMMANDS = {
-    "recipe": "recipes",
-    "teacher": "teacher",
-    "student": "recipes",
-    "predict-splits": "predictions",
-    "ablation": "ablations",
-    "distilled": "recipes",
-    "pruned": "recipes",
-    "compress": "compression",
-    "latency": "latency",
-    "compared": "recipes",
-    "mitigation": "recipes",
-    "test-heatmaps": "explain_study",
-    "perturb": "robustness",
-    "vary": "variants",
-    "attack": "privacy",
-}
-"""Stages that run a command, and the module behind it."""
+def find_used_by_stage(name):
+    command = get_command(STAGES[name])
+    if command == "notebook":
+        # What turns the executed notebook into its page is not imported by the notebook itself.
+        return find_used({*find_imports(read_code(name)), "fer_lib/reporting/execution.py"})
+    if command == "prepare":
+        return find_used({"fer_lib/data/prepare.py"})
+    return find_used({find_module("fer_lib." + CALLS[command].function.partition(":")[0])})
+
+
+def is_inside(path, folders):
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_lists_the_code_that_it_uses_and_no_other(name):
+    used = find_used_by_stage(name)
+    listed = [dep for dep in STAGES[name]["deps"] if dep.startswith(("fer_lib/", "demo_faces"))]
+    assert {path for path in used if not is_inside(path, listed)} == set()
+    assert [dep for dep in listed if not any(is_inside(path, [dep]) for path in used)] == []
+
+
+def list_outs(stage):
+    outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
+
+
+def list_stale(path):
+    """Return the targets of demo that DVC would run when `path`, and all that they write, changes."""
+    changed, stale = {path}, set()
+    while True:
+        found = {
+            target
+            for target, stage in TARGETS.items()
+            for dep in stage["deps"]
+            if any(is_inside(each, [dep]) or is_inside(dep, [each]) for each in changed)
+        }
+        if found == stale:
+            return stale
+        stale = found
+        changed |= {out for target in stale for out in list_outs(TARGETS[target])}
+
+
+@pytest.mark.parametrize("path", ["fer_lib/reporting/figures/style.py", "fer_lib/palette.py"])
+def test_a_colour_reruns_pages_alone(path):
+    assert not [target for target in list_stale(path) if get_command(TARGETS[target]) != "notebook"]
+
+
+def test_a_reader_reruns_no_training_by_itself():
+    direct = {
+        get_command(stage)
+        for stage in TARGETS.values()
+        if is_inside("fer_lib/data/readers/mine.py", stage["deps"])
+    }
+    assert not direct & {"train", "teach", "ablate", "predict-splits"}
 
 
 def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
@@ -93,90 +142,84 @@ def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
     assert notebooks == NOTEBOOK_STAGES
 
 
-@pytest.mark.parametrize("name", NOTEBOOK_STAGES)
-def test_stage_lists_exactly_the_files_it_uses(name):
-    used = find_used_files(read_code(name)) - NOT_LISTED
-    # What turns the executed notebook into its page is not imported by the notebook itself.
-    used |= {"fer_lib/reporting/execution.py", "fer_lib/report_template"}
-    listed = {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")}
-    assert listed == used
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_command_lists_exactly_the_files_it_uses(name):
-    module = f"fer_lib/{COMMANDS[name]}.py"
-    used = find_used_files((ROOT / module).read_text()) | {module}
-    assert {dep for dep in read_stage(name)["deps"] if dep.startswith("fer_lib")} == used - NOT_LISTED
-
-
-def test_every_stage_is_known_here():
-    assert set(STAGES) == {"prepare", *NOTEBOOK_STAGES, *COMMANDS}
-
-
 def test_studies_and_recipes_are_those_of_the_parameters():
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert STAGES["ablation"]["matrix"]["study"] == list(params["ablations"]["studies"])
-    # A member trains in stage `recipe`; the student, whom the members teach, in a stage of its own, and after
-    # it those whom it teaches, the pruned ones one from another.
-    distilled = STAGES["distilled"]["matrix"]["recipe"]
-    pruned = [command.split()[4] for command in read_stage("pruned")["cmd"]]
-    first = [*params["ensemble"]["members"], "student"]
-    compared = [*STAGES["compared"]["matrix"]["recipe"], *STAGES["mitigation"]["matrix"]["recipe"]]
-    assert [*first, *compared, *distilled, *pruned] == list(params["recipes"])
-    assert set(params["robustness"]["audited"]) <= {"student.float32", *compared}
-    assert STAGES["predict-splits"]["matrix"]["network"] == ["baseline", *first]
-    assert set(params["compression"]["networks"]) <= {"student", *distilled, *pruned}
+    assert TEMPLATES["ablation"]["matrix"]["study"] == list(PARAMS["ablations"]["studies"])
+    # The student, whom others teach, trains in a stage of its own, and after it those whom it teaches.
+    trained = [
+        command.split()[4]
+        for stage in TARGETS.values()
+        for command in ([stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"])
+        if command.split()[3] == "train"
+    ]
+    assert sorted(trained) == sorted(["baseline", *PARAMS["recipes"]])
+    predicted = TEMPLATES["predict-splits"]["matrix"]["network"]
+    assert predicted == ["baseline", *PARAMS["ensemble"]["members"], "student"]
+
+
+@pytest.mark.parametrize(
+    "target", [name for name in TARGETS if get_command(TARGETS[name]) in ("train", "teach")]
+)
+def test_training_lists_the_networks_that_it_learns_from(target):
+    params, stage = load_params("demo"), TARGETS[target]
+    commands = [stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"]
+    needed, made = set(), {out.rpartition("/")[2] for out in list_outs(stage)}
+    for command in commands:
+        name = command.split()[4]
+        if name in params.recipes:
+            recipe = params.recipes[name]
+            needed |= {recipe.start, recipe.teacher and recipe.teacher.replace("ensemble", "teacher.parquet")}
+        elif command.split()[3] == "teach":
+            needed |= set(params.ensemble.members)
+    listed = {dep.rpartition("/")[2] for dep in stage["deps"] if dep.startswith("models/")}
+    assert listed == needed - {None} - made
 
 
 def test_stages_list_the_networks_they_show_faces_to():
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    robustness = params["robustness"]
+    robustness = PARAMS["robustness"]
     asked = {
-        "test-heatmaps": [params["gradcam"]["network"]],
+        "test-saliency": [PARAMS["gradcam"]["network"]],
         "perturb": [*robustness["networks"], *robustness["members"], robustness["explained"]],
-        "vary": robustness["audited"],
-        "attack": [robustness["explained"]],
+        "counterfactuals": robustness["audited"],
+        "privacy": [robustness["explained"]],
     }
     for stage, names in asked.items():
         names = set(names) - {"ensemble"}
         needed = {name.partition(".")[0] for name in names}
         needed |= {"compressed"} if any("." in name for name in names) else set()
-        listed = {dep.rpartition("/")[2] for dep in read_stage(stage)["deps"] if dep.startswith("models/")}
+        listed = {dep.rpartition("/")[2] for dep in STAGES[stage]["deps"] if dep.startswith("models/")}
         assert listed == needed, stage
-
-
-def test_prepare_lists_the_files_it_uses():
-    listed = read_stage("prepare")["deps"]
-    used = find_used_files((ROOT / "fer_lib/data/prepare.py").read_text()) - NOT_LISTED
-    missing = {path for path in used if not path.startswith("fer_lib/datasets/")} - set(listed)
-    assert not missing
-    assert {"fer_lib/data/prepare.py", "fer_lib/datasets"} <= set(listed)
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_STAGES)
 def test_stage_lists_the_parameters_it_reads(name):
     read = set(re.findall(r"stage\.params\.(\w+)", read_code(name)))
-    listed = {param.split(".")[0] for param in read_stage(name)["params"]}
+    listed = {param.split(".")[0] for param in STAGES[name]["params"]}
     assert read <= listed
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_STAGES)
 def test_stage_names_its_notebook_page_and_metrics_alike(name):
-    stage, short = read_stage(name), name.split("_", 1)[1]
-    assert f"notebook {name} --dataset ${{key}} --out-dir ." in stage["cmd"]
+    stage, short = STAGES[name], name.split("_", 1)[1]
+    assert f"notebook {name} --dataset demo --out-dir ." in stage["cmd"]
     assert f"notebooks/{name}.ipynb" in stage["deps"]
-    assert {f"reports/${{key}}/metrics/{short}.json": {"cache": False, "persist": True}} in stage["metrics"]
+    kept = {"cache": False, "persist": True}
+    assert {f"reports/demo/metrics/{short}.json": kept} in stage["metrics"]
+
+
+def test_metrics_of_dvc_are_the_headline_numbers_alone():
+    # `dvc metrics diff` prints all of them: at most 15 of each notebook.
+    metrics = [path for stage in TARGETS.values() for path in map(next, map(iter, stage.get("metrics", [])))]
+    assert metrics == [f"reports/demo/metrics/{name.split('_', 1)[1]}.json" for name in NOTEBOOK_STAGES]
 
 
 def test_packed_faces_are_never_cached():
     # A cached output can be pushed to a remote; licensed faces must not be.
-    assert read_stage("prepare")["outs"] == [{"data/packed/${key}": {"cache": False}}]
+    assert STAGES["prepare"]["outs"] == [{"data/packed/demo": {"cache": False}}]
 
 
 def test_every_data_set_lists_every_section():
     # DVC watches `datasets.<name>.<section>` and fails on a key that is not there.
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    sections = set(params) - {"pipeline", "datasets", "smoke"}
-    assert {name: set(given) for name, given in params["datasets"].items()} == dict.fromkeys(
-        params["datasets"], sections
+    sections = set(PARAMS) - {"pipeline", "datasets", "smoke"}
+    assert {name: set(given) for name, given in PARAMS["datasets"].items()} == dict.fromkeys(
+        PARAMS["datasets"], sections
     )

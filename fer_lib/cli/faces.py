@@ -1,24 +1,25 @@
-"""The commands that look at faces: predict, video, webcam, explain, models, release, bench.
+"""Look at faces with a released or trained model: the commands `predict`, `video`, `audit` and others.
 
-A problem with one picture is one line on stderr; the rest of the batch goes on, and the exit status tells.
+A problem with one image is one line on stderr; the rest of the batch goes on, and the exit status tells.
 """
 
-import argparse
 import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from fer_lib.errors import FerError, MediaError
-from fer_lib.metrics_file import format_interval
 from fer_lib.models.checkpoints import (
     DEFAULT_MODEL,
-    FLOAT_FORM,
+    FLOAT_VARIANT,
     list_checkpoints,
-    list_forms,
+    list_variants,
     read_config,
 )
 
@@ -26,101 +27,69 @@ if TYPE_CHECKING:
     from fer_lib.inference.recognizer import Face, Recognizer
 
 MAX_EXPLAINED = 8
-"""Faces of a picture in one figure of explanations."""
+"""Faces of an image in one figure of explanations."""
+
+N_RESAMPLES = 1000
 
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the parsers of all commands of this module."""
-    predict = commands.add_parser("predict", help="name the emotions of the faces in pictures")
-    predict.add_argument("images", nargs="+", metavar="IMG", help="files, folders, globs; - is stdin")
-    form = predict.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print one JSON document")
-    form.add_argument("--csv", action="store_true", help="print a table, a row per face")
-    _add_model(predict).set_defaults(run=_run_predict)
-
-    video = commands.add_parser("video", help="follow the faces of a video")
-    video.add_argument("video", metavar="IN", help="a video file")
-    video.add_argument("--out", metavar="OUT.mp4", help="where to write the video with boxes and labels")
-    video.add_argument("--table", metavar="OUT.csv", help="where to write the table, .csv or .parquet")
-    video.add_argument("--blur", action="store_true", help="make the faces in --out unrecognisable")
-    _add_model(video).set_defaults(run=_run_video)
-
-    webcam = commands.add_parser("webcam", help="print what the camera's faces show, once a second")
-    webcam.add_argument("--camera", type=int, default=0, metavar="N", help="which camera (default: 0)")
-    _add_model(webcam).set_defaults(run=_run_webcam)
-
-    explain = commands.add_parser("explain", help="draw which parts of a face speak for an emotion")
-    explain.add_argument("image", metavar="IMG", help="a picture")
-    explain.add_argument("--out", required=True, metavar="OUT.png", help="where to write the figure")
-    explain.add_argument("--emotion", metavar="NAME", help="default: each face's most likely one")
-    _add_model(explain).set_defaults(run=_run_explain)
-
-    models = commands.add_parser("models", help="list the models there are")
-    models.set_defaults(run=_run_models)
-
-    release = commands.add_parser("release", help="calibrate and export a trained model for use")
-    release.add_argument("dataset", metavar="DATASET", help="an evaluated data set, such as fer2013")
-    release.add_argument("name", metavar="NAME", help="such as fer2013-b0; a folder in models/release/")
-    release.set_defaults(run=_run_release)
-
-    forms = commands.add_parser("release-forms", help="put the small forms of a data set beside a release")
-    forms.add_argument("dataset", metavar="DATASET", help="a compressed data set, such as fer2013")
-    forms.add_argument("name", metavar="NAME", help="a folder in models/release/")
-    forms.set_defaults(run=_run_release_forms)
-
-    bench = commands.add_parser("bench", help="time every form of a model on this machine")
-    bench.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists")
-    bench.set_defaults(run=_run_bench)
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--model` and `--variant`."""
+    known = "A name that `models` lists, or a checkpoint's folder."
+    variant = click.option("--variant", default=FLOAT_VARIANT, help="float, int8 or tiny, as `models` lists.")
+    return click.option("--model", default=DEFAULT_MODEL, help=known)(variant(command))
 
 
-def _add_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="M", help="a name that `models` lists, or a folder"
-    )
-    parser.add_argument(
-        "--form", default=FLOAT_FORM, metavar="F", help="float, int8 or tiny, as `models` lists them"
-    )
-    return parser
+data_option = click.option(
+    "--data", default="demo", help="A packed data set, or a folder with one folder per class."
+)
 
 
-def _load(options: argparse.Namespace) -> "Recognizer":
+def _load(model: str, variant: str) -> "Recognizer":
     from fer_lib.inference.recognizer import Recognizer
 
-    return Recognizer.load(options.model, form=options.form)
+    return Recognizer.load(model, variant=variant)
 
 
 def _report(problem: str) -> None:
     print(f"error: {problem}", file=sys.stderr, flush=True)
 
 
-def _run_predict(options: argparse.Namespace) -> int:
-    from fer_lib.data.image_files import STDIN, list_images
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMG...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table, a row per face.")
+@model_options
+def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str) -> int:
+    """Name the emotions of the faces in images: files, folders, globs; - is stdin."""
+    from fer_lib.data.images import STDIN, expand_paths
 
-    recognizer = _load(options)
-    if options.csv:
-        from fer_lib.inference.tables import COLUMNS, build_rows
+    if as_json and as_csv:
+        raise click.UsageError("expected --json or --csv, found both")
+    recognizer = _load(model, variant)
+    if as_csv:
+        from fer_lib.inference.annotate import COLUMNS, build_rows
 
         table = csv.DictWriter(sys.stdout, [*COLUMNS, *recognizer.emotions], lineterminator="\n")
         table.writeheader()
     status, documents = 0, []
-    for path in list_images(options.images):
+    for path in expand_paths(images):
         try:
             if os.path.isdir(path):
                 raise MediaError(
-                    f"{path}: expected pictures in the folder, found none that may be read; check the path"
+                    f"{path}: expected images in the folder, found none that may be read; check the path"
                 )
             faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
         except MediaError as error:
             _report(str(error))
             status = 1
             continue
-        if options.csv:
+        if as_csv:
             table.writerows(build_rows(path, faces))
-        elif options.json:
+        elif as_json:
             documents.append({"source": path, "faces": [face.to_dict() for face in faces]})
         else:
             _print_faces(path, faces)
-    if options.json:
+    if as_json:
         print(json.dumps(documents, indent=2))
     return status
 
@@ -134,119 +103,111 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
         print(f"  {number:2d}  {named:26s} at {left},{top}, {width} x {height}", flush=True)
 
 
-def _run_video(options: argparse.Namespace) -> int:
-    if not options.out and not options.table:
+@click.command()
+@click.argument("video", metavar="IN")
+@click.option("--out", metavar="OUT.mp4", help="Where to write the video with boxes and labels.")
+@click.option("--table", metavar="OUT.csv", help="Where to write the table, .csv or .parquet.")
+@click.option("--blur", is_flag=True, help="Make the faces in --out unrecognisable.")
+@model_options
+def video(video: str, out: str | None, table: str | None, blur: bool, model: str, variant: str) -> int:
+    """Follow the faces of a video."""
+    if not out and not table:
         raise MediaError("video: expected --out OUT.mp4, --table OUT.csv or both; name one")
-    if options.blur and not options.out:
+    if blur and not out:
         raise MediaError(
             "video: --blur hides the faces in the video of --out; name one, or leave --blur away"
         )
+    if table and not table.lower().endswith((".csv", ".parquet")):
+        raise MediaError(f"{table}: expected a name that ends in .csv or .parquet; choose one of them")
     from tqdm import tqdm
 
     from fer_lib.inference.video import analyse_video, write_table
 
-    if options.table and not options.table.lower().endswith((".csv", ".parquet")):
-        raise MediaError(
-            f"{options.table}: expected a name that ends in .csv or .parquet; choose one of them"
-        )
-    recognizer = _load(options)
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
-    with tqdm(
-        total=1.0, desc=Path(options.video).name, bar_format=form, disable=None
-    ) as bar:  # only at a terminal
+    recognizer, shown = _load(model, variant), "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
+    with tqdm(total=1.0, desc=Path(video).name, bar_format=shown, disable=None) as bar:  # only at a terminal
         result = analyse_video(
-            recognizer,
-            options.video,
-            options.out,
-            blur=options.blur,
-            progress=lambda done: bar.update(done - bar.n),
+            recognizer, video, out, blur=blur, progress=lambda done: bar.update(done - bar.n)
         )
-    if options.table:
-        write_table(result.table, options.table)
+    if table:
+        write_table(result.table, table)
     n_faces = result.table["track"].nunique()
-    print(f"{options.video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
-    for written in filter(None, (options.out, options.table)):
+    print(f"{video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
+    for written in filter(None, (out, table)):
         print(f"written: {written}")
     for problem in result.problems:
-        _report(f"{options.video}: {problem}")
+        _report(f"{video}: {problem}")
     if result.problems:
         print("What could be read is written all the same.", file=sys.stderr)
     return 1 if result.problems else 0
 
 
-def _run_webcam(options: argparse.Namespace) -> None:
+@click.command()
+@click.option("--camera", type=int, default=0, help="Which camera.")
+@model_options
+def webcam(camera: int, model: str, variant: str) -> None:
+    """Print the emotions of the faces before the camera, once a second."""
     import cv2
 
     from fer_lib.inference.annotate import name_face
     from fer_lib.inference.tracking import FrameAnalyser
 
-    recognizer = _load(options)
+    analyser = FrameAnalyser(_load(model, variant))
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    camera = cv2.VideoCapture(options.camera)
+    source = cv2.VideoCapture(camera)
     try:
-        if not camera.isOpened():
+        if not source.isOpened():
             raise MediaError(
-                f"camera {options.camera}: expected a camera, found none that opens; close other programs "
+                f"camera {camera}: expected a camera, found none that opens; close other programs "
                 "that use it, try --camera 1, or use the page Live of `make app`"
             )
-        print("Ctrl-C stops. For a picture with boxes, use the page Live of `make app`.", file=sys.stderr)
-        analyser, clock = FrameAnalyser(recognizer), _Clock()
+        print("Ctrl-C stops. For an image with boxes, use the page Live of `make app`.", file=sys.stderr)
+        started, printed = time.monotonic(), -1
         while True:
-            read, frame = camera.read()
+            read, frame = source.read()
             if not read:
-                raise MediaError(f"camera {options.camera}: it gives no more pictures; connect it again")
-            faces = analyser(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), clock.now())
-            if clock.has_second_passed():
+                raise MediaError(f"camera {camera}: it gives no more images; connect it again")
+            seconds = time.monotonic() - started
+            faces = analyser(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), seconds)
+            if int(seconds) > printed:
+                printed = int(seconds)
                 print(" | ".join(map(name_face, faces)) or "no face", flush=True)
     finally:
-        camera.release()
+        source.release()
 
 
-class _Clock:
-    """Seconds since the start, and whether a further whole one has passed."""
-
-    def __init__(self):
-        import time
-
-        self._read = time.monotonic
-        self._start, self._last = self._read(), -1
-
-    def now(self) -> float:
-        return self._read() - self._start
-
-    def has_second_passed(self) -> bool:
-        second = int(self.now())
-        passed, self._last = second > self._last, second
-        return passed
-
-
-def _run_explain(options: argparse.Namespace) -> None:
+@click.command()
+@click.argument("image", metavar="IMG")
+@click.option("--out", required=True, metavar="OUT.png", help="Where to write the figure.")
+@click.option("--emotion", metavar="NAME", help="Default: each face's most likely one.")
+@model_options
+def explain(image: str, out: str, emotion: str | None, model: str, variant: str) -> None:
+    """Draw which parts of a face speak for an emotion."""
     import io
 
     from fer_lib.files import write_atomically
-    from fer_lib.reporting.figures.faces import plot_explanations
+    from fer_lib.reporting.figures.explain import plot_explanations
 
-    if not options.out.lower().endswith(".png"):
-        raise MediaError(f"{options.out}: expected a name that ends in .png; rename the figure")
-    recognizer = _load(options)
-    faces = recognizer(options.image)
+    if not out.lower().endswith(".png"):
+        raise MediaError(f"{out}: expected a name that ends in .png; rename the figure")
+    recognizer = _load(model, variant)
+    faces = recognizer(image)
     if not faces:
-        raise MediaError(
-            f"{options.image}: no face was found; use a picture in which one is turned to the camera"
-        )
+        raise MediaError(f"{image}: no face was found; use an image in which one is turned to the camera")
     content = io.BytesIO()
-    figure = plot_explanations(recognizer.checkpoint, faces[:MAX_EXPLAINED], options.emotion)
+    figure = plot_explanations(recognizer.checkpoint, faces[:MAX_EXPLAINED], emotion)
     figure.savefig(content, format="png", dpi=120)
-    write_atomically(Path(options.out), content.getvalue())
+    write_atomically(Path(out), content.getvalue())
     left_out = len(faces) - MAX_EXPLAINED
-    print(
-        f"written: {options.out}" + (f" (the {left_out} smallest faces are left out)" if left_out > 0 else "")
-    )
+    print(f"written: {out}" + (f" (the {left_out} smallest faces are left out)" if left_out > 0 else ""))
 
 
-def _run_models(_options: argparse.Namespace) -> int:
-    rows = [("model", "form", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")]
-    status = 0
+@click.command()
+def models() -> int:
+    """List the models there are."""
+    from fer_lib.metrics_file import Interval
+
+    head = ("model", "variant", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")
+    rows, status = [head], 0
     for name, folder in list_checkpoints().items():
         try:
             config = read_config(folder)
@@ -254,38 +215,52 @@ def _run_models(_options: argparse.Namespace) -> int:
             _report(str(error))
             status = 1
             continue
-        for form, entry in list_forms(config).items():
-            metrics, accuracy = entry["metrics"], "–"
-            if "test.accuracy_hi" in metrics:
-                accuracy = format_interval(metrics, "test.accuracy", ".1%")
+        for variant, entry in list_variants(config).items():
+            scores = [entry["metrics"].get(f"test.accuracy{bound}") for bound in ("", "_lo", "_hi")]
+            accuracy = "–" if None in scores else f"{Interval(*scores):.1%}"
             runs_in = ["ONNX Runtime"] if (folder / entry["file"]).is_file() else []
-            runs_in += ["PyTorch"] if form == FLOAT_FORM else []
-            rows.append(
-                (
-                    *(name, form, config.get("dataset", "–"), entry["architecture"]),
-                    *(str(len(config["emotions"])), str(entry["preprocessing"]["image_size"]), accuracy),
-                    ", ".join(runs_in),
-                )
-            )
+            runs_in += ["PyTorch"] if variant == FLOAT_VARIANT else []
+            about = (name, variant, config.get("dataset", "–"), entry["architecture"])
+            size = (str(len(config["emotions"])), str(entry["preprocessing"]["image_size"]))
+            rows.append((*about, *size, accuracy, ", ".join(runs_in)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return status
 
 
-def _run_release(options: argparse.Namespace) -> None:
-    from fer_lib.deployment.release import release_model
+@click.command()
+@model_options
+@data_option
+def evaluate(model: str, variant: str, data: str) -> None:
+    """Score a model on a folder of faces, sorted by emotion."""
+    from fer_lib.analysis.external import load_external
+    from fer_lib.evaluation.bootstrap import Bootstrap
+    from fer_lib.evaluation.metrics import score_predictions
 
-    print(f"released: {release_model(options.dataset, options.name)}")
+    recognizer = _load(model, variant)
+    faces = load_external(recognizer, data)
+    print(faces.mapping.to_string(index=False))
+    bootstrap = Bootstrap(len(faces.labels), N_RESAMPLES, 0, faces.persons)
+    probabilities = recognizer.compute_probabilities(faces.crops)
+    scores = score_predictions(faces.labels, probabilities, recognizer.emotions, bootstrap)
+    print(f"\n{len(faces.labels)} faces")
+    titles = {"accuracy": "accuracy", "macro.recall": "macro recall", "ece": "ECE"}
+    titles |= {f"recall.{name}": f"recall of {name}" for name in recognizer.emotions}
+    for key, title in titles.items():
+        if key in scores and scores[key].is_defined:
+            print(f"{title:20} {scores[key]}")
 
 
-def _run_release_forms(options: argparse.Namespace) -> None:
-    from fer_lib.deployment.release_forms import add_forms
+@click.command()
+@click.option("--out", default="audit", help="The folder to write.")
+@click.option("--faces", "n_faces", type=click.IntRange(1), default=300, help="How many are perturbed.")
+@model_options
+@data_option
+def audit(out: str, n_faces: int, model: str, variant: str, data: str) -> None:
+    """Write the robustness and subgroup report of a model."""
+    from fer_lib.reporting.execution import audit_model
 
-    print(f"forms: {', '.join(add_forms(options.dataset, options.name))}")
-
-
-def _run_bench(options: argparse.Namespace) -> None:
-    from fer_lib.deployment.bench import run_bench
-
-    print(run_bench(options.model))
+    _load(model, variant)  # a model that is not there is told before the notebook starts
+    folders = [str(Path(name).absolute()) if Path(name).is_dir() else name for name in (model, data)]
+    print(f"report: {audit_model(*folders, Path(out), variant, n_faces)}")

@@ -1,23 +1,130 @@
-"""The command line: `python -m fer_lib <command>`."""
+"""Run a command: `fer <command>`, or `python -m fer_lib <command>`."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
 
-from fer_lib.cli import cli_audit
-from fer_lib.cli import faces as cli_faces
-from fer_lib.cli import stages as cli_study
+import click
+
+from fer_lib.cli import faces
 from fer_lib.errors import FerError
-from fer_lib.paths import ROOT
+
+
+class Call(NamedTuple):
+    """A command that calls one function of the library and prints what that returns.
+
+    function: `module:name` in `fer_lib`, imported when the command runs, so that `--help` answers at once.
+    takes: the function's arguments in order, of `OPTIONS` or, in capitals, of the command line.
+    """
+
+    function: str
+    takes: str
+    result: str
+    help: str
+
+
+OPTIONS = {
+    "--dataset": click.Option(["--dataset"], required=True, help="A data set of params.yaml, such as demo."),
+    "--out-dir": click.Option(["--out-dir"], help="Where reports/ and models/ go; without it, scratch/."),
+    "--smoke": click.Option(["--smoke"], is_flag=True, help="Tiny settings, to see that it works."),
+    "--model": click.Option(["--model"], default=faces.DEFAULT_MODEL, help="A name that `models` lists."),
+}
+TRAINED = "NETWORK --dataset --out-dir"
+STUDY = "--dataset --out-dir"
+
+CALLS = {
+    "pipeline": Call(
+        "cli.pipeline:run_pipeline", "DATASET", "report", "Run the stages that are out of date."
+    ),
+    "notebook": Call(
+        "reporting.execution:run_notebook",
+        "NAME --dataset --out-dir --smoke",
+        "report",
+        "Run a notebook, such as 03_training, and write its page.",
+    ),
+    "train": Call(
+        "training.recipes:train_recipe",
+        "RECIPE --dataset --out-dir",
+        "checkpoint",
+        "Train a recipe of params.yaml, or `baseline`.",
+    ),
+    "teach": Call(
+        "training.ensemble:write_teacher",
+        STUDY,
+        "teacher",
+        "Write the ensemble's probabilities for a student.",
+    ),
+    "predict-splits": Call(
+        "evaluation.predictions:predict_splits",
+        TRAINED,
+        "predictions",
+        "Predict the validation and test faces.",
+    ),
+    "ablate": Call(
+        "evaluation.ablations:run_study",
+        "STUDY --dataset --out-dir",
+        "predictions",
+        "Train and score every arm of an ablation study.",
+    ),
+    "compress": Call(
+        "deployment.compression:compress", TRAINED, "variants", "Write a network's int8 and sparse variants."
+    ),
+    "time-variants": Call(
+        "deployment.latency:time_variants", STUDY, "times", "Time every variant of every compressed network."
+    ),
+    "test-saliency": Call(
+        "analysis.explain_study:evaluate_saliency", STUDY, "results", "Test a network's saliency maps."
+    ),
+    "perturb": Call(
+        "analysis.robustness:predict_perturbed", STUDY, "predictions", "Predict faces under every corruption."
+    ),
+    "counterfactuals": Call(
+        "analysis.counterfactuals:predict_counterfactuals",
+        STUDY,
+        "predictions",
+        "Predict drawn faces with one factor changed.",
+    ),
+    "privacy": Call(
+        "analysis.privacy:measure_privacy", STUDY, "metrics", "Measure membership inference and inversion."
+    ),
+    "release": Call(
+        "deployment.release:release_model", "DATASET NAME", "released", "Export a trained model for use."
+    ),
+    "release-variants": Call(
+        "deployment.release:add_variants", "DATASET NAME", "variants", "Put small variants beside a release."
+    ),
+    "bench": Call("deployment.latency:run_bench", "--model", "", "Time every variant of a model here."),
+}
+"""Commands behind the stages of `dvc.yaml` that are no notebooks, and others of the same kind."""
+
+
+class Commands(click.Group):
+    """A group that lists its commands in their order here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"max_content_width": 110, "show_default": True})
+def fer() -> None:
+    """Facial emotion recognition that can be rerun, audited and used."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status. What a user did wrong is told in one line, without a trace."""
-    options = build_parser().parse_args(arguments)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a terminal cannot show
+    # A file's name may hold what a terminal cannot show.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return options.run(options) or 0
+        with fer.make_context("fer", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return fer.invoke(context) or 0
+    except click.exceptions.Exit as done:  # of --help
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -32,71 +139,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m fer_lib", description="Facial emotion recognition.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    cli_faces.add_commands(commands)
-    cli_study.add_commands(commands)
-    cli_audit.add_commands(commands)
+def build_command(name: str, call: Call) -> click.Command:
+    """Return the command that makes a call."""
+    parameters = [OPTIONS.get(part) or click.Argument([part.lower()]) for part in call.takes.split()]
 
-    pipeline = commands.add_parser("pipeline", help="run every stage of a data set that is out of date")
-    pipeline.add_argument("dataset", metavar="DATASET", help="a data set of params.yaml, such as demo")
-    pipeline.set_defaults(run=_run_pipeline)
+    def run(**given: Any) -> None:
+        module, function = call.function.split(":")
+        made = getattr(import_module(f"fer_lib.{module}"), function)(*(given[p.name] for p in parameters))
+        print(f"{call.result}: {made}" if call.result else made)
 
-    prepare = commands.add_parser("prepare", help="pack the raw faces of a data set")
-    prepare.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
-    prepare.add_argument("--skip-bad", action="store_true", help="drop unreadable rows and list them")
-    prepare.set_defaults(run=_run_prepare)
-
-    notebook = commands.add_parser("notebook", help="run one notebook and write its page")
-    notebook.add_argument("name", metavar="NAME", help="such as 03_training")
-    notebook.add_argument("--dataset", required=True, help="a data set of params.yaml, such as demo")
-    notebook.add_argument("--smoke", action="store_true", help="tiny settings, to see that it works")
-    notebook.add_argument("--out-dir", metavar="DIR", help="where reports/ and models/ go (default: scratch)")
-    notebook.set_defaults(run=_run_notebook)
-
-    readme = commands.add_parser("readme", help="rewrite the result table of README.md")
-    readme.add_argument("--check", action="store_true", help="change nothing; exit 1 when it is stale")
-    readme.set_defaults(run=_run_readme)
-    return parser
+    return click.Command(name, callback=run, params=list(parameters), help=call.help)
 
 
-# The commands import what they need when they run, so that `--help` answers at once.
-
-
-def _run_pipeline(options: argparse.Namespace) -> None:
-    from fer_lib.cli.pipeline import run_pipeline
-
-    print(f"report: {run_pipeline(options.dataset).relative_to(ROOT)}")
-
-
-def _run_prepare(options: argparse.Namespace) -> None:
-    from fer_lib.data.prepare import prepare
+@click.command(params=[OPTIONS["--dataset"]])
+@click.option("--skip-bad", is_flag=True, help="Drop unreadable rows and list them.")
+def prepare(dataset: str, skip_bad: bool) -> None:
+    """Pack the raw faces of a data set."""
+    from fer_lib.data.prepare import prepare as pack
     from fer_lib.params import load_params
 
-    params = load_params(options.dataset).prepare
-    if options.skip_bad:
-        params = params.model_copy(update={"skip_bad": True})
-    meta = prepare(options.dataset, params)
+    params = load_params(dataset).prepare
+    meta = pack(dataset, params.model_copy(update={"skip_bad": True}) if skip_bad else params)
     splits = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in meta["counts"].items())
-    print(f"{options.dataset}: {meta['n_faces']:,} faces ({splits}), {meta['n_dropped']:,} dropped")
+    print(f"{dataset}: {meta['n_faces']:,} faces ({splits}), {meta['n_dropped']:,} dropped")
     print(f"data hash: {meta['data_hash']}")
 
 
-def _run_notebook(options: argparse.Namespace) -> None:
-    from fer_lib.reporting.execution import run_notebook
+@click.command(params=[OPTIONS["--smoke"]])
+@click.argument("dataset")
+@click.option("--recipe", default="baseline", help="A recipe of params.yaml, or the paper's: baseline.")
+@click.option("--arm", metavar="STUDY.ARM", help="An arm of an ablation study instead, such as loss.focal_2.")
+def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
+    """Print the settings of a training, and where in params.yaml each stands."""
+    from fer_lib.params import describe_settings
 
-    print(f"report: {run_notebook(options.name, options.dataset, options.out_dir, options.smoke)}")
+    print(describe_settings(dataset, recipe, arm, smoke))
 
 
-def _run_readme(options: argparse.Namespace) -> int:
+@click.command()
+@click.argument("datasets", nargs=-1)
+def verify(datasets: Sequence[str]) -> int:
+    """Check the numbers in reports/ against what they were made from."""
+    from fer_lib.cli.verify import verify_reports
+
+    return verify_reports(datasets)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 when it is stale.")
+def readme(check: bool) -> int:
+    """Rewrite the result table of README.md."""
     from fer_lib.reporting.index_page import check_readme, update_readme
 
-    if not options.check:
+    if not check:
         update_readme()
-        return 0
-    if check_readme():
-        return 0
-    print("README.md: its result table is not what reports/ says; run `make readme`", file=sys.stderr)
-    return 1
+    elif not check_readme():
+        print("README.md: its result table is not what reports/ says; run `make readme`", file=sys.stderr)
+        return 1
+    return 0
+
+
+for _command in (
+    *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
+    *(verify, params, prepare, *(build_command(name, call) for name, call in CALLS.items()), readme),
+):
+    fer.add_command(_command)

@@ -1,22 +1,17 @@
 """Run the whole study on one data set: what stands before and after `dvc repro`."""
 
-import itertools
 import os
 import re
 import subprocess
 import sys
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fer_lib.data.readers.ferplus import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
 from fer_lib.params import Params, load_params, read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
+from fer_lib.provenance import list_stages
 from fer_lib.reporting.index_page import build_index
 
 DRAWN = "demo"
@@ -24,7 +19,7 @@ DRAWN = "demo"
 
 
 def run_pipeline(dataset: str) -> Path:
-    """Run every stage of `dataset` whose inputs have changed; return the index page of its reports.
+    """Run every stage of `dataset` whose inputs have changed; return its index page, as a path in `ROOT`.
 
     Raises FerError when there are no raw files, when `params.yaml` does not know the data set, and when a
     stage fails.
@@ -34,11 +29,11 @@ def run_pipeline(dataset: str) -> Path:
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
-    command = [sys.executable, "-m", "dvc", "repro", *list_targets(dataset)]
+    command = [sys.executable, "-m", "dvc", "repro", *list_stages(dataset)]
     done = subprocess.run(command, cwd=ROOT, env=build_environment(), check=False)
     if done.returncode:
         raise FerError(f"{dataset}: a stage failed; its own message stands above")
-    return build_index(dataset, ROOT)
+    return build_index(dataset, ROOT).relative_to(ROOT)
 
 
 def check_overrides(dataset: str) -> None:
@@ -96,26 +91,6 @@ def add_to_params(dataset: str, raw_folder: str) -> str | None:
         text = f"{text[: block.end()]}    {entry}\n{text[block.end() :]}"
     write_atomically(PARAMS_FILE, text.encode())
     return line
-
-
-def list_targets(dataset: str) -> list[str]:
-    """Return the names by which DVC knows the stages of `dataset`, in the order of `dvc.yaml`."""
-    params, targets = read_params_file(), []
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        # `matrix` stages run once for each data set and each entry of a list; some for one data set alone.
-        of_stage = stage.get("matrix", {}).get("dataset", [])
-        if isinstance(of_stage, list) and of_stage and dataset not in of_stage:
-            continue
-        lists = [_look_up(v, params) for key, v in stage.get("matrix", {}).items() if key != "dataset"]
-        targets += ["-".join((f"{name}@{dataset}", *entries)) for entries in itertools.product(*lists)]
-    return targets
-
-
-def _look_up(value: list[str] | str, params: dict[str, Any]) -> list[str]:
-    """Return a list of `dvc.yaml`, which may stand there as `${section.key}` of the parameters."""
-    if isinstance(value, list):
-        return value
-    return reduce(getitem, value.removeprefix("${").removesuffix("}").split("."), params)
 
 
 def build_environment() -> dict[str, str]:
