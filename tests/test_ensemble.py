@@ -80,14 +80,14 @@ def test_teacher_is_the_weighted_vote_on_the_training_faces_and_their_mirror_ima
     models = [save_member(dirs, name, data.data_hash) for name in MEMBERS]
     path = write_teacher("demo", tmp_path)
     assert path == dirs.models / "teacher.parquet"
-    rows, said = read_teacher(path, data)
+    rows, taught = read_teacher(path, data)
     assert rows.tolist() == data.get_rows("train").tolist()
     val = data.get_rows("val")
     alone = np.stack([Predictor(model, PREPROCESSING).predict(data.faces, val) for model in models])
     both = np.stack([Predictor(model, PREPROCESSING).predict(data.faces, rows, FLIP) for model in models])
     expected = vote(both, fit_weights(alone, data.labels[val]))
-    assert said == pytest.approx(expected, abs=1e-4)
-    assert said.std(axis=0).max() > 0.01  # faces differ, or a wrong order of rows would not show
+    assert taught == pytest.approx(expected, abs=1e-4)
+    assert taught.std(axis=0).max() > 0.01  # faces differ, or a wrong order of rows would not show
 
 
 def test_member_trained_on_other_data_is_refused(data, tmp_path):

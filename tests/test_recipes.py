@@ -259,15 +259,15 @@ def test_student_learns_what_its_teacher_says(tmp_path, tiny_project, write_reci
     # says so more often of faces it has not seen. At the usual step size 14 batches would show nothing yet.
     write_recipe(teacher="ensemble", training={"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0})
     data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
-    said = {}
+    predicted = {}
     for name, probabilities in (("sure", np.eye(7)[SURPRISE]), ("unsure", np.full(7, 1 / 7))):
         dirs = get_output_dirs("demo", tmp_path / name)
         write_teacher(dirs, tiny_project, probabilities)
         checkpoint = load_checkpoint(train_recipe("other", "demo", tmp_path / name))
         logits = predict_logits(checkpoint.model, data, data.get_rows("test"), checkpoint.preprocessing, 32)
-        said[name] = compute_softmax(logits)[:, SURPRISE].mean()
+        predicted[name] = compute_softmax(logits)[:, SURPRISE].mean()
     # Half of the first one's targets are `surprise`, and a seventh of the other's.
-    assert said["sure"] > said["unsure"] + 0.1
+    assert predicted["sure"] > predicted["unsure"] + 0.1
 
 
 def test_another_teacher_under_the_same_name_is_learned_from_anew(dirs, out_dir, here):

@@ -74,8 +74,8 @@ def test_votes_that_are_not_there_are_an_error_in_one_line():
 
 
 def test_a_teacher_counts_half_for_the_faces_it_has_seen(tmp_path):
-    said = pd.DataFrame([place(happy=0.2, sad=0.8)], columns=[f"probability_{name}" for name in EMOTIONS_7])
-    said.assign(row=[1]).to_parquet(tmp_path / "teacher.parquet")
+    taught = pd.DataFrame([place(happy=0.2, sad=0.8)], columns=[f"probability_{name}" for name in EMOTIONS_7])
+    taught.assign(row=[1]).to_parquet(tmp_path / "teacher.parquet")
     targets = build("label", teacher=tmp_path / "teacher.parquet")
     assert targets[1].tolist() == pytest.approx(place(angry=0.5, happy=0.1, sad=0.4))
     assert targets[0].tolist() == place(happy=1)
@@ -92,8 +92,8 @@ def test_a_teacher_that_is_missing_or_of_other_classes_is_named(tmp_path):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), alpha=st.floats(0.05, 2))
-def test_mixup_mixes_pictures_and_targets_by_the_same_share(seed, alpha):
-    # Each picture is filled with the number of its own class: the mix of both must agree.
+def test_mixup_mixes_images_and_targets_by_the_same_share(seed, alpha):
+    # Each image is filled with the number of its own class: the mix of both must agree.
     targets = torch.eye(6)
     images = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4)
     mixed, soft = mix_batch(images, targets, alpha, np.random.default_rng(seed))
@@ -132,16 +132,16 @@ def predict(folder, faces):
 def test_teacher_sees_what_the_student_is_shown_in_its_own_normalisation(folder):
     faces = list(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8))
     other = Preprocessing(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    said = Teacher(folder, EMOTIONS, other, CPU)(torch.from_numpy(preprocess(faces, other)))
-    assert torch.allclose(said, predict(folder, faces), atol=1e-5)
+    taught = Teacher(folder, EMOTIONS, other, CPU)(torch.from_numpy(preprocess(faces, other)))
+    assert torch.allclose(taught, predict(folder, faces), atol=1e-5)
 
 
 def test_teacher_of_another_size_gets_the_batch_resized(folder):
     larger = Preprocessing(48, OWN.mean, OWN.std)
-    said = Teacher(folder, EMOTIONS, larger, CPU)(torch.zeros(2, 3, 48, 48))
-    assert said.shape == (2, 2)
-    grey = [np.full((32, 32, 3), 127, np.uint8)]  # a plain picture is the same at any size
-    assert torch.allclose(said[0], predict(folder, grey)[0], atol=0.02)
+    taught = Teacher(folder, EMOTIONS, larger, CPU)(torch.zeros(2, 3, 48, 48))
+    assert taught.shape == (2, 2)
+    grey = [np.full((32, 32, 3), 127, np.uint8)]  # a uniform image is the same at any size
+    assert torch.allclose(taught[0], predict(folder, grey)[0], atol=0.02)
 
 
 def test_teacher_of_other_classes_is_refused(folder):
@@ -156,7 +156,7 @@ def test_missing_teacher_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("teacher", [None, "teacher.parquet"])
-def test_no_teacher_looks_on_without_one_or_with_a_table(tmp_path, teacher):
+def test_there_is_no_online_teacher_without_one_or_with_a_table(tmp_path, teacher):
     training = load_params("demo").training
     training = training.model_copy(update={"teacher": teacher and tmp_path / teacher})
     assert build_teacher(training, EMOTIONS, OWN, CPU) is None
@@ -173,6 +173,6 @@ def test_targets_are_the_mean_of_labels_and_teacher():
 
     model = create_model("test_resnet", 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    labels, said = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.4], [0.2, 0.8]])
-    train_on_batch(model, torch.zeros(2, 3, 32, 32), labels, record, optimizer, CPU, None, lambda _: said)
+    labels, taught = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.4], [0.2, 0.8]])
+    train_on_batch(model, torch.zeros(2, 3, 32, 32), labels, record, optimizer, CPU, None, lambda _: taught)
     assert torch.allclose(seen[0], torch.tensor([[0.8, 0.2], [0.1, 0.9]]))

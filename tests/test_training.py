@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Faces:
-    """Stands in for a packed store: two kinds of noise picture, bright above or bright below."""
+    """Stands in for a packed store: two kinds of noise image, bright above or bright below."""
 
     data_hash: str = "0" * 64
     emotions: tuple[str, ...] = ("happy", "sad")

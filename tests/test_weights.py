@@ -20,7 +20,7 @@ from fer_lib.training.predict import View
 
 SMALL = "test_efficientnet"
 DAISY = 985
-"""ImageNet's only plain flower head; scikit-learn's sample picture is a dahlia, which ImageNet lacks."""
+"""ImageNet's only plain flower head; scikit-learn's sample image is a dahlia, which ImageNet lacks."""
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def test_package_weights_see_a_flower(package_weights):
     model = create_model("tf_efficientnet_lite0", 1000)
     initial = load_initial_weights(model, "tf_efficientnet_lite0", "package")
     model.classifier.load_state_dict({"weight": package_weights[-2], "bias": package_weights[-1]})
-    picture = load_sample_image("flower.jpg")[:, 106:533]
+    image = load_sample_image("flower.jpg")[:, 106:533]
     transform = View(Preprocessing(224, initial.mean, initial.std))
     with torch.inference_mode():
-        assert DAISY in model.eval()(transform(picture.copy())[None]).topk(5).indices
+        assert DAISY in model.eval()(transform(image.copy())[None]).topk(5).indices
 
 
 def test_squeeze_and_excite_gates_start_open():

@@ -90,14 +90,9 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
+    teacher_hash = run.teacher.weights_sha256 if run.teacher else None
     fingerprint = compute_fingerprint(
-        data.data_hash,
-        run.targets,
-        params,
-        run.initial,
-        device,
-        run.precision,
-        run.teacher.weights_sha256 if run.teacher else None,
+        data.data_hash, run.targets, params, run.initial, device, run.precision, teacher_hash
     )
     state = TrainingState.load_or_create(state_dir, fingerprint)
     run.restore(state)
@@ -177,8 +172,7 @@ class _Run:
 
     def train_one_epoch(self, state: TrainingState, bar: tqdm) -> None:
         """Train the rest of the epoch that `state` is in, saving now and then."""
-        training, start = self.params.training, time.monotonic()
-        saved = start
+        training, saved = self.params.training, time.monotonic()
         self.batches.epoch, self.batches.start = state.epoch, state.step
         set_trainable(self.model, head_alone=state.epoch < training.head_epochs)
         for images, targets in self.load_train_batches(compute_image_size(training, state.epoch)):
@@ -189,35 +183,27 @@ class _Run:
             if training.mixup:
                 rng = np.random.default_rng([training.seed, step])
                 images, targets = mix_batch(images, targets, training.mixup, rng)
-            loss = train_on_batch(
-                self.model,
-                images,
-                targets,
-                self.loss,
-                self.optimizer,
-                self.device,
-                self.autocast,
-                self.teacher,
-            )
+            used = (self.loss, self.optimizer, self.device, self.autocast, self.teacher)
+            loss = train_on_batch(self.model, images, targets, *used)
             if self.ema:
                 self.ema.update(self.model, step)
             state.step += 1
             state.loss_sum += loss
             bar.update()
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                saved = time.monotonic()
-                state.seconds += saved - start
-                start = saved
+            now = time.monotonic()
+            if now - saved > SAVE_EVERY_SECONDS:
+                state.seconds += now - saved
+                saved = now
                 self.save(state)
-        state.seconds += time.monotonic() - start
+        state.seconds += time.monotonic() - saved
 
     def finish_epoch(self, state: TrainingState) -> None:
         """Validate, record the epoch, keep the best weights, decide whether to stop."""
         start, training = time.monotonic(), self.params.training
         step = state.epoch * len(self.batches) + state.step - 1
         scored = self.ema.module if self.ema else self.model
-        logits = run_batches(scored, self.val_loader)
-        labels = self.data.labels[self.val_rows]
+        logits = torch.from_numpy(run_batches(scored, self.val_loader))
+        labels = torch.from_numpy(self.data.labels[self.val_rows].astype(np.int64))
         accuracy = _compute_accuracy(logits, labels)
         if accuracy > state.best_accuracy:
             state.best_accuracy, state.best_epoch = accuracy, state.epoch + 1
@@ -228,7 +214,7 @@ class _Run:
                 "epoch": state.epoch + 1,
                 "lr": compute_lr(training, step, len(self.batches)),
                 "train_loss": state.loss_sum / len(self.batches),
-                "val_loss": self._compute_val_loss(logits, labels),
+                "val_loss": float(self.loss(logits, labels)),
                 "val_accuracy": accuracy,
                 "seconds": state.seconds,
             }
@@ -236,9 +222,6 @@ class _Run:
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         waited = state.epoch - state.best_epoch
         state.finished = state.epoch >= training.epochs or waited >= training.patience
-
-    def _compute_val_loss(self, logits: np.ndarray, labels: np.ndarray) -> float:
-        return float(self.loss(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64))))
 
     def describe(self, state: TrainingState, history: pd.DataFrame) -> dict[str, Any]:
         """Return the checkpoint's config."""
@@ -306,12 +289,11 @@ def choose_precision(precision: str, architecture: str, device: torch.device) ->
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
-def _compute_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    # The counts, for torchmetrics divides in float32.
-    pred, n_classes = torch.from_numpy(logits.argmax(axis=1)), logits.shape[1]
-    counts = multiclass_stat_scores(pred, torch.from_numpy(labels), n_classes, average="micro")
-    n_right, *_, n = counts.tolist()
-    return n_right / n
+def _compute_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    # From counts, for torchmetrics' own accuracy is a float32.
+    counts = multiclass_stat_scores(logits.argmax(dim=1), labels, logits.shape[1], average="micro")
+    n_correct, *_, n = counts.tolist()
+    return n_correct / n
 
 
 def _describe_last(history: list[dict[str, float]]) -> str:
