@@ -75,7 +75,7 @@ def build_data():
     splits = np.repeat(["train", "val", "test"], [100, 400, 400])
     index = pd.DataFrame({"row": np.arange(900), "split": splits, "duplicate_group": np.arange(900)})
     index.loc[500:503, "duplicate_group"] = [0, 1, 2, 3]  # four test faces that were trained on
-    meta = {"emotions": list(EMOTIONS_7), "size": 48, "data_hash": CONFIG["data_hash"]}
+    meta = {"emotions": list(EMOTIONS_7), "size": 48, "dataset": "tiny", "data_hash": CONFIG["data_hash"]}
     model, data = build_network(faces), PackedDataset(faces, index.assign(label=0), meta)
     logits = predict_logits(model, data, np.arange(900), PREPROCESSING, batch_size=100)
     chances = compute_softmax(logits / TEMPERATURE).cumsum(axis=1)
@@ -244,6 +244,7 @@ def test_card_is_generated_and_names_everything(kind, request):
         f"{config['metrics']['test.accuracy']:.1%}",
         f"{config['metrics']['test_dedup.accuracy']:.1%}",
         f"{config['metrics']['val.coverage']:.0%}",
+        f"| Calibration error (ECE) | {config['metrics']['test.ece']:.3f} [",
         "2024/1689",
         "Not for",
         *(f"\n| {emotion} | " for emotion in config["emotions"]),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fer_lib.labels import GROUP_OF, GROUPS
-from fer_lib.metrics_file import Interval
+from fer_lib.metrics_file import HEADLINES, Interval
 from fer_lib.models.checkpoints import list_variants
 
 
@@ -18,6 +18,7 @@ def build_card(name: str, config: Mapping[str, Any]) -> str:
         f"| {_show(metrics, f'test.precision.{emotion}')} |"
         for emotion in emotions
     ]
+    headlines = [f"| {title} | {_show(metrics, key, spec)} |" for key, (title, spec) in HEADLINES.items()]
     recall_of_groups = ", ".join(f"{g} {_show(metrics, f'test.group.recall.{g}')}" for g in GROUPS)
     seconds = config["training_seconds"]
     listed = ", ".join(f"`{recipe}` {value / 60:.0f}" for recipe, value in sorted(seconds.items()))
@@ -43,10 +44,13 @@ for face in recognizer("photo.jpg"):
 ## What it scores
 
 On the {metrics["test.n_images"]:,.0f} test images of {config["dataset"]}, scored as the app runs it
-(ONNX Runtime, one view), with 95 % bootstrap intervals: accuracy {_show(metrics, "test.accuracy")},
-without copies of training images {_show(metrics, "test_dedup.accuracy")},
-macro recall {_show(metrics, "test.macro.recall")}. In three groups: accuracy
-{_show(metrics, "test.group.accuracy")}; recall of {recall_of_groups}.
+(ONNX Runtime, one view), with 95 % bootstrap intervals; no duplicates: without those that are copies of
+training images. In three groups: accuracy {_show(metrics, "test.group.accuracy")};
+recall of {recall_of_groups}.
+
+| metric | test |
+|---|--:|
+{chr(10).join(headlines)}
 
 | emotion | group | recall | precision |
 |---|---|--:|--:|
@@ -58,10 +62,10 @@ most sets of faces do not say.
 ## How sure it is
 
 Probabilities are calibrated: a temperature of {config["temperature"]:.2f}, fitted on the validation split,
-is divided into the last layer. Calibration error (ECE) on the test images:
-{metrics["test.ece"]:.3f}. Below a confidence of {config["abstain_below"]:.0%} the model abstains.
-On the validation split it answers {metrics["val.coverage"]:.0%} of the faces, {answered:.0%} of them
-correctly; of those it abstains on, its first guess would be correct for {first_guess:.0%}.
+is divided into the last layer. Below a confidence of {config["abstain_below"]:.0%} the model abstains
+(selective prediction). On the validation split its coverage is {metrics["val.coverage"]:.0%} of the faces,
+{answered:.0%} of them correct; of those it abstains on, its first guess would be correct for
+{first_guess:.0%}.
 
 ## What it expects
 
@@ -134,8 +138,8 @@ def _wrap(text: str) -> str:
     return "\n\n".join(filled).replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
 
-def _show(metrics: Mapping[str, float], key: str) -> str:
+def _show(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
     """Return a value with its 95 % interval; a dash when it was not measured."""
     if key not in metrics:
         return "–"
-    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):.1%}"
+    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"
