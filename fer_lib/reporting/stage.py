@@ -118,13 +118,23 @@ class Stage:
 
         display(Markdown(markdown))
 
-    def show_finding(self, markdown: str) -> None:
+    def show_finding(self, markdown: str, measures: Mapping[str, object] | None = None) -> None:
         """Show the notebook's conclusion and keep it for the index page, in `findings/<stage>.md`.
 
         Its numbers come from `metrics`, never from a keyboard.
+
+        Parameters
+        ----------
+        markdown
+            A plain sentence or two.
+        measures
+            What they rest on, for a small table: name to value.
         """
-        write_atomically(self.dirs.reports / "findings" / f"{self.name}.md", f"{markdown.strip()}\n".encode())
-        self.show_text(f'<div class="finding">\n\n{markdown.strip()}\n\n</div>')
+        rows = [f"| {name} | {value} |" for name, value in (measures or {}).items()]
+        table = ["", "| measure | value |", "|---|--:|", *rows] if rows else []
+        text = "\n".join([markdown.strip(), *table])
+        write_atomically(self.dirs.reports / "findings" / f"{self.name}.md", f"{text}\n".encode())
+        self.show_text(f'<div class="finding">\n\n{text}\n\n</div>')
 
     def write_metrics(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from fer_lib.labels import EMOTION_COLOURS
+from fer_lib.palette import EMOTION_COLOURS
 
 INK = "#222222"
 SOFT = "#666666"
