@@ -75,7 +75,7 @@ def read_variants(dirs: OutputDirs, settings: CompressionParams, latency: Metric
     for network, facts in about.items():
         for variant in facts.select(metric="bytes")["model"]:
             name = f"{network}.{variant}"
-            if latency.get(f"{name}.sha256") != facts[f"{variant}.sha256"]:
+            if latency.get(f"{name}.sha256") != facts.get(f"{variant}.sha256"):
                 raise FerError(
                     f"{dirs.get_table('latency')}: {name} was not timed as it is now; run `make repro`"
                 )
