@@ -26,7 +26,7 @@ from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training.predict import ALL, Predictor, compute_softmax, predict_logits
-from fer_lib.training.recipes import check_match
+from fer_lib.training.recipes import check_match, get_metrics_name
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 
@@ -134,11 +134,10 @@ def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings
         DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-splits baseline"
     ):
         read_all_predictions(params, dirs, data)
-    stages = {"student": "recipes/student", "b0": "recipes/b0", "baseline": "training"}
-    for name, stage in stages.items():
+    for name in ("student", "b0", "baseline"):
         if name != "b0":
             shutil.copy(get_predictions_path(dirs, "b0"), get_predictions_path(dirs, name))
-        write_commit(dirs, stage, "c" * 40)
+        write_commit(dirs, get_metrics_name(name), "c" * 40)
     assert list(read_all_predictions(params, dirs, data)) == ["baseline", "b0", "student"]
     write_commit(dirs, "recipes/b0", "d" * 40)
     with pytest.raises(ModelError, match=r"b0\.parquet: made by a training at c{40}, but the metrics are of"):
