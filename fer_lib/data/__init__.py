@@ -1,0 +1,1 @@
+"""Read raw files and images, frame and pack faces, and open and examine the packed store."""
