@@ -1,4 +1,4 @@
-"""The average face as landmarks, and how identity and action units move them.
+"""Place the landmarks of a face: the average ones, moved by identity and action units.
 
 Head coordinates: x to the image's right, y down, z towards the viewer; the chin lies at y = 1, the crown at
 y = -1.12, and the widest part of the face is 1.5 across. Landmarks are given for one side with x outwards.

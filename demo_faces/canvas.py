@@ -1,4 +1,4 @@
-"""The map a face is painted on: colour, relief and occlusion over the front of the head, not yet posed."""
+"""Hold the map a face is painted on: colour, relief and occlusion over the front of an unposed head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ def shift(points: np.ndarray, dx: float, dy: float) -> np.ndarray:
     return points + np.array((dx, dy))
 
 
-def ellipse(x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> np.ndarray:
+def ellipse(centre: Sequence | np.ndarray, rx: float, ry: float, tilt: float = 0.0) -> np.ndarray:
     """Return an ellipse as a polygon (24, 2); tilt in degrees, clockwise."""
     points = _CIRCLE * (rx, ry)
     if tilt:
         c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
         points = points @ np.array([[c, s], [-s, c]])
-    return shift(points, x, y)
+    return shift(points, *centre)
 
 
 @lru_cache(maxsize=4)
@@ -123,7 +123,7 @@ class FaceMap:
         cv2.polylines(mask, local, False, 255, thickness, cv2.LINE_AA, _FIXED_POINT_BITS)
         return self._finish(window, mask, soft, within)
 
-    def paint(self, stamp: Stamp, colour: np.ndarray, opacity: float = 1.0) -> None:
+    def paint(self, stamp: Stamp, colour: np.ndarray | np.floating, opacity: float = 1.0) -> None:
         """Blend a linear colour, (3,) or (h, w, 3) of the stamp's window, over the albedo."""
         area = self.albedo[stamp.window]
         area += (colour - area) * (stamp.coverage * opacity)[..., None]
@@ -141,7 +141,9 @@ class FaceMap:
         area = self.gloss[stamp.window]
         area += (gloss - area) * stamp.coverage
 
-    def _open_window(self, polygons: list[np.ndarray], reach: float, within: Stamp | None):
+    def _open_window(
+        self, polygons: list[np.ndarray], reach: float, within: Stamp | None
+    ) -> tuple[tuple[slice, slice], np.ndarray, list[np.ndarray]]:
         """Return a window around the polygons, an empty mask, and the polygons in its fixed-point pixels."""
         fixed = [((p - MAP_ORIGIN) * (self.ppu * _ONE) - _ONE / 2).astype(np.int32) for p in polygons]
         if within is None:
@@ -159,7 +161,9 @@ class FaceMap:
         origin = np.array((columns.start, rows.start), np.int32) * _ONE
         return window, mask, [p - origin for p in fixed]
 
-    def _finish(self, window, mask: np.ndarray, soft: float, within: Stamp | None) -> Stamp:
+    def _finish(
+        self, window: tuple[slice, slice], mask: np.ndarray, soft: float, within: Stamp | None
+    ) -> Stamp:
         if soft * self.ppu > 0.3:
             mask = cv2.GaussianBlur(mask, (0, 0), soft * self.ppu)
         coverage = mask.astype(np.float32) * np.float32(1 / 255)

@@ -1,4 +1,4 @@
-"""Drawn pictures and clips with faces at known places: for the app's examples, tests and benchmarks."""
+"""Draw images and clips with faces at known places, for the app's examples, tests and benchmarks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from demo_faces.factors import FaceFactors, build_prototype, sample_identity
+from demo_faces.factors import EMOTIONS, FaceFactors, build_prototype, sample_identity
 from demo_faces.scene import draw_face
-from fer_lib.labels import EMOTIONS_7
 
 FACE_SHARE = 0.56
 """Width of the face as a share of the side of its drawn portrait."""
@@ -22,7 +21,7 @@ N_STEPS = 6
 
 @dataclass(frozen=True)
 class PlacedFace:
-    """A face drawn into a picture: box (left, top, width, height) in pixels, its emotion, and whose it is."""
+    """A face drawn into an image: box (left, top, width, height) in pixels, its emotion, and whose it is."""
 
     box: tuple[float, float, float, float]
     emotion: str
@@ -32,18 +31,33 @@ class PlacedFace:
 def draw_scene(
     n_faces: int = 1, width: int = 640, height: int = 480, face_width: float | None = None, seed: int = 0
 ) -> tuple[np.ndarray, list[PlacedFace]]:
-    """Return a picture, uint8 RGB (height, width, 3), of people side by side, and where their faces are.
+    """Draw people side by side; the same arguments give the same bytes.
 
-    face_width: in pixels; None: as large as there is room for. The same arguments give the same bytes.
+    Parameters
+    ----------
+    n_faces
+        How many people.
+    width, height
+        Of the image in pixels.
+    face_width
+        In pixels; None: as large as there is room for.
+    seed
+        Of the people.
+
+    Returns
+    -------
+    uint8 RGB (height, width, 3)
+    list
+        Where whose face is.
     """
     side, centres = _lay_out(n_faces, width, height, face_width)
-    picture = _draw_backdrop(width, height)
+    image = _draw_backdrop(width, height)
     placed = []
     for person, centre in enumerate(centres):
         factors = _choose_factors(seed, person)
-        _paste(picture, draw_face(factors, max(16, round(side)))[0], centre, side)
+        _paste(image, draw_face(factors, max(16, round(side)))[0], centre, side)
         placed.append(_place(centre, side, factors.emotion, person))
-    return picture, placed
+    return image, placed
 
 
 def draw_clip(
@@ -66,23 +80,23 @@ def draw_labelled_clip(
     people = [_choose_factors(seed, person) for person in range(n_faces)]
     drawings = [_draw_steps(factors, max(16, round(side))) for factors in people]
     for frame in range(n_frames):
-        picture, placed = backdrop.copy(), []
+        image, placed = backdrop.copy(), []
         for person, (centre, factors) in enumerate(zip(centres, people, strict=True)):
             phase = 2 * np.pi * (frame / 120 + person / max(1, n_faces))
             moved = centre + 0.04 * side * np.array([np.cos(phase), 0.5 * np.sin(2 * phase)])
             cycle, position = divmod(frame, hold)
             step = min(position, N_STEPS - 1) if cycle % 2 else max(0, N_STEPS - 1 - position)
             step = step if cycle else 0
-            _paste(picture, drawings[person][step], moved, side)
+            _paste(image, drawings[person][step], moved, side)
             emotion = factors.emotion if step > N_STEPS // 2 else "neutral"
             placed.append(_place(moved, side, emotion, person))
-        yield picture, placed
+        yield image, placed
 
 
 def _choose_factors(seed: int, person: int) -> FaceFactors:
     rng = np.random.default_rng([seed, person])
     identity = sample_identity(seed, 7 * person + int(rng.integers(7)))
-    emotion = ("happy", "surprise", "neutral", "angry", "sad", "fear", "disgust")[person % len(EMOTIONS_7)]
+    emotion = ("happy", "surprise", "neutral", "angry", "sad", "fear", "disgust")[person % len(EMOTIONS)]
     return FaceFactors(
         identity=identity,
         emotion=emotion,
@@ -119,9 +133,9 @@ def _draw_backdrop(width: int, height: int) -> np.ndarray:
     return np.broadcast_to(top * (1 - fade) + bottom * fade, (height, width, 3)).round().astype(np.uint8)
 
 
-def _paste(picture: np.ndarray, portrait: np.ndarray, centre: np.ndarray, side: float) -> None:
-    """Put a portrait into the picture, in place, at a position between pixels."""
-    height, width = picture.shape[:2]
+def _paste(image: np.ndarray, portrait: np.ndarray, centre: np.ndarray, side: float) -> None:
+    """Put a portrait into the image, in place, at a position between pixels."""
+    height, width = image.shape[:2]
     scale = side / portrait.shape[0]
     matrix = np.array([[scale, 0, centre[0] - side / 2], [0, scale, centre[1] - side / 2]])
     low = np.clip(np.floor(centre - side / 2), 0, [width, height]).astype(int)
@@ -133,7 +147,7 @@ def _paste(picture: np.ndarray, portrait: np.ndarray, centre: np.ndarray, side: 
     whole = np.ones(portrait.shape[:2], np.float32)
     alpha = cv2.warpAffine(whole, matrix, size.tolist())[..., None]
     moved = cv2.warpAffine(portrait, matrix, size.tolist(), borderMode=cv2.BORDER_REPLICATE)
-    region = picture[low[1] : high[1], low[0] : high[0]]
+    region = image[low[1] : high[1], low[0] : high[0]]
     region[:] = (alpha * moved + (1 - alpha) * region).round().astype(np.uint8)
 
 

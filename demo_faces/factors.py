@@ -1,4 +1,4 @@
-"""What a demo face is made of: who it is, which action units it shows, and how it is photographed.
+"""Sample what a drawn face is made of: who it is, its action units, and how it is photographed.
 
 Action units (AU) and the prototype of each emotion follow Ekman & Friesen, Facial Action Coding System
 (1978) and the EMFACS prototypes.
@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_lib.labels import EMOTIONS_7
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""In FER2013's order."""
 
 ACTION_UNITS = (
     "au01",  # inner brow raiser
@@ -51,7 +52,7 @@ COMPANIONS: dict[str, tuple[tuple[str, float, float], ...]] = {
     "fear": (("au25", 0.5, 0.5),),
 }
 
-# Training split of FER2013 (Goodfellow et al. 2013), in the order of EMOTIONS_7.
+# Training split of FER2013 (Goodfellow et al. 2013), in the order of EMOTIONS.
 FER2013_TRAIN_COUNTS = (3995, 436, 4097, 7215, 4830, 3171, 4965)
 
 # A split is a range of identity ids; its share of the ids is its share of the faces.
@@ -78,7 +79,7 @@ _R2_STEPS = np.array([1 / _PLASTIC, 1 / _PLASTIC**2])
 
 @dataclass(frozen=True)
 class Identity:
-    """A person: what stays the same in every picture of them.
+    """A person: what stays the same in every image of them.
 
     Names ending in `_scale` multiply the average anatomy; `age` and `masculinity` run 0..1 and only drive
     the drawing; `skin_tone` is a step of the Monk scale, 1 (lightest) to 10.
@@ -110,14 +111,32 @@ class Identity:
 
 @dataclass(frozen=True)
 class FaceFactors:
-    """Everything that generates one picture.
+    """Everything that generates one image.
 
-    yaw, pitch, roll: degrees; positive turns the face to the image's right, up, and clockwise.
-    light_azimuth, light_elevation: degrees; positive is from the image's right, and from above.
-    light_strength: 1 is a well exposed face.   aus: intensity 0..1 per action unit; a missing one is 0.
-    asymmetry: the image's right side shows (1 + asymmetry), the left (1 - asymmetry) of each intensity.
-    blur_sigma: pixels of the final image.   noise_sigma: fraction of full scale.
-    scale multiplies the size of the head; shift_x and shift_y are fractions of the image side.
+    Parameters
+    ----------
+    identity, emotion
+        Whom it shows, and which of `EMOTIONS`.
+    aus
+        Intensity 0..1 per action unit; a missing one is 0.
+    asymmetry
+        The image's right side shows (1 + asymmetry), the left (1 - asymmetry) of each intensity.
+    gaze_x, gaze_y
+        Where the eyes look: shares of their width.
+    yaw, pitch, roll
+        Degrees; positive turns the face to the image's right, up, and clockwise.
+    light_azimuth, light_elevation
+        Degrees; positive is from the image's right, and from above.
+    light_strength
+        1 is a well exposed face.
+    glasses, mask
+        What is worn; one of `GLASSES`.
+    blur_sigma, noise_sigma
+        Pixels of the final image; fraction of full scale.
+    scale, shift_x, shift_y
+        Factor of the head's size; fractions of the image's side.
+    scene_seed
+        Of backdrop, clothes and noise.
     """
 
     identity: Identity
@@ -258,7 +277,7 @@ def sample_factors(seed: int, i: int) -> FaceFactors:
     start = np.random.default_rng(seed).random(2)
     u_class, u_split = (start + i * _R2_STEPS) % 1.0
     cumulative = np.cumsum(FER2013_TRAIN_COUNTS) / sum(FER2013_TRAIN_COUNTS)
-    emotion = EMOTIONS_7[int(np.searchsorted(cumulative, u_class, side="right"))]
+    emotion = EMOTIONS[int(np.searchsorted(cumulative, u_class, side="right"))]
     # Within a split identities are drawn at random: an even sequence would tie tones to classes.
     members = SPLIT_IDENTITIES[get_split(int(u_split * N_IDENTITIES))]
     identity = sample_identity(seed, int(rng.integers(members.start, members.stop)))

@@ -1,4 +1,4 @@
-"""Hair: a shell around the head with a hairline, and strands that catch the light."""
+"""Draw hair: a shell around the head with a hairline and strands that catch the light; beard and brows."""
 
 from dataclasses import dataclass
 
@@ -6,24 +6,34 @@ import cv2
 import numpy as np
 
 from demo_faces.anatomy import Anatomy
-from demo_faces.canvas import sample_noise
+from demo_faces.canvas import FaceMap, build_noise_field, sample_noise, spline
 from demo_faces.factors import Identity
-from demo_faces.painting import HAIR_PALETTE
 from demo_faces.rendering import (
+    MONK_TONES,
     Camera,
     Hits,
     Light,
     build_profile,
     cast_rays,
+    encode_colour,
     encode_palette,
     normalise,
     shade,
 )
 
+HAIR_PALETTE = {
+    "black": encode_colour("1f1a19"),
+    "dark brown": encode_colour("3a281f"),
+    "brown": encode_colour("5c3d29"),
+    "auburn": encode_colour("7d4226"),
+    "dark blond": encode_colour("957248"),
+    "blond": encode_colour("c9a267"),
+    "grey": encode_colour("a9a6a2"),
+}
+_BROW_CONTRAST = 0.3  # brows are at most this bright beside the skin
+
 # Longitude of the hairline's support points: 0 is the middle of the forehead, 90 the ear; degrees.
 _LONGITUDES = (0, 25, 45, 58, 75, 95, 110, 180)
-
-
 _NECK_FROM, _NAPE_BEHIND, _NECK_HALF = 0.55, -0.2, 0.35
 
 
@@ -31,7 +41,7 @@ _NECK_FROM, _NAPE_BEHIND, _NECK_HALF = 0.55, -0.2, 0.35
 class HairStyle:
     """grow: thickness in head units.   hairline: height y of the lower edge at `_LONGITUDES`.
 
-    bottom: y of the ends of hair that hangs, or None.   texture: a noise of `demo_canvas`.
+    bottom: y of the ends of hair that hangs, or None.   texture: a noise of `canvas`.
     raggedness: how far the edges stray, in head units.   opacity: of the cover over the skin.
     """
 
@@ -157,3 +167,70 @@ def _shade_hair(
         gloss=gloss * np.clip(1 + 0.6 * grain, 0, 3),
         shininess=8,
     )
+
+
+def paint_beard(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
+    """Paint stubble, a moustache or a full beard onto the map."""
+    if identity.beard == "none":
+        return
+    hair = HAIR_PALETTE[identity.hair_colour]
+    top = anatomy.get_middle("lip_top")[1]
+    corner = anatomy.right["mouth_corner"]
+    chin = anatomy.get_middle("chin")[1]
+    moustache = np.array(
+        [
+            (0, top - 0.085),
+            (0.12, top - 0.07),
+            (corner[0] + 0.02, corner[1] - 0.03),
+            (corner[0] + 0.03, corner[1] + 0.03),
+            (0.15, top - 0.0),
+            (0, top - 0.005),
+        ]
+    )
+    cheek_line = np.array(
+        [
+            (0.9, -0.05),
+            (0.7, 0.1),
+            (0.62, 0.42),
+            (0.45, 0.53),
+            (corner[0] + 0.06, corner[1] - 0.06),
+            (corner[0] + 0.05, corner[1] + 0.08),
+            (0.16, chin - 0.24),
+            (0, chin - 0.23),
+        ]
+    )
+    beard = np.concatenate([cheek_line, [(0, chin + 0.3), (0.9, chin + 0.3)]])
+    halves = {"moustache": [moustache], "stubble": [moustache, beard], "full": [moustache, beard]}[
+        identity.beard
+    ]
+    opacity = 0.38 if identity.beard == "stubble" else 0.9
+    grain = build_noise_field("strands", face.shape, 260 / face.ppu, 70 / face.ppu)
+    for half in halves:
+        stamp = face.fill([half, half * (-1, 1)], soft=0.022)
+        window_grain = 1 + 0.25 * grain[stamp.window][..., None]
+        face.paint(stamp, hair * window_grain, opacity)
+        face.polish(stamp, 0.03)
+        face.height[stamp.window] += 0.004 * grain[stamp.window] * stamp.coverage * opacity
+
+
+def paint_brow(face: FaceMap, identity: Identity, points: dict, sign: float) -> None:
+    """Paint one side's brow onto the map: its body and single hairs."""
+    spine = spline([points["brow_inner"], points["brow_mid"], points["brow_outer"]], 17)
+    t = np.linspace(0, 1, 17)[:, None]
+    half = 0.045 * identity.brow_thickness_scale * (1 - 0.75 * t**1.6) * (0.75 + 0.25 * np.minimum(t * 6, 1))
+    down = np.array((0, 1.0))
+    hair = HAIR_PALETTE[identity.hair_colour] * 0.7
+    if identity.hair_colour != "grey":
+        hair = np.minimum(hair, _BROW_CONTRAST * MONK_TONES[identity.skin_tone - 1])
+    body = face.fill([np.concatenate([spine - half * down, (spine + half * down)[::-1]])], soft=0.012)
+    face.paint(body, hair, 0.75)
+    rng = np.random.default_rng(identity.texture_seed)
+    at = rng.integers(0, 17, 26)
+    start = spine[at] + half[at] * rng.uniform(-0.4, 1.0, (26, 1)) * down
+    lean = np.stack(
+        [sign * rng.uniform(0.02, 0.06, 26), -rng.uniform(0.25, 1.0, 26) * half[at, 0] * 1.6], axis=1
+    )
+    face.paint(
+        face.stroke([np.stack(s) for s in zip(start, start + lean, strict=True)], 0.008), hair * 0.6, 0.6
+    )
+    face.lift(body, 0.008)

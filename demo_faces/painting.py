@@ -1,31 +1,33 @@
-"""Paint skin, relief, nose, eyes, brows and beard of one face onto its map."""
+"""Paint one face onto its map: relief, skin, the furrows of action units and age, nose, eyes and mouth."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from demo_faces.anatomy import Anatomy
 from demo_faces.canvas import FaceMap, build_noise_field, ellipse, shift, spline
 from demo_faces.factors import FaceFactors, Identity
-from demo_faces.furrows import paint_furrows
+from demo_faces.hair import paint_beard, paint_brow
 from demo_faces.rendering import encode_colour, encode_palette
 
-# The ten steps of the Monk Skin Tone scale (Monk 2019), lightest first.
-MONK_TONES = encode_palette("f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420")
-HAIR_PALETTE = {
-    "black": encode_colour("1f1a19"),
-    "dark brown": encode_colour("3a281f"),
-    "brown": encode_colour("5c3d29"),
-    "auburn": encode_colour("7d4226"),
-    "dark blond": encode_colour("957248"),
-    "blond": encode_colour("c9a267"),
-    "grey": encode_colour("a9a6a2"),
-}
-IRIS_PALETTE = encode_palette("3b2314 5a3819 6e5a2c 5f7a58 5d86a8")
+_IRIS_PALETTE = encode_palette("3b2314 5a3819 6e5a2c 5f7a58 5d86a8")
 _SCLERA = encode_colour("f1ece8")
 _PUPIL = encode_colour("0c0908")
 _LASH = encode_colour("1c1310")
-_BROW_CONTRAST = 0.3  # brows are at most this bright beside the skin
+_CAVITY = encode_colour("2a0f0e")
+_TEETH = encode_colour("fdf7ec")
+_TONGUE = encode_colour("a84f4c")
+_LIPSTICK = encode_colour("b4343f")
+_LIP_TINT = np.array((0.64, 0.24, 0.26), np.float32)
+_LIP_TINT_DARK = np.array((0.9, 0.5, 0.52), np.float32)
+_N_POINTS = 33
+_UPPER_TEETH_HEIGHT = 0.085
+_OPEN_FROM, _TONGUE_FROM = 0.02, 0.12  # gap between the lips, head units
 _BLOTCHES_PER_UNIT = 90
 _BLOOD = np.array((1.0, 0.55, 0.5), np.float32)
+
+_SHOWS_FROM = 0.04  # strength of a furrow
+_AGE_FREE = 0.35  # up to this age the skin at rest is smooth
 
 # Resting relief, as Gaussians (x, y, sigma x, sigma y, height) in head units; mirrored where x is not 0.
 _RELIEF = (
@@ -42,16 +44,17 @@ _RELIEF = (
 
 
 def paint_face(face: FaceMap, factors: FaceFactors, anatomy: Anatomy) -> None:
-    """Paint everything but the mouth."""
+    """Paint all that the map shows of a face; what is worn comes on top."""
     identity = factors.identity
     _model_relief(face, identity, anatomy)
     _paint_complexion(face, identity, anatomy)
-    paint_furrows(face, identity, anatomy)
+    _paint_furrows(face, identity, anatomy)
     _paint_nose(face, anatomy)
-    _paint_beard(face, identity, anatomy)
+    paint_beard(face, identity, anatomy)
     for sign, points, aus in anatomy.get_sides():
         _paint_eye(face, factors, points, aus, sign)
-        _paint_brow(face, identity, points, sign)
+        paint_brow(face, identity, points, sign)
+    _paint_mouth(face, identity, anatomy)
 
 
 def _model_relief(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
@@ -98,14 +101,93 @@ def _paint_complexion(face: FaceMap, identity: Identity, anatomy: Anatomy) -> No
         face.occlusion *= 1 - 0.08 * face.make_bump(x * 0.95, 0.06, 0.12, 0.04)
 
 
+Furrow = tuple[list[np.ndarray], float]
+"""Lines (n, 2) in head coordinates, and their strength 0..1."""
+
+_SHOWS_FROM = 0.04
+_AGE_FREE = 0.35  # up to this age the skin at rest is smooth
+
+
+def _paint_furrows(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
+    """Carve the furrows: a groove that the light models, and the dark at its bottom."""
+    age = max(0.0, identity.age - _AGE_FREE)
+    furrows = _list_middle_furrows(anatomy, age)
+    for sign, points, aus in anatomy.get_sides():
+        furrows += _list_eye_furrows(sign, points, aus, age)
+        furrows += _list_mouth_furrows(sign, points, aus, age)
+    for lines, strength in furrows:
+        if strength > _SHOWS_FROM:
+            stamp = face.stroke(lines, width=0.014, soft=0.011)
+            face.lift(stamp, -0.028 * strength)
+            face.darken(stamp, min(0.7, 0.55 * strength))
+
+
+def _list_middle_furrows(anatomy: Anatomy, age: float) -> list[Furrow]:
+    """Return forehead lines, wrinkles of the nose and the crease above the chin."""
+    aus = anatomy.aus
+    raised = (aus["au01"] + aus["au02"]) / 2
+    wave = 0.02 * (aus["au01"] - aus["au02"])
+    forehead = [
+        spline([(-0.4, y + 0.02), (0, y - 0.03 - wave), (0.4, y + 0.02)]) for y in (-0.68, -0.585, -0.5)
+    ]
+    nose = [spline([(-0.07, y + 0.03), (0, y), (0.07, y + 0.03)], 9) for y in (-0.06, 0.0, 0.06)]
+    chin = [spline([(-0.13, 0.8), (0, 0.765), (0.13, 0.8)])]
+    return [
+        (forehead, 0.75 * raised + 0.35 * age),
+        (nose, aus["au09"]),
+        (chin, 0.15 + 0.8 * aus["au17"]),
+    ]
+
+
+def _list_eye_furrows(sign: float, points: dict, aus: dict, age: float) -> list[Furrow]:
+    """Return one side's frown line between the brows, crow's feet and the line under the eye."""
+    brow_y, outer = points["brow_inner"][1], points["eye_outer"]
+    frown = [
+        spline([(sign * 0.055, brow_y - 0.09), (sign * 0.04, brow_y - 0.01), (sign * 0.06, brow_y + 0.07)])
+    ]
+    crow = [
+        spline(
+            [
+                shift(outer, sign * 0.04, dy),
+                shift(outer, sign * 0.1, dy * 1.8),
+                shift(outer, sign * 0.15, dy * 3),
+            ]
+        )
+        for dy in (-0.025, 0.012, 0.045)
+    ]
+    bag_inner, bag_outer = shift(points["eye_inner"], 0, 0.07), shift(outer, -sign * 0.02, 0.09)
+    bag = [spline([bag_inner, shift(points["lid_lower"], 0, 0.075), bag_outer])]
+    return [
+        (frown, aus["au04"] + 0.35 * aus["au09"] + 0.3 * age),
+        (crow, 0.6 * aus["au06"] + 0.4 * age),
+        (bag, 0.2 + 0.45 * aus["au06"] + 0.4 * aus["au07"] + 0.3 * age),
+    ]
+
+
+def _list_mouth_furrows(sign: float, points: dict, aus: dict, age: float) -> list[Furrow]:
+    """Return one side's nasolabial fold, the line below the mouth's corner and the dimple beside it."""
+    ala, corner = points["ala"], points["mouth_corner"]
+    bend = shift((ala + corner) / 2, sign * 0.11, -0.03)
+    fold = [spline([shift(ala, sign * 0.025, -0.05), bend, shift(corner, sign * 0.09, 0.02)])]
+
+    def beside_corner(*offsets: tuple[float, float]) -> list[np.ndarray]:
+        return [spline([shift(corner, sign * dx, dy) for dx, dy in offsets])]
+
+    return [
+        (fold, 0.12 + 0.65 * aus["au12"] + 0.75 * aus["au09"] + 0.25 * aus["au20"] + 0.5 * age),
+        (beside_corner((0.015, 0.0), (0.035, 0.05), (0.03, 0.11)), 0.7 * aus["au15"] + 0.35 * age),
+        (beside_corner((0.035, -0.035), (0.05, 0.0), (0.035, 0.035)), 0.5 * aus["au12"] + 0.3 * aus["au20"]),
+    ]
+
+
 def _paint_nose(face: FaceMap, anatomy: Anatomy) -> None:
     tip = anatomy.get_middle("nose_tip")
-    shadow = face.fill([ellipse(tip[0], tip[1] + 0.095, 0.14, 0.03)], soft=0.03)
+    shadow = face.fill([ellipse((tip[0], tip[1] + 0.095), 0.14, 0.03)], soft=0.03)
     face.darken(shadow, 0.5)
     for sign, points, aus in anatomy.get_sides():
         ala = points["ala"]
         nostril = face.fill(
-            [ellipse(ala[0] * 0.5, ala[1] + 0.05, 0.048 + 0.01 * aus["au09"], 0.024, tilt=-sign * 15)],
+            [ellipse((ala[0] * 0.5, ala[1] + 0.05), 0.048 + 0.01 * aus["au09"], 0.024, tilt=-sign * 15)],
             soft=0.008,
         )
         face.darken(nostril, 0.85)
@@ -124,50 +206,7 @@ def _paint_nose(face: FaceMap, anatomy: Anatomy) -> None:
             soft=0.01,
         )
         face.darken(wing, 0.5)
-    face.polish(face.fill([ellipse(tip[0], tip[1] - 0.04, 0.04, 0.05)], soft=0.03), 0.16)
-
-
-def _paint_beard(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
-    if identity.beard == "none":
-        return
-    hair = HAIR_PALETTE[identity.hair_colour]
-    top = anatomy.get_middle("lip_top")[1]
-    corner = anatomy.right["mouth_corner"]
-    chin = anatomy.get_middle("chin")[1]
-    moustache = np.array(
-        [
-            (0, top - 0.085),
-            (0.12, top - 0.07),
-            (corner[0] + 0.02, corner[1] - 0.03),
-            (corner[0] + 0.03, corner[1] + 0.03),
-            (0.15, top - 0.0),
-            (0, top - 0.005),
-        ]
-    )
-    cheek_line = np.array(
-        [
-            (0.9, -0.05),
-            (0.7, 0.1),
-            (0.62, 0.42),
-            (0.45, 0.53),
-            (corner[0] + 0.06, corner[1] - 0.06),
-            (corner[0] + 0.05, corner[1] + 0.08),
-            (0.16, chin - 0.24),
-            (0, chin - 0.23),
-        ]
-    )
-    beard = np.concatenate([cheek_line, [(0, chin + 0.3), (0.9, chin + 0.3)]])
-    halves = {"moustache": [moustache], "stubble": [moustache, beard], "full": [moustache, beard]}[
-        identity.beard
-    ]
-    opacity = 0.38 if identity.beard == "stubble" else 0.9
-    grain = build_noise_field("strands", face.shape, 260 / face.ppu, 70 / face.ppu)
-    for half in halves:
-        stamp = face.fill([half, half * (-1, 1)], soft=0.022)
-        window_grain = 1 + 0.25 * grain[stamp.window][..., None]
-        face.paint(stamp, hair * window_grain, opacity)
-        face.polish(stamp, 0.03)
-        face.height[stamp.window] += 0.004 * grain[stamp.window] * stamp.coverage * opacity
+    face.polish(face.fill([ellipse((tip[0], tip[1] - 0.04), 0.04, 0.05)], soft=0.03), 0.16)
 
 
 def _trace_lid(inner: np.ndarray, outer: np.ndarray, apex: np.ndarray, n: int = 21) -> np.ndarray:
@@ -188,25 +227,22 @@ def _paint_eye(face: FaceMap, factors: FaceFactors, p: dict, aus: dict, sign: fl
     face.polish(ball, 0.12)
     # The ball's own curvature: darker towards the corners and under the lid.
     face.darken(face.stroke([upper], 0.045, soft=0.022, within=ball), 0.55)
-    face.darken(face.fill([ellipse(*inner, 0.05, 0.05), ellipse(*outer, 0.06, 0.05)], 0.02, ball), 0.4)
+    face.darken(face.fill([ellipse(inner, 0.05, 0.05), ellipse(outer, 0.06, 0.05)], 0.02, ball), 0.4)
     centre = np.array(((inner[0] + outer[0]) / 2, (inner[1] + outer[1]) / 2 - 0.022))
     centre = shift(centre, factors.gaze_x * width * 0.25, factors.gaze_y * width * 0.15)
     radius = 0.27 * width
-    iris = IRIS_PALETTE[identity.iris]
-    face.paint(face.fill([ellipse(*centre, radius, radius)], 0.004, ball), iris * 0.35)
-    face.paint(face.fill([ellipse(*centre, radius * 0.84, radius * 0.84)], 0.006, ball), iris)
+    iris = _IRIS_PALETTE[identity.iris]
+    face.paint(face.fill([ellipse(centre, radius, radius)], 0.004, ball), iris * 0.35)
+    face.paint(face.fill([ellipse(centre, radius * 0.84, radius * 0.84)], 0.006, ball), iris)
     face.paint(
-        face.fill([ellipse(centre[0], centre[1] + radius * 0.4, radius * 0.6, radius * 0.35)], 0.012, ball),
+        face.fill([ellipse((centre[0], centre[1] + radius * 0.4), radius * 0.6, radius * 0.35)], 0.012, ball),
         iris * 1.7,
         0.7,
     )
-    face.paint(face.fill([ellipse(*centre, radius * 0.46, radius * 0.46)], 0.0, ball), _PUPIL)
+    face.paint(face.fill([ellipse(centre, radius * 0.46, radius * 0.46)], 0.0, ball), _PUPIL)
     side = 1 if factors.light_azimuth > 0 else -1
-    catch = face.fill(
-        [ellipse(centre[0] + side * radius * 0.35, centre[1] - radius * 0.38, radius * 0.25, radius * 0.25)],
-        0.003,
-        ball,
-    )
+    highlight = shift(centre, side * radius * 0.35, -radius * 0.38)
+    catch = face.fill([ellipse(highlight, radius * 0.25, radius * 0.25)], 0.003, ball)
     face.paint(catch, np.float32(1.6))
     face.occlusion[catch.window] = np.maximum(face.occlusion[catch.window], catch.coverage)
     _paint_lids(face, identity, p, aus, sign, upper, lower)
@@ -228,23 +264,91 @@ def _paint_lids(
     face.darken(face.stroke([fold], 0.012, soft=0.009), 0.5)
 
 
-def _paint_brow(face: FaceMap, identity: Identity, p: dict, sign: float) -> None:
-    spine = spline([p["brow_inner"], p["brow_mid"], p["brow_outer"]], 17)
-    t = np.linspace(0, 1, 17)[:, None]
-    half = 0.045 * identity.brow_thickness_scale * (1 - 0.75 * t**1.6) * (0.75 + 0.25 * np.minimum(t * 6, 1))
-    down = np.array((0, 1.0))
-    hair = HAIR_PALETTE[identity.hair_colour] * 0.7
-    if identity.hair_colour != "grey":
-        hair = np.minimum(hair, _BROW_CONTRAST * MONK_TONES[identity.skin_tone - 1])
-    body = face.fill([np.concatenate([spine - half * down, (spine + half * down)[::-1]])], soft=0.012)
-    face.paint(body, hair, 0.75)
-    rng = np.random.default_rng(identity.texture_seed)
-    at = rng.integers(0, 17, 26)
-    start = spine[at] + half[at] * rng.uniform(-0.4, 1.0, (26, 1)) * down
-    lean = np.stack(
-        [sign * rng.uniform(0.02, 0.06, 26), -rng.uniform(0.25, 1.0, 26) * half[at, 0] * 1.6], axis=1
-    )
-    face.paint(
-        face.stroke([np.stack(s) for s in zip(start, start + lean, strict=True)], 0.008), hair * 0.6, 0.6
-    )
-    face.lift(body, 0.008)
+class _Lips(NamedTuple):
+    """Lines (33, 2) from the mouth's left to its right corner, and the opening's height in the middle.
+
+    top, bottom: outer edges.   upper, lower: edges of the opening.
+    """
+
+    top: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+    bottom: np.ndarray
+    gap: float
+
+
+def _paint_mouth(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
+    """Paint lips and the mouth's inside."""
+    lips = _trace_lips(anatomy)
+    _paint_lips(face, identity, lips)
+    if lips.gap > _OPEN_FROM:
+        _paint_inside(face, anatomy.aus, lips)
+    else:
+        face.darken(face.stroke([(lips.upper + lips.lower) / 2], 0.018, soft=0.007), 0.85)
+
+
+def _trace_lips(anatomy: Anatomy) -> _Lips:
+    s = np.linspace(-1, 1, _N_POINTS)
+    left, right = anatomy.left["mouth_corner"], anatomy.right["mouth_corner"]
+    x = np.where(s < 0, -s * left[0], s * right[0])
+    corner_y = left[1] + (right[1] - left[1]) * (s + 1) / 2
+    # Stretched lips pull the opening square, a dropped jaw makes it round.
+    squareness = 2.0 + 2.0 * anatomy.aus["au20"] + 0.6 * anatomy.aus["au12"] + 1.2 * anatomy.aus["au16"]
+
+    def trace(name: str, power: float, dip: float = 0.0) -> np.ndarray:
+        middle = anatomy.get_middle(name)[1]
+        y = corner_y + (middle - corner_y) * (1 - np.abs(s) ** power) + dip * np.exp(-((x / 0.04) ** 2))
+        return np.stack([x, y], axis=1)
+
+    upper = trace("seam_upper", squareness)
+    lower = trace("seam_lower", squareness)
+    top = trace("lip_top", min(1.7, squareness), dip=0.018)
+    bottom = trace("lip_bottom", squareness)
+    top[:, 1] = np.minimum(top[:, 1], upper[:, 1])
+    bottom[:, 1] = np.maximum(bottom[:, 1], lower[:, 1])
+    gap = float(anatomy.get_middle("seam_lower")[1] - anatomy.get_middle("seam_upper")[1])
+    return _Lips(top, upper, lower, bottom, gap)
+
+
+def _paint_lips(face: FaceMap, identity: Identity, lips: _Lips) -> None:
+    skin = face.albedo[0, 0]
+    tint = _LIP_TINT if identity.skin_tone <= 6 else _LIP_TINT_DARK
+    colour = skin * tint
+    wears_lipstick = identity.masculinity < 0.35 and identity.texture_seed % 3 == 0
+    if wears_lipstick:
+        colour = colour + (_LIPSTICK - colour) * 0.55
+    upper_lip = face.fill([np.concatenate([lips.top, lips.upper[::-1]])], soft=0.006)
+    lower_lip = face.fill([np.concatenate([lips.lower, lips.bottom[::-1]])], soft=0.006)
+    face.paint(upper_lip, colour * 0.78, 0.9)
+    face.paint(lower_lip, colour, 0.9)
+    face.lift(upper_lip, 0.012)
+    face.lift(lower_lip, 0.022)
+    face.darken(upper_lip, 0.12)
+    middle = (lips.lower + lips.bottom) / 2
+    face.polish(face.stroke([middle[10:-10]], 0.02, soft=0.012), 0.25)
+    # The shadow that the lower lip throws; it is what shows a full lip from the front.
+    face.darken(face.stroke([shift(lips.bottom[9:-9], 0, 0.028)], 0.02, soft=0.018), 0.35)
+
+
+def _paint_inside(face: FaceMap, aus: dict[str, float], lips: _Lips) -> None:
+    inside = face.fill([np.concatenate([lips.upper, lips.lower[::-1]])])
+    face.paint(inside, _CAVITY)
+    face.lift(inside, -0.03)
+    face.polish(inside, 0.0)
+    if lips.gap > _TONGUE_FROM:
+        tongue = _make_band(lips.lower[8:-8], -0.25 * lips.gap, 0.05)
+        face.paint(face.fill([tongue], 0.015, inside), _TONGUE, 0.8)
+    # A smile or a stretched mouth bares the upper teeth; a lowered lip alone bares the lower ones.
+    upper_teeth = _UPPER_TEETH_HEIGHT * min(1.0, 0.25 + aus["au12"] + 0.4 * aus["au20"] + 0.3 * aus["au09"])
+    face.paint(face.fill([_make_band(lips.upper[3:-3], -0.02, upper_teeth)], 0.006, inside), _TEETH, 0.95)
+    lower_teeth = 0.05 * aus["au16"] + 0.03 * aus["au20"]
+    if lower_teeth > 0.02:
+        face.paint(face.fill([_make_band(lips.lower[5:-5], -lower_teeth, 0.02)], 0.006, inside), _TEETH * 0.8)
+    face.darken(face.stroke([lips.upper], 0.03, soft=0.014, within=inside), 0.3)
+    face.darken(face.stroke([lips.lower], 0.02, soft=0.01, within=inside), 0.25)
+    face.darken(face.fill([lips.upper[:6], lips.upper[-6:]], 0.03, inside), 0.5)
+
+
+def _make_band(line: np.ndarray, above: float, below: float) -> np.ndarray:
+    """Return the polygon between a line (n, 2) moved to two heights."""
+    return np.concatenate([shift(line, 0, above), shift(line, 0, below)[::-1]])

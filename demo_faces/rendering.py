@@ -1,4 +1,4 @@
-"""Geometry and light: where each pixel's ray meets the head, and how bright the surface is there.
+"""Cast rays and light: where each pixel's ray meets the head, and how bright the surface is there.
 
 The head is a stack of horizontal ellipses whose half width and half depth change with y, plus a relief (nose,
 brows, lips) along z. The camera is orthographic. Screen coordinates are head coordinates after rotation.
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Planes = Sequence[np.ndarray]
+Planes = Sequence | np.ndarray
+"""Three arrays (h, w), or numbers: colours, or the components of a vector."""
 _TABLE_SIZE = 2048
 _TABLE_MARGIN = 0.5
 _POLE_MARGIN = 0.01
@@ -27,6 +28,10 @@ def encode_colour(hex_rgb: str) -> np.ndarray:
 def encode_palette(hex_rgbs: str) -> tuple[np.ndarray, ...]:
     """Return the linear colours of hex values separated by blanks."""
     return tuple(encode_colour(value) for value in hex_rgbs.split())
+
+
+# The ten steps of the Monk Skin Tone scale (Monk 2019), lightest first.
+MONK_TONES = encode_palette("f6ede4 f3e7db f7ead0 eadaba d7bd96 a07e56 825c43 604134 3a312a 292420")
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def cast_rays(camera: Camera, profile: Profile, relief: "Relief | None" = None) 
     inside = np.minimum(inside, 2 * _TOLERANCE - residual)
     side = (camera.side, camera.side)
     alpha = np.clip(cv2.resize(inside, side) * camera.ppu + 0.5, 0, 1)
-    return Hits(*(cv2.resize(plane, side) for plane in (x, y, z, gx, gy, gz)), alpha)
+    x, y, z, gx, gy, gz = (cv2.resize(plane, side) for plane in (x, y, z, gx, gy, gz))
+    return Hits(x, y, z, gx, gy, gz, alpha)
 
 
 @dataclass(frozen=True)
@@ -264,14 +270,14 @@ def normalise(gx: np.ndarray, gy: np.ndarray, gz: np.ndarray) -> Planes:
     return gx * inverse, gy * inverse, gz * inverse
 
 
-def blend(canvas: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
+def blend(canvas: np.ndarray, colour: np.ndarray | np.floating, coverage: np.ndarray) -> None:
     """Blend a colour, (3,) or (h, w, 3), over the canvas (h, w, 3) where coverage (h, w) says."""
     x, y, width, height = cv2.boundingRect((coverage > 0).view(np.uint8))
     if width == 0:
         return
     window = (slice(y, y + height), slice(x, x + width))
     area = canvas[window]
-    source = colour[window] if np.ndim(colour) == 3 else colour
+    source = np.asarray(colour)[window] if np.ndim(colour) == 3 else colour
     area += (source - area) * cv2.merge([coverage[window]] * 3)
 
 

@@ -1,16 +1,16 @@
-"""Put a painted face into a picture: pose it, light it, add neck, clothes, hair and what is worn."""
+"""Draw a whole image: the painted face posed and lit, with neck, clothes, hair, glasses and mask."""
 
 import cv2
 import numpy as np
 
 from demo_faces.anatomy import REGIONS, Anatomy, build_anatomy, get_active_regions
-from demo_faces.canvas import MAP_ORIGIN, FaceMap
+from demo_faces.canvas import MAP_ORIGIN, FaceMap, shift, spline
 from demo_faces.factors import FaceFactors
 from demo_faces.hair import build_hair
-from demo_faces.mouth import paint_mouth
-from demo_faces.painting import MONK_TONES, paint_face
+from demo_faces.painting import paint_face
 from demo_faces.rendering import (
     MATTE_WRAP,
+    MONK_TONES,
     SKIN_WRAP,
     Camera,
     Hits,
@@ -21,14 +21,15 @@ from demo_faces.rendering import (
     build_profile,
     build_rotation,
     cast_rays,
+    encode_colour,
+    encode_palette,
     normalise,
     rasterise,
     shade,
 )
-from demo_faces.wear import draw_glasses, paint_medical_mask
 
 _SUPERSAMPLING = 2
-_HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the picture's side spans
+_HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the image's side spans
 # A camera exposes a portrait for its face: from tone 6 on each step of the Monk scale gets more light.
 _EXPOSURE, _EXPOSURE_PER_DARK_TONE, _LAST_LIGHT_TONE = 0.9, 0.22, 5
 _NECK_ROOT = np.array((0, 0.75, -0.3))
@@ -36,12 +37,33 @@ _SHOULDER_Y, _SHOULDER_HALF = 1.12, 1.5
 _SKIN_GLOSS = 0.05
 _MAP_DETAIL = 1.15  # map pixels per canvas pixel
 
+_FRAME_COLOURS = encode_palette("1a1718 4a2e20 6e6e74 3d1f2b 24344f")
+_MASK_COLOUR = encode_colour("a9cfe0")
+_LENSES = {"glasses": (0.9, 0.07), "sunglasses": (0.012, 0.94)}  # grey level and opacity of the glass
+_LENS_FRONT = 0.97  # distance of the bridge from the head's axis
+_LENS_CURVE = 0.65
+_LENS_HALF = (0.255, 0.19)
+_LENS_EXPONENTS = (0.5, 1.0)
+_ARM_HIDDEN = 0.1  # sine of the yaw from which the far arm is behind the head
+_FRAME_WIDTH = 0.026
+
 
 def draw_face(factors: FaceFactors, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one face.
+    """Draw one face; the same factors give the same bytes.
 
-    Returns the picture, uint8 RGB (size, size, 3), and the regions that the emotion's prototype deforms, bool
-    (size, size). The same factors give the same bytes.
+    Parameters
+    ----------
+    factors
+        All that the image shows.
+    size
+        Its side in pixels.
+
+    Returns
+    -------
+    uint8 RGB (size, size, 3)
+        The image.
+    bool (size, size)
+        The regions that the emotion's prototype deforms.
     """
     side = size * _SUPERSAMPLING
     camera = _build_camera(factors, side)
@@ -49,9 +71,8 @@ def draw_face(factors: FaceFactors, size: int) -> tuple[np.ndarray, np.ndarray]:
     anatomy = build_anatomy(factors.identity, factors.aus, factors.asymmetry)
     face = FaceMap(side / _HEAD_UNITS_ACROSS * _MAP_DETAIL, skin, _SKIN_GLOSS)
     paint_face(face, factors, anatomy)
-    paint_mouth(face, factors.identity, anatomy)
     if factors.mask:
-        paint_medical_mask(face, anatomy)
+        _paint_medical_mask(face, anatomy)
     relief = Relief(cv2.GaussianBlur(face.height, (0, 0), 0.03 * face.ppu), face.ppu, MAP_ORIGIN)
     head = cast_rays(camera, build_profile(anatomy.outline, anatomy.depth), relief)
     exposure = _EXPOSURE + _EXPOSURE_PER_DARK_TONE * max(0, factors.identity.skin_tone - _LAST_LIGHT_TONE)
@@ -87,7 +108,7 @@ def _compose(
     if abs(factors.yaw) > 4:
         _draw_ear(canvas, near, camera, anatomy, light, skin)
     if factors.glasses != "none":
-        draw_glasses(canvas, factors, camera, anatomy)
+        _draw_glasses(canvas, factors, camera, anatomy)
     if hair is not None:
         blend(canvas, hair.colour, hair.front)
     return canvas
@@ -164,7 +185,7 @@ def _shade_cylinder(
     albedo: np.ndarray,
     across: np.ndarray,
     light: Light,
-    occlusion: np.ndarray,
+    occlusion: np.ndarray | float,
     wrap: tuple[float, float, float],
 ) -> np.ndarray:
     """Shade an upright cylinder; `across` runs from -1 at its left edge to 1 at its right."""
@@ -184,7 +205,7 @@ def _draw_ear(
     rim[:, :] *= (1 - 0.22 * np.sin(angle))[:, None]
     normal = camera.rotation @ np.array((sign * 0.6, 0, 0.8))
     lit = shade(
-        skin * np.float32((0.86, 0.72, 0.68)),
+        skin * np.array((0.86, 0.72, 0.68), np.float32),
         normal.astype(np.float32).reshape(3, 1, 1),
         light,
         wrap=SKIN_WRAP,
@@ -192,6 +213,69 @@ def _draw_ear(
     for scale, tone in ((1.0, 1.0), (0.62, 0.62)):
         coverage = rasterise(canvas.shape[:2], [camera.project(centre + rim * scale)])
         blend(canvas, lit[0, 0] * np.float32(tone), coverage)
+
+
+def _draw_glasses(canvas: np.ndarray, factors: FaceFactors, camera: Camera, anatomy: Anatomy) -> None:
+    """Draw spectacles before the eyes, with the arms that the head does not hide."""
+    identity = factors.identity
+    frame = _FRAME_COLOURS[identity.texture_seed % len(_FRAME_COLOURS)]
+    exponent = _LENS_EXPONENTS[identity.texture_seed // 7 % len(_LENS_EXPONENTS)]
+    thickness = max(1, round(_FRAME_WIDTH * camera.ppu))
+    lenses, lines = [], []
+    for sign, points, _ in anatomy.get_sides():
+        centre = (points["eye_inner"] + points["eye_outer"]) / 2 + (sign * 0.015, 0.02)
+        lenses.append(_trace_lens(centre, exponent))
+        lines.append(_trace_bridge(centre, sign))
+        if sign * camera.rotation[0, 2] < _ARM_HIDDEN:
+            lines.append(_trace_arm(centre, sign))
+    shape = canvas.shape[:2]
+    lenses = [camera.project(lens) for lens in lenses]
+    colour, opacity = _LENSES[factors.glasses]
+    blend(canvas, np.float32(colour), rasterise(shape, lenses) * np.float32(opacity))
+    blend(canvas, frame, rasterise(shape, lenses, thickness))
+    blend(canvas, frame, rasterise(shape, [camera.project(line) for line in lines], thickness, closed=False))
+
+
+def _wrap_around(points: np.ndarray) -> np.ndarray:
+    """Lift front-view points (n, 2) onto the curved plane of the spectacles, (n, 3)."""
+    return np.column_stack([points, _LENS_FRONT - _LENS_CURVE * points[:, 0] ** 2])
+
+
+def _trace_lens(centre: np.ndarray, exponent: float) -> np.ndarray:
+    """Return a superellipse, (40, 3); a low exponent is boxy, 1 an ellipse."""
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return _wrap_around(centre + _LENS_HALF * np.sign(unit) * np.abs(unit) ** exponent)
+
+
+def _trace_bridge(centre: np.ndarray, sign: float) -> np.ndarray:
+    start = centre - (sign * _LENS_HALF[0], 0.04)
+    return _wrap_around(spline([start, (start[0] / 2, centre[1] - 0.065), (0, centre[1] - 0.075)], 7))
+
+
+def _trace_arm(centre: np.ndarray, sign: float) -> np.ndarray:
+    hinge = _wrap_around((shift(centre, sign * _LENS_HALF[0], -0.06))[None])[0]
+    ear = np.array((sign * 0.78, -0.08, -0.05))
+    return np.stack([hinge, (hinge + ear) / 2 + (sign * 0.05, 0, 0), ear])
+
+
+def _paint_medical_mask(face: FaceMap, anatomy: Anatomy) -> None:
+    """Paint a pleated mask from the nose to below the chin, over whatever the face shows there."""
+    chin = anatomy.get_middle("chin")[1]
+    edge = np.array(
+        [(0, 0.08), (0.2, 0.16), (0.5, 0.3), (0.72, 0.36), (0.66, 0.7), (0.4, chin), (0, chin + 0.25)]
+    )
+    outline = np.concatenate([edge, (edge * (-1, 1))[::-1]])
+    stamp = face.fill([outline], soft=0.006)
+    face.paint(stamp, _MASK_COLOUR)
+    face.occlusion[stamp.window] += (1 - face.occlusion[stamp.window]) * stamp.coverage
+    face.polish(stamp, 0.0)
+    smooth = cv2.GaussianBlur(face.height, (0, 0), 0.08 * face.ppu)
+    face.height[stamp.window] += (smooth - face.height)[stamp.window] * stamp.coverage
+    for y in (0.45, 0.58, 0.71):
+        pleat = face.stroke([spline([(-0.62, y - 0.03), (0, y + 0.02), (0.62, y - 0.03)])], 0.014, soft=0.01)
+        face.lift(pleat, -0.012)
+        face.darken(pleat, 0.25)
 
 
 def _develop(canvas: np.ndarray, factors: FaceFactors, size: int) -> np.ndarray:

@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demo_faces.counterfactuals import draw_counterfactuals
 from demo_faces.factors import (
     ACTION_UNITS,
+    EMOTIONS,
     FER2013_TRAIN_COUNTS,
     GLASSES,
     HAIR_STYLES,
     N_IDENTITIES,
     PROTOTYPES,
     SPLIT_IDENTITIES,
+    FaceFactors,
+    build_prototype,
     change_age,
     change_masculinity,
     get_split,
-)
-from fer_lib.data.readers import demo
-from fer_lib.data.readers.demo import (
-    DemoReader,
-    FaceFactors,
-    build_prototype,
-    draw_face,
     sample_factors,
     sample_identity,
 )
+from demo_faces.scene import draw_face
+from fer_lib.data.readers import demo
+from fer_lib.data.readers.demo import DemoReader
 from fer_lib.labels import EMOTIONS_7
 
 SEED = 7
@@ -42,6 +42,10 @@ def build_plain(emotion: str, identity_id: int = 15) -> FaceFactors:
 @pytest.fixture(scope="module")
 def many_factors() -> list[FaceFactors]:
     return [sample_factors(SEED, i) for i in range(1000)]
+
+
+def test_the_drawn_emotions_are_those_of_the_library():
+    assert EMOTIONS == EMOTIONS_7
 
 
 def test_reading_twice_gives_the_same_bytes():
@@ -101,7 +105,12 @@ def test_splits_are_80_10_10_and_share_no_identity(many_factors):
     )
 
 
-def test_an_identity_is_the_same_person_in_every_picture(many_factors):
+def test_photographs_have_no_counterfactuals():
+    with pytest.raises(ValueError, match="only those can be varied"):
+        draw_counterfactuals(["fer2013.parquet:7"], 48, workers=1)
+
+
+def test_an_identity_is_the_same_person_in_every_image(many_factors):
     people = {}
     for factors in many_factors:
         assert people.setdefault(factors.identity.id, factors.identity) == factors.identity
@@ -155,7 +164,7 @@ def test_regions_lie_within_the_face(emotion):
 
 
 @pytest.mark.parametrize("emotion", [e for e in EMOTIONS_7 if PROTOTYPES[e]])
-def test_an_emotion_changes_the_picture_inside_its_regions(emotion):
+def test_an_emotion_changes_the_image_inside_its_regions(emotion):
     image, regions = draw_face(build_plain(emotion), SIZE)
     rest, _ = draw_face(replace(build_plain(emotion), aus={}), SIZE)
     energy = np.abs(image.astype(float) - rest).sum(axis=2)
@@ -171,7 +180,7 @@ def test_an_emotion_changes_the_picture_inside_its_regions(emotion):
     [{"light_azimuth": -60.0}, {"light_strength": 0.6}, {"glasses": "sunglasses"}, {"blur_sigma": 1.0}],
     ids=lambda change: next(iter(change)),
 )
-def test_light_and_wear_change_the_picture_but_not_the_regions(change):
+def test_light_and_wear_change_the_image_but_not_the_regions(change):
     plain = build_plain("happy")
     image, regions = draw_face(plain, SIZE)
     changed, same_regions = draw_face(replace(plain, **change), SIZE)
@@ -218,7 +227,7 @@ def test_skin_tones_are_drawn_from_light_to_dark():
     mask=st.booleans(),
     intensity=st.floats(0, 1),
 )
-def test_any_pose_gives_a_picture(
+def test_any_pose_gives_a_image(
     identity_id, emotion, yaw, pitch, roll, azimuth, hair_style, glasses, mask, intensity
 ):
     identity = replace(sample_identity(SEED, identity_id), hair_style=hair_style)
@@ -235,5 +244,5 @@ def test_any_pose_gives_a_picture(
     )
     image, regions = draw_face(factors, 48)
     assert image.shape == (48, 48, 3)
-    assert image.std() > 8  # a blank picture has 0, the plainest face about 20
+    assert image.std() > 8  # a blank image has 0, the plainest face about 20
     assert regions.any()
