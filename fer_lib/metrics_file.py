@@ -4,6 +4,7 @@ Stage `evaluation` leaves three files in `reports/<dataset>/`: `tables/evaluatio
 `metrics/evaluation.json` with the few that DVC compares, and `provenance/evaluation.json`.
 """
 
+import csv
 import json
 import math
 import sys
@@ -250,17 +251,16 @@ def write_metrics(
         "table_sha256": "",
         "facts": metrics.facts,
     }
-    path = dirs.get_table(metrics.stage)
-    if _is_same(path, table, dirs.get_provenance(metrics.stage), provenance):
-        return
-    write_atomically(path, table.encode())
-    provenance["table_sha256"] = hash_file(path)
-    _write_json(dirs.get_provenance(metrics.stage), provenance)
+    path, provenance_path = dirs.get_table(metrics.stage), dirs.get_provenance(metrics.stage)
+    if _is_same(path, table, provenance_path, provenance):
+        metrics = read_metrics(dirs, metrics.stage)  # with the times that stand there
+    else:
+        write_atomically(path, table.encode())
+        provenance["table_sha256"] = hash_file(path)
+        _write_json(provenance_path, provenance)
     if headline:
-        _write_json(
-            dirs.metrics / f"{metrics.stage}.json",
-            {key: _round(metrics[key]) for key in headline if key in metrics},
-        )
+        shown = {key: _round(metrics[key]) for key in headline if key in metrics}
+        _write_json(dirs.metrics / f"{metrics.stage}.json", shown)
 
 
 def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
@@ -275,8 +275,8 @@ def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
     for row in frame.itertuples(index=False):
         _, model, split, metric, of, value, low, high, n = row
         parts = (model, split, metric, of)
-        numbers = [float(text) if text else None for text in (value, low, high)]
-        metrics._rows[parts] = Row(*numbers, int(n) if n else None)
+        low, high = (float(text) if text else None for text in (low, high))
+        metrics._rows[parts] = Row(float(value), low, high, int(n) if n else None)
         metrics._keys[build_key(metric, model, split, of)] = parts
     return metrics
 
@@ -297,7 +297,9 @@ def _round(value: Any) -> Any:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, f"{json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode())
+    shown = f"{json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
+    if not path.is_file() or path.read_bytes() != shown:
+        write_atomically(path, shown)
 
 
 def _get_device() -> str:
@@ -315,6 +317,7 @@ def _is_same(path: Path, table: str, provenance_path: Path, provenance: dict[str
     return _drop_times(written) == _drop_times(table) and kept == json.loads(json.dumps(now))
 
 
-def _drop_times(table: str) -> list[str]:
-    """Return the lines of a table without those of times: metrics `seconds` and `time.*`."""
-    return [line for line in table.splitlines() if not line.split(",")[3].startswith(("seconds", "time."))]
+def _drop_times(table: str) -> list[list[str]]:
+    """Return the rows of a table without those of times: metrics `seconds` and `time.*`."""
+    rows = list(csv.reader(table.splitlines()))
+    return [row for row in rows if len(row) < 4 or not row[3].startswith(("seconds", "time."))]

@@ -39,7 +39,7 @@ class DataAuditParams(Section):
 
     near_duplicate_correlation: float = Field(gt=0.5, lt=1.0)
     blank_std: float = Field(ge=0.0)
-    face_likeness: float = Field(ge=-1.0, le=1.0)
+    mean_face_similarity: float = Field(ge=-1.0, le=1.0)
     min_faces_per_mean: int = Field(ge=2)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
@@ -187,8 +187,8 @@ class RobustnessParams(Section):
     audited: tuple[str, ...] = Field(min_length=1)
     mitigations: dict[str, str]  # audited network: the one that it is to improve on
     n_faces: int = Field(ge=1)
-    n_heatmaps: int = Field(ge=1)
-    n_variants: int = Field(ge=8)  # one of each class
+    n_saliency: int = Field(ge=1)
+    n_counterfactuals: int = Field(ge=8)  # one of each class
     n_members: int = Field(ge=10)
     min_faces: int = Field(ge=1)
     n_permutations: int = Field(ge=10)

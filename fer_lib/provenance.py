@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,12 @@ def _look_up(content: Mapping[str, Any], key: str) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
+    return _parse_yaml(path.read_text())
+
+
+@lru_cache(maxsize=4)
+def _parse_yaml(text: str) -> Any:
+    return yaml.safe_load(text)
 
 
 def _fill(content: Any, values: Mapping[str, str]) -> Any:

@@ -1,126 +1,226 @@
 import json
+import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
-from fer_lib.metrics_file import format_interval, read_metrics, write_metrics
+from fer_lib.metrics_file import COLUMNS, UNDEFINED, Interval, Metrics, build_key, read_metrics, write_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
+from fer_lib.provenance import hash_file
 
 META = {"dataset": "demo", "data_hash": "da7a" * 16}
 PARAMS = load_params("demo")
-VALUES = {"a": 0.1, "arm.seconds": 3.5}
+ACCURACY = Interval(0.65249, 0.637, 0.668)
 
 
 @pytest.fixture
 def dirs(tmp_path, monkeypatch):
-    """Return the output folders of a run whose code is at a known commit."""
-    monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "c0ffee" * 6)
+    """Return the output folders of a run whose code is known."""
+    monkeypatch.setattr(metrics_file, "get_commit", lambda: "c0ffee" * 6)
+    monkeypatch.setattr(metrics_file, "hash_stage_code", lambda stage: {"fer_lib/data": "c0de"})
     return get_output_dirs("demo", tmp_path)
 
 
-def write(dirs, values, meta=META, params=PARAMS, seed=0, wall_seconds=10.0):
-    """Write `metrics/training.json` and return what then stands in it."""
-    write_metrics(dirs, "training", values, meta, params, seed, wall_seconds)
-    return json.loads((dirs.metrics / "training.json").read_text())
+def build(accuracy=ACCURACY, seconds=3.5, stage="training", **facts):
+    metrics = Metrics(stage)
+    metrics.add("accuracy", accuracy, split="test", n=601)
+    metrics.add("recall", 0.25, model="b0", split="test", of="fear")
+    metrics.add("seconds", seconds, model="arm")
+    for key, value in facts.items():
+        metrics.describe(key, value)
+    return metrics
 
 
-def test_file_holds_the_values_and_where_they_come_from(dirs):
-    written = write(dirs, {"test.accuracy": np.float32(0.5), "n": np.int64(3), "source": "package"}, seed=7)
+def write(
+    dirs, metrics=None, meta=META, params=PARAMS, seed=0, wall_seconds=10.0, headline=("test.accuracy",)
+):
+    """Write the metrics; return the paths of table, headline numbers and provenance."""
+    metrics = metrics or build()
+    write_metrics(dirs, metrics, meta, params, seed, wall_seconds, headline)
+    name = metrics.stage
+    return dirs.get_table(name), dirs.metrics / f"{name}.json", dirs.get_provenance(name)
+
+
+def test_three_files_hold_numbers_headlines_and_what_they_depend_on(dirs):
+    table, headline, provenance = write(dirs, build(selected="b0"), seed=7)
+    assert table.read_text().splitlines() == [
+        ",".join(COLUMNS),
+        "training,,test,accuracy,,0.65249,0.637,0.668,601",
+        "training,b0,test,recall,fear,0.25,,,",
+        "training,arm,,seconds,,3.5,,,",
+    ]
+    assert json.loads(headline.read_text()) == {"test.accuracy": 0.65249}
+    written = json.loads(provenance.read_text())
     assert list(written) == sorted(written)
     assert written.pop("device")
-    assert len(written.pop("params_hash")) == 64  # sha256, in hex
+    assert len(written.pop("params")) == 64  # sha256, in hex
     assert written == {
-        "test.accuracy": 0.5,
-        "n": 3,
-        "source": "package",
-        "seed": 7,
+        "stage": "training",
         "dataset": "demo",
-        "data_hash": "da7a" * 16,
-        "git_commit": "c0ffee" * 6,
+        "code": {"fer_lib/data": "c0de"},
+        "data": "da7a" * 16,
+        "inputs": {},
+        "seed": 7,
+        "commit": "c0ffee" * 6,
         "wall_seconds": 10.0,
+        "table_sha256": hash_file(table),
+        "facts": {"selected": "b0"},
     }
 
 
-def test_floats_keep_six_significant_digits(dirs):
-    assert write(dirs, {"small": 0.00123456789, "large": 1234567.8})["small"] == 0.00123457
-    assert write(dirs, {"large": 1234567.8})["large"] == 1234570.0
+def test_what_was_written_is_read_again(dirs):
+    metrics = build(selected="b0", layers=["conv", "linear"])
+    write(dirs, metrics)
+    read = read_metrics(dirs, "training")
+    assert dict(read) == dict(metrics)
+    assert read.interval("test.accuracy") == ACCURACY
+    assert (read.count("test.accuracy"), read.count("arm.seconds")) == (601, None)
+    pd.testing.assert_frame_equal(read.to_frame(), metrics.to_frame(), check_dtype=False)
+    assert read.provenance["seed"] == 0
+    assert read.flatten() == {**metrics, "test.accuracy_lo": 0.637, "test.accuracy_hi": 0.668}
 
 
-@pytest.mark.parametrize("value", [float("nan"), np.inf, [0.5], {"a": 1}, None, True, np.array([1.0])])
-def test_value_that_dvc_cannot_compare_is_an_error_naming_its_key(dirs, value):
-    with pytest.raises(FerError, match=r"test\.recall\.fear"):
-        write(dirs, {"test.recall.fear": value})
-    assert not (dirs.metrics / "training.json").exists()
+def test_floats_keep_six_significant_digits_and_whole_numbers_all(dirs):
+    metrics = Metrics("training")
+    for name, value in {"small": 0.00123456789, "large": 1234567.8, "bytes": 3326111, "one": 1.0}.items():
+        metrics.add(name, value)
+    write(dirs, metrics)
+    read = read_metrics(dirs, "training")
+    assert dict(read) == {"small": 0.00123457, "large": 1234570.0, "bytes": 3326111, "one": 1}
+    assert ",bytes,,3326111,," in dirs.get_table("training").read_text()
 
 
-@pytest.mark.parametrize("key", metrics_file.PROVENANCE_KEYS)
-def test_value_may_not_replace_its_own_provenance(dirs, key):
-    with pytest.raises(FerError, match=key):
-        write(dirs, {key: "mine"})
+def test_key_is_its_parts_and_search_by_a_part_finds_it():
+    assert build_key("recall", "b0", "test", "angry") == "b0.test.recall.angry"
+    assert build_key("accuracy") == "accuracy"
+    metrics = build()
+    assert metrics["b0.test.recall.fear"] == 0.25
+    assert list(metrics.select(split="test")["metric"]) == ["accuracy", "recall"]
+    assert list(metrics.select(of="fear")["model"]) == ["b0"]
+    assert metrics.select(metric="none").empty
 
 
-def identify(dirs):
-    """Return what changes when the file is written, even with the same content."""
-    path = dirs.metrics / "training.json"
-    return path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns
+def test_scores_by_name_are_metric_and_class():
+    metrics = Metrics("evaluation")
+    metrics.add_scores({"accuracy": 0.5, "recall.angry": ACCURACY, "macro.recall": 0.25}, split="test", n=9)
+    frame = metrics.to_frame().set_index("metric")
+    assert frame["class"].to_dict() == {"accuracy": "", "recall": "angry", "macro.recall": ""}
+    assert metrics.interval("test.recall.angry") == ACCURACY
 
 
-def test_rerun_that_differs_in_times_alone_leaves_the_file_untouched(dirs):
-    write(dirs, VALUES)
-    before = identify(dirs)
-    write(dirs, VALUES, wall_seconds=99.0)
-    write(dirs, VALUES | {"arm.seconds": 88.8})
-    assert identify(dirs) == before
+def test_undefined_number_is_left_out_and_other_than_finite_is_an_error():
+    metrics = Metrics("training")
+    metrics.add("recall", UNDEFINED, of="fear")
+    metrics.add("recall", math.nan, of="disgust")
+    assert len(metrics) == 0
+    for value in (np.inf, Interval(0.5, 0.1, math.inf), Interval(0.5, math.nan, 0.7)):
+        with pytest.raises(FerError, match="training: recall: expected finite numbers"):
+            metrics.add("recall", value)
+
+
+def test_two_numbers_of_one_name_are_an_error():
+    metrics = build()
+    metrics.add("recall", 1, split="test")
+    with pytest.raises(FerError, match=r"two numbers are called test\.recall"):
+        metrics.add("recall", 1, model="test")
+    metrics.describe("selected", "b0")
+    with pytest.raises(FerError, match="two numbers are called selected"):
+        metrics.add("selected", 1)
+
+
+def test_number_without_interval_has_none():
+    with pytest.raises(KeyError, match=r"b0\.test\.recall\.fear has no interval"):
+        build().interval("b0.test.recall.fear")
+    with pytest.raises(KeyError):
+        build().interval("nope")
+    assert build().get("nope") is None
+
+
+def test_headlines_are_few_and_those_that_are_there(dirs):
+    _, headline, _ = write(dirs, headline=["test.accuracy", "test.recall.contempt"])
+    assert json.loads(headline.read_text()).keys() == {"test.accuracy"}
+    with pytest.raises(FerError, match="at most 15 headline numbers, found 16"):
+        write(dirs, headline=[f"n{i}" for i in range(16)])
+
+
+def test_stage_without_headlines_writes_no_metrics_for_dvc(dirs):
+    _, headline, _ = write(dirs, build(stage="recipes/b0"), headline=())
+    assert not headline.exists()
+    assert dict(read_metrics(dirs, "recipes/b0")) == dict(build(stage="recipes/b0"))
+
+
+def test_stage_that_no_pipeline_knows_says_where_to_add_it(dirs):
+    with pytest.raises(FerError, match=r"no stage writes provenance/nope\.json; add it to its outs"):
+        write(dirs, build(stage="nope"))
+
+
+def identify(paths):
+    """Return what changes when a file is written, even with the same content."""
+    return [(path.read_bytes(), path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
+
+
+def test_rerun_with_the_same_numbers_leaves_every_file_untouched(dirs, monkeypatch):
+    before = identify(paths := write(dirs))
+    # A change elsewhere, of code that the stage does not use, is another commit and nothing more.
+    monkeypatch.setattr(metrics_file, "get_commit", lambda: "decaf" * 8)
+    write(dirs, build(seconds=88.8), wall_seconds=99.0)
+    assert identify(paths) == before
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"values": VALUES | {"a": 0.2}},
-        {"values": {"b" if key == "a" else key: value for key, value in VALUES.items()}},
-        {"values": VALUES | {"b": 1}},
-        {"values": {"arm.seconds": 3.5}},
-        {"values": VALUES | {"arm.seconds_per_face": 1}},
+        {"metrics": build(Interval(0.7, 0.6, 0.8))},
+        {"metrics": build(Interval(0.65249, 0.6, 0.668))},
+        {"metrics": build(selected="b0")},
         {"meta": META | {"data_hash": "0" * 64}},
-        {"params": PARAMS.model_copy(update={"recipes": {}})},
+        {"params": PARAMS.model_copy(update={"training": PARAMS.training.model_copy(update={"lr": 0.5})})},
         {"seed": 1},
     ],
 )
-def test_any_other_difference_rewrites_it_with_its_time(dirs, change):
-    before = write(dirs, VALUES)
-    after = write(dirs, **({"values": VALUES} | change), wall_seconds=99.0)
-    assert after.pop("wall_seconds") == 99.0
-    assert after != {key: value for key, value in before.items() if key != "wall_seconds"}
-    values = change.get("values", VALUES)
-    assert {key: value for key, value in after.items() if key not in metrics_file.PROVENANCE_KEYS} == values
+def test_any_other_difference_rewrites_them_with_their_time(dirs, change):
+    before = identify(paths := write(dirs))
+    write(dirs, **change, wall_seconds=99.0)
+    assert identify(paths) != before
+    assert read_metrics(dirs, "training").provenance["wall_seconds"] == 99.0
+    assert read_metrics(dirs, "training").provenance["table_sha256"] == hash_file(paths[0])
 
 
-def test_other_code_rewrites_it(dirs, monkeypatch):
-    write(dirs, VALUES)
-    monkeypatch.setattr(metrics_file, "get_code_commit", lambda: "decaf" * 8)
-    assert write(dirs, VALUES)["git_commit"] == "decaf" * 8
+def test_parameters_of_another_stage_do_not_count(dirs):
+    before = identify(paths := write(dirs))
+    write(dirs, params=PARAMS.model_copy(update={"recipes": {}}))
+    assert identify(paths) == before
 
 
-def test_damaged_file_is_replaced(dirs):
-    write(dirs, {"a": 1})
-    (dirs.metrics / "training.json").write_text('{"a": ')
-    assert write(dirs, {"a": 1})["a"] == 1
+def test_other_code_rewrites_the_provenance(dirs, monkeypatch):
+    _, _, provenance = write(dirs)
+    monkeypatch.setattr(metrics_file, "hash_stage_code", lambda stage: {"fer_lib/data": "other"})
+    monkeypatch.setattr(metrics_file, "get_commit", lambda: "decaf" * 8)
+    write(dirs)
+    assert json.loads(provenance.read_text())["commit"] == "decaf" * 8
 
 
-def test_name_may_lead_into_a_folder(dirs):
-    write_metrics(dirs, "recipes/b0", {"a": 1}, META, PARAMS, 0, 1.0)
-    assert read_metrics(dirs, "recipes/b0") == json.loads((dirs.metrics / "recipes" / "b0.json").read_text())
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_damaged_or_missing_file_is_replaced(dirs, number):
+    path = write(dirs)[number]
+    whole = path.read_bytes()
+    for damage in (b'{"a": ', None):
+        path.unlink() if damage is None else path.write_bytes(damage)
+        write(dirs)
+        assert path.read_bytes() == whole
 
 
 def test_interval_reads_as_the_field_writes_it():
-    metrics = {"test.accuracy": 0.65249, "test.accuracy_lo": 0.637, "test.accuracy_hi": 0.668}
-    assert format_interval(metrics, "test.accuracy") == "0.652 [0.637, 0.668]"
-    assert format_interval(metrics, "test.accuracy", ".1%") == "65.2% [63.7%, 66.8%]"
+    assert f"{ACCURACY}".replace("\N{NO-BREAK SPACE}", " ") == "0.652 [0.637, 0.668]"
+    assert f"{ACCURACY:.1%}".replace("\N{NO-BREAK SPACE}", " ") == "65.2% [63.7%, 66.8%]"
+    assert f"{UNDEFINED:.1%}" == "–"
+    assert not UNDEFINED.is_defined
 
 
 def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(dirs):
-    with pytest.raises(FerError, match=r"training\.json: not found; run the notebook of stage 'training'"):
+    with pytest.raises(FerError, match=r"training\.csv: not found; run stage 'training' first"):
         read_metrics(dirs, "training")

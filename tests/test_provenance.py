@@ -1,65 +1,55 @@
+import hashlib
+import json
 import subprocess
+import sys
 
 import pytest
+import yaml
 
 from fer_lib import provenance
+from fer_lib.errors import FerError
+
+GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """Return an empty Git checkout that `provenance` takes for the project, and a function to commit."""
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    provenance.get_code_commit.cache_clear()
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
-    subprocess.run([*git, "init", "--quiet"], cwd=tmp_path, check=True)
+    """Return an empty Git checkout, and a function that commits a file there and returns the commit."""
+    monkeypatch.setattr(provenance.run_git, "__kwdefaults__", {"cwd": tmp_path})
+    subprocess.run([*GIT, "init", "--quiet"], cwd=tmp_path, check=True)
 
     def commit(path, text):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-        subprocess.run([*git, "add", "--all"], cwd=tmp_path, check=True)
-        subprocess.run([*git, "commit", "--quiet", "--message", "change"], cwd=tmp_path, check=True)
-        provenance.get_code_commit.cache_clear()
+        subprocess.run([*GIT, "add", "--all"], cwd=tmp_path, check=True)
+        subprocess.run([*GIT, "commit", "--quiet", "--message", "change"], cwd=tmp_path, check=True)
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True)
         return head.stdout.strip()
 
-    yield tmp_path, commit
-    provenance.get_code_commit.cache_clear()
+    return tmp_path, commit
 
 
-def test_commit_of_reports_does_not_change_the_code_commit(checkout):
-    _, commit = checkout
-    code = commit("fer_lib/a.py", "x = 1\n")
-    commit("reports/demo/metrics/training.json", "{}\n")
-    assert provenance.get_code_commit() == code
-
-
-def test_changed_code_is_marked_and_changed_reports_are_not(checkout):
+def test_commit_is_that_of_the_checkout_and_changed_code_is_marked(checkout):
     root, commit = checkout
-    code = commit("fer_lib/a.py", "x = 1\n")
+    head = commit("fer_lib/a.py", "x = 1\n")
     (root / "note.md").write_text("prose\n")
-    assert provenance.get_code_commit() == code
-    provenance.get_code_commit.cache_clear()
+    assert provenance.get_commit() == head
     (root / "fer_lib" / "a.py").write_text("x = 2\n")
-    assert provenance.get_code_commit() == f"{code}-dirty"
+    assert provenance.get_commit() == f"{head}-dirty"
 
 
 def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance.run_git, "__kwdefaults__", {"cwd": tmp_path})
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    provenance.get_code_commit.cache_clear()
-    assert provenance.get_code_commit() == "unknown"
-    provenance.get_code_commit.cache_clear()
+    assert provenance.get_commit() == "unknown"
 
 
-def test_file_hash_sees_content_and_order(tmp_path):
-    first, second = tmp_path / "a", tmp_path / "b"
-    first.write_text("1")
-    second.write_text("2")
-    digest = provenance.hash_files([first, second])
-    assert digest == provenance.hash_files([first, second])
-    assert digest != provenance.hash_files([second, first])
-    first.write_text("3")
-    assert digest != provenance.hash_files([first, second])
+def test_hash_of_a_file_is_that_of_sha256sum(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(bytes(range(256)) * 1000)
+    done = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True)
+    assert provenance.hash_file(path) == done.stdout.split()[0]
+    assert provenance.hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_code_hash_ignores_comments_and_docstrings_only(tmp_path):
@@ -70,3 +60,114 @@ def test_code_hash_ignores_comments_and_docstrings_only(tmp_path):
     assert provenance.hash_code([path]) == digest
     path.write_text("def f():\n    return 2\n")
     assert provenance.hash_code([path]) != digest
+
+
+def test_code_hash_of_a_package_sees_every_module_and_its_place(tmp_path):
+    package = tmp_path / "package"
+    (package / "inner").mkdir(parents=True)
+    (package / "a.py").write_text("x = 1\n")
+    (package / "inner" / "b.py").write_text("y = 1\n")
+    first = provenance.hash_code([package])
+    (package / "style.css").write_text("colours are no code")
+    assert provenance.hash_code([package]) == first
+    (package / "inner" / "b.py").rename(package / "b.py")
+    assert provenance.hash_code([package]) != first
+
+
+def test_notebook_hash_sees_sources_alone(tmp_path):
+    path = tmp_path / "n.ipynb"
+    cell = {"cell_type": "code", "source": ["a = 1\n", "a"], "outputs": [], "metadata": {}}
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}}))
+    first = provenance.hash_notebook(path)
+    seen = {**cell, "source": "a = 1\na", "outputs": [1], "metadata": {"run": 2}}
+    path.write_text(json.dumps({"cells": [seen], "metadata": {"kernel": "x"}}))
+    assert provenance.hash_notebook(path) == first
+    path.write_text(json.dumps({"cells": [{**cell, "source": "a = 2"}]}))
+    assert provenance.hash_notebook(path) != first
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a project with a stage of each form that `dvc.yaml` has, and the code that they list."""
+    out = {"cache": False, "persist": True}
+    stages = {
+        "prepare": {
+            "foreach": "${pipeline.datasets}",
+            "do": {
+                "cmd": "prepare ${key}",
+                "deps": ["${item}", "fer_lib/data"],
+                "outs": [{"data/packed/${key}": {"cache": False}}],
+            },
+        },
+        "recipe": {
+            "matrix": {"dataset": "${pipeline.names}", "recipe": "${ensemble.members}"},
+            "cmd": "train ${item.recipe} ${item.dataset}",
+            "deps": ["fer_lib/data/packed.py", "data/packed/${item.dataset}"],
+            "params": ["training.lr", "recipes.${item.recipe}", "datasets.${item.dataset}.training"],
+            "outs": [{"reports/${item.dataset}/provenance/recipes/${item.recipe}.json": out}],
+        },
+        "student": {
+            "matrix": {"dataset": ["demo"], "recipe": ["student"]},
+            "cmd": "train ${item.recipe}",
+            "deps": ["models/${item.dataset}/b0", "notebooks/n.ipynb"],
+            "outs": [{"reports/${item.dataset}/provenance/recipes/${item.recipe}.json": out}],
+        },
+    }
+    datasets = {"datasets": {"demo": "demo_faces"}, "names": ["demo"]}
+    params = {"pipeline": datasets, "ensemble": {"members": ["b0", "lite0"]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (tmp_path / "fer_lib" / "data").mkdir(parents=True)
+    (tmp_path / "fer_lib" / "data" / "packed.py").write_text("x = 1\n")
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "n.ipynb").write_text('{"cells": []}')
+    return tmp_path
+
+
+def test_stages_are_those_of_dvc_with_variables_filled_in(project):
+    stages = provenance.list_stages("demo", project)
+    assert list(stages) == ["prepare@demo", "recipe@demo-b0", "recipe@demo-lite0", "student@demo-student"]
+    assert stages["prepare@demo"]["deps"] == ["demo_faces", "fer_lib/data"]
+    assert stages["recipe@demo-lite0"]["cmd"] == "train lite0 demo"
+    other = provenance.list_stages("mine", project)
+    assert list(other) == ["prepare@mine", "recipe@mine-b0", "recipe@mine-lite0"]  # the student is demo's
+    assert other["prepare@mine"]["deps"][0] == "data/raw/mine"
+
+
+def test_stages_are_those_that_dvc_itself_knows():
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    listed = subprocess.run(command, capture_output=True, text=True, cwd=provenance.ROOT, check=True).stdout
+    of_demo = [name for name in listed.split() if name.split("@")[1].split("-")[0] == "demo"]
+    assert sorted(provenance.list_stages("demo")) == sorted(of_demo)
+
+
+def test_stage_is_found_by_the_file_it_writes(project):
+    # Two stages of one kind write into one folder: the one that lists the network is meant.
+    assert provenance.find_stage("recipes/student", "demo", project)["cmd"] == "train student"
+    assert provenance.find_stage("recipes/b0", "demo", project)["cmd"] == "train b0 demo"
+    assert provenance.find_stage("recipes/my_own", "demo", project)["cmd"] == "train my_own demo"
+    with pytest.raises(FerError, match=r"no stage writes provenance/nope\.json; add it"):
+        provenance.find_stage("nope", "demo", project)
+
+
+def test_hashes_of_a_stage_see_what_it_lists_and_nothing_else(project):
+    params = {"training": {"lr": 1, "epochs": 2}, "recipes": {"b0": {}, "lite0": {}}}
+    recipe = provenance.find_stage("recipes/b0", "demo", project)
+    assert provenance.hash_stage_code(recipe, project).keys() == {"fer_lib/data/packed.py"}
+    first = provenance.hash_stage_params(recipe, params)
+    params["training"]["epochs"], params["recipes"]["lite0"] = 3, {"training": {"lr": 5}}
+    assert provenance.hash_stage_params(recipe, params) == first
+    params["recipes"]["b0"] = {"training": {"lr": 5}}
+    assert provenance.hash_stage_params(recipe, params) != first
+
+
+def test_inputs_are_weights_and_predictions_by_their_path(project):
+    folder = project / "models" / "demo" / "b0"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+    student = provenance.find_stage("recipes/student", "demo", project)
+    assert provenance.hash_stage_inputs(student, project) == {
+        "models/demo/b0/model.safetensors": hashlib.sha256(b"weights").hexdigest()
+    }
+    assert provenance.hash_stage_inputs(student, project / "elsewhere") == {}

@@ -261,6 +261,7 @@ def audit(out: str, n_faces: int, model: str, variant: str, data: str) -> None:
     """Write the robustness and subgroup report of a model."""
     from fer_lib.reporting.execution import audit_model
 
-    _load(model, variant)  # a model that is not there is told before the notebook starts
-    folders = [str(Path(name).absolute()) if Path(name).is_dir() else name for name in (model, data)]
-    print(f"report: {audit_model(*folders, Path(out), variant, n_faces)}")
+    model = str(_load(model, variant).folder)  # a model that is not there is told before the notebook starts
+    if Path(data).is_dir():
+        data = str(Path(data).absolute())  # the notebook runs in the project's folder
+    print(f"report: {audit_model(model, data, Path(out), variant, n_faces)}")

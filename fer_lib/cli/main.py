@@ -146,7 +146,8 @@ def build_command(name: str, call: Call) -> click.Command:
     def run(**given: Any) -> None:
         module, function = call.function.split(":")
         made = getattr(import_module(f"fer_lib.{module}"), function)(*(given[p.name] for p in parameters))
-        print(f"{call.result}: {made}" if call.result else made)
+        shown = ", ".join(made) if isinstance(made, list) else made
+        print(f"{call.result}: {shown}" if call.result else shown)
 
     return click.Command(name, callback=run, params=list(parameters), help=call.help)
 
@@ -171,7 +172,7 @@ def prepare(dataset: str, skip_bad: bool) -> None:
 @click.option("--arm", metavar="STUDY.ARM", help="An arm of an ablation study instead, such as loss.focal_2.")
 def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
     """Print the settings of a training, and where in params.yaml each stands."""
-    from fer_lib.params import describe_settings
+    from fer_lib.cli.pipeline import describe_settings
 
     print(describe_settings(dataset, recipe, arm, smoke))
 

@@ -1,18 +1,24 @@
-"""Run the whole study on one data set: what stands before and after `dvc repro`."""
+"""Run the whole study on one data set, around `dvc repro`, and tell the settings of its trainings."""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from fer_lib.data.readers.ferplus import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
-from fer_lib.params import Params, load_params, read_params_file
+from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params, read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
 from fer_lib.provenance import list_stages
 from fer_lib.reporting.index_page import build_index
+
+BASELINE = "baseline"
+"""The training without a recipe: the sections as they are."""
 
 DRAWN = "demo"
 """The data set that is drawn by its own code and needs no files."""
@@ -91,6 +97,47 @@ def add_to_params(dataset: str, raw_folder: str) -> str | None:
         text = f"{text[: block.end()]}    {entry}\n{text[block.end() :]}"
     write_atomically(PARAMS_FILE, text.encode())
     return line
+
+
+def describe_settings(dataset: str, recipe: str, arm: str | None = None, smoke: bool = False) -> str:
+    """Return the settings of a training as YAML; a comment says where in `params.yaml` each stands.
+
+    recipe: one of `params.yaml`, or `baseline`.   arm: of an ablation, `<study>.<arm>`, in place of a recipe.
+    Raises ParamsError for one that is not there.
+    """
+    params, content = load_params(dataset, smoke), read_params_file()
+    changes: list[Changes] = [Recipe() if recipe == BASELINE else find_recipe(params, recipe)]
+    names = [f"recipes.{recipe}"]
+    if arm:
+        study, _, name = arm.partition(".")
+        found = params.ablations.studies.get(study, {}).get(name)
+        if found is None:
+            known = ", ".join(
+                f"{s}.{a}" for s, arms in params.ablations.studies.items() for a in arms if arms[a]
+            )
+            raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no arm {arm!r}; known: {known}")
+        changes = [params.ablations.reference, found]
+        names = ["ablations.reference", f"ablations.studies.{arm}"]
+    for change in changes:
+        params = apply_recipe(params, change)
+    of_dataset = f"datasets.{dataset}."
+    layers = ["", of_dataset, *["smoke."] * smoke]
+    layers += [f"{prefix}{name}." for name in names for prefix in ("", of_dataset)]
+    told = {"start": getattr(changes[0], "start", None), "teacher": getattr(changes[0], "teacher", None)}
+    lines = [f"{key}: {value}" for key, value in told.items() if value]
+    for section in ("training", "augmentation"):
+        lines.append(f"{section}:")
+        for key, value in getattr(params, section).model_dump(mode="json").items():
+            places = [f"{layer}{section}" for layer in layers]
+            place = [place for place in places if key in _find_mapping(content, place)][-1]
+            lines.append(f"  {yaml.safe_dump({key: value}).strip():36}# {place}")
+    return "\n".join(lines)
+
+
+def _find_mapping(content: dict[str, Any], place: str) -> dict[str, Any]:
+    for key in place.split("."):
+        content = content.get(key) or {}
+    return content
 
 
 def build_environment() -> dict[str, str]:

@@ -122,7 +122,9 @@ def train_recipe(
     write_atomically(_get_history_path(dirs, name), table.encode())
     seconds = float(result.history["seconds"].iloc[-1])
     metrics = describe_training(result, get_metrics_name(name))
-    write_metrics(dirs, metrics, data.meta, params, params.training.seed, seconds)
+    # Not the resolved ones: the hash of the parameters can be computed again from `params.yaml` alone.
+    plain = load_params(dataset, smoke=smoke)
+    write_metrics(dirs, metrics, data.meta, plain, params.training.seed, seconds)
     return folder
 
 

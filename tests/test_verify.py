@@ -1,0 +1,178 @@
+"""`fer verify` on a small reports folder: what holds is a line `ok`, and each thing that does not is told."""
+
+import json
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPO
+
+from fer_lib import metrics_file
+from fer_lib.cli.verify import verify_reports
+from fer_lib.metrics_file import Metrics, write_metrics
+from fer_lib.params import load_params
+from fer_lib.paths import get_output_dirs
+from fer_lib.provenance import find_stage, hash_file, hash_stage_code, run_git
+
+EMOTIONS = ("angry", "happy", "sad")
+GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
+
+
+def write_parquet(path, frame):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.attrs = {"data_hash": "da7a"}
+    frame.to_parquet(path, index=False)
+
+
+def describe_stage(name):
+    """Return a stage of `dvc.yaml` that writes the metrics `name`."""
+    kept = {"cache": False, "persist": True}
+    return {
+        "foreach": "${pipeline.datasets}",
+        "do": {
+            "cmd": "python -m fer_lib ...",
+            "deps": ["fer_lib/data", "reports/${key}/predictions"],
+            "params": ["evaluation", "datasets.${key}.evaluation"],
+            "outs": [{f"reports/${{key}}/provenance/{name}.json": kept}],
+        },
+    }
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Return a project whose every number was made by its code; a network with 3 in 4 faces correct."""
+    (tmp_path / "params.yaml").write_bytes((REPO / "params.yaml").read_bytes())
+    stages = {
+        str(i): describe_stage(name) for i, name in enumerate(("evaluation", "compression", "ablations/loss"))
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "fer_lib/data").mkdir(parents=True)
+    (tmp_path / "fer_lib/data/packed.py").write_text("x = 1\n")
+    for command in (["init"], ["add", "--all"], ["commit", "--message", "code"]):
+        subprocess.run([*GIT, *command], cwd=tmp_path, check=True, capture_output=True)
+    for name, function in {"hash_stage_code": hash_stage_code, "find_stage": find_stage}.items():
+        monkeypatch.setattr(metrics_file, name, lambda *given, of=function: of(*given, root=tmp_path))
+    monkeypatch.setattr(metrics_file, "get_commit", lambda: run_git("rev-parse", "HEAD", cwd=tmp_path))
+
+    dirs = get_output_dirs("demo", tmp_path)
+    labels = np.array([0, 0, 1, 1, 2, 2, 2, 2])
+    predicted = np.array([0, 1, 1, 1, 2, 2, 2, 0])
+    logits = np.eye(3, dtype=np.float32)[predicted]
+    faces = pd.DataFrame({"row": np.arange(8), "split": "test", "label": labels})
+    columns = {f"logit_{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
+    write_parquet(dirs.reports / "predictions" / "baseline.parquet", faces.assign(**columns))
+    variants = {f"int8/{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
+    write_parquet(
+        dirs.reports / "compression" / "tiny.parquet", faces.drop(columns="label").assign(**variants)
+    )
+    arms = {"focal_2.0.emotion": predicted, "focal_2.1.emotion": labels, "focal_2.0.group": 0}
+    write_parquet(dirs.reports / "ablations" / "loss.parquet", faces.drop(columns="split").assign(**arms))
+
+    recall = (1 / 2 + 1 + 3 / 4) / 3
+    scored = [
+        ("evaluation", "baseline", "test", 3 / 4, recall),
+        ("compression", "tiny.int8", "test", 3 / 4, recall),
+        ("ablations/loss", "focal_2", "seed_0.test", 3 / 4, recall),
+        ("ablations/loss", "focal_2", "seed_1.test", 1, 1),
+    ]
+    written = {stage: Metrics(stage) for stage, *_ in scored}
+    for stage, model, split, accuracy, mean in scored:
+        written[stage].add_scores({"accuracy": accuracy, "macro.recall": mean}, model=model, split=split)
+    for stage, metrics in written.items():
+        headline = ["baseline.test.accuracy"] if stage == "evaluation" else []
+        meta = {"dataset": "demo", "data_hash": "da7a"}
+        write_metrics(dirs, metrics, meta, load_params("demo"), 0, 1.0, headline)
+    return tmp_path
+
+
+def read_line(capsys, root, name):
+    status = verify_reports([], root)
+    lines = [line for line in capsys.readouterr().out.splitlines() if name in line.split()[1]]
+    assert len(lines) == 1
+    return status, lines[0]
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_numbers_as_they_were_written_hold(root, capsys):
+    assert verify_reports([], root) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * 6
+    assert "ok reports/demo/predictions/baseline.parquet (2 scores recomputed)" in lines
+    assert "ok reports/demo/provenance/ablations/loss.json" in lines
+
+
+def test_edited_table_is_told(root, capsys):
+    path = root / "reports/demo/tables/evaluation.csv"
+    path.write_text(path.read_text().replace("0.75", "0.85"))
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert status == 1
+    assert line.startswith("FAILED reports/demo/provenance/evaluation.json: table: expected ")
+    assert hash_file(path) in line
+    assert "baseline.test.accuracy: expected 0.75, found 0.85" in line  # the headline number beside it
+    _, line = read_line(capsys, root, "predictions/baseline")
+    assert "baseline.test.accuracy: expected 0.85, found 0.75" in line
+
+
+@pytest.mark.parametrize("name", ["predictions/baseline", "compression/tiny", "ablations/loss"])
+def test_predictions_that_give_another_score_are_told(root, capsys, name):
+    path = root / f"reports/demo/{name}.parquet"
+    frame = pd.read_parquet(path)
+    column = next(column for column in frame if column.startswith(("logit_", "int8/", "focal_2.1")))
+    write_parquet(path, frame.assign(**{column: 2}))
+    status, line = read_line(capsys, root, f"{name}.parquet")
+    assert status == 1
+    assert "accuracy: expected" in line
+
+
+def test_changed_parameter_and_other_data_are_told(root, capsys):
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["evaluation"]["n_resamples"] = 50
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "data/packed/demo").mkdir(parents=True)
+    (root / "data/packed/demo/meta.json").write_text('{"data_hash": "other"}')
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert status == 1
+    assert "params: expected" in line
+    assert "data: expected da7a, found other" in line
+
+
+def test_changed_input_is_told_and_one_that_is_not_here_is_a_note(root, capsys):
+    path = root / "reports/demo/provenance/evaluation.json"
+    read = json.loads(path.read_text())["inputs"]
+    assert read.keys() == {"reports/demo/predictions/baseline.parquet"}
+    edit(path, inputs=read | {"models/demo/b0/model.safetensors": "0"})
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert (status, "(1 of 2 inputs are not here)" in line) == (0, True)
+    edit(path, inputs=dict.fromkeys(read, "0"))
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert status == 1
+    assert "reports/demo/predictions/baseline.parquet: expected 0, found" in line
+
+
+def test_code_that_changed_since_is_a_note_and_an_unknown_commit_a_failure(root, capsys):
+    (root / "fer_lib/data/packed.py").write_text("x = 2\n")
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    commit = run_git("rev-parse", "HEAD", cwd=root)
+    assert (status, f"code changed since {commit[:9]}: fer_lib/data" in line) == (0, True)
+    edit(root / "reports/demo/provenance/evaluation.json", commit="0" * 40)
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert status == 1
+    assert f"commit: expected {'0' * 40} in Git, found none" in line
+
+
+def test_results_without_hashes_of_code_are_checked_as_far_as_they_go(root, capsys):
+    edit(root / "reports/demo/provenance/evaluation.json", code={}, params=None, inputs={})
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert (status, "no hash of the code or parameters was kept" in line) == (0, True)
+
+
+def test_missing_table_and_nothing_at_all_are_told(root, capsys):
+    (root / "reports/demo/tables/evaluation.csv").unlink()
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert status == 1
+    assert "tables/evaluation.csv" in line
