@@ -1,4 +1,4 @@
-"""Figures of the data audit and of the augmentations, in the style of `plots`.
+"""Draw the figures of the data audit and of the augmentations.
 
 Images are uint8 or float (H, W) grey or (H, W, 3) RGB with values from 0 to 255.
 """
@@ -87,7 +87,7 @@ def plot_vote_entropy(entropy: np.ndarray, labels: np.ndarray, emotions: Sequenc
     for y, mean in enumerate(means):
         axes.text(1.01, y, f"mean {mean:.2f}", transform=axes.get_yaxis_transform(), va="center", size=9.5)
     axes.set(
-        title="Disagreement of the ten voters, by label", xlabel="entropy of the votes (bits)", ylabel=""
+        title="Disagreement of the ten annotators, by label", xlabel="entropy of the votes (bits)", ylabel=""
     )
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
@@ -117,10 +117,10 @@ def plot_duplicates(summary: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_augmentations(
-    originals: Sequence[np.ndarray], variants: Mapping[str, Sequence[np.ndarray]]
+    originals: Sequence[np.ndarray], changed: Mapping[str, Sequence[np.ndarray]]
 ) -> Figure:
-    """Plot the originals in the first row and, below each, what every named transform makes of it."""
-    rows = {"original": originals, **variants}
+    """Plot the originals in the first row and, below each, its image under every named transform."""
+    rows = {"original": originals, **changed}
     cell = 7.6 / len(originals)
     figure, axes = build_figure(9, len(rows) * (cell + 0.06), len(rows), len(originals), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)

@@ -208,6 +208,6 @@ def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any)
 
 
 def _name_gain(key: str) -> str:
-    """Return `loss: focal 2, accuracy` for `loss.focal_2.accuracy.gain`."""
-    study, *rest = key.removesuffix(".gain").replace("_", " ").split(".")
+    """Return `loss: focal 2, recall, fear` for `loss.focal_2.recall.gain.fear`."""
+    study, *rest = [part.replace("_", " ") for part in key.split(".") if part != "gain"]
     return f"{study}: {', '.join(rest)}" if rest else study

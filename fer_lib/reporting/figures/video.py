@@ -1,4 +1,4 @@
-"""Figures of a video's table: who showed what, and when."""
+"""Draw a video's table: who showed what, and when."""
 
 import matplotlib as mpl
 import numpy as np
