@@ -83,7 +83,8 @@ def audit_model(model: str, data: str, out: str | Path, variant: str = "float", 
         html = export_html(executed, AUDIT, f"{model} on {Path(data).name}", dirs, is_alone=True)
     page = Path(out) / "audit.html"
     write_atomically(page, html.encode())
-    numbers = json.dumps(metrics.flatten(), indent=2, sort_keys=True, ensure_ascii=False)
+    made_by = {"git_commit": metrics.provenance["commit"], "seed": metrics.provenance["seed"]}
+    numbers = json.dumps({**metrics.flatten(), **made_by}, indent=2, sort_keys=True, ensure_ascii=False)
     write_atomically(page.with_suffix(".json"), f"{numbers}\n".encode())
     return page
 
