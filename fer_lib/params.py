@@ -83,7 +83,7 @@ class TrainingParams(Section):
     targets: Literal["label", "majority", "votes", "blend"]
     teacher: Path | None
     macs: float = Field(gt=0.0, le=1.0)
-    loss: Literal["focal", "cross_entropy", "weighted_cross_entropy"]
+    loss: str  # a name in training.optim.LOSSES, which is checked when a training starts
     focal_gamma: float = Field(ge=0.0)
     label_smoothing: float = Fraction
     mixup: float = Field(ge=0.0)
