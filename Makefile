@@ -7,7 +7,7 @@ STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test browser lint lab app web readme lock clean
+.PHONY: help env repro test browser lint verify lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -37,9 +37,15 @@ browser: ## install Chromium for the tests, where that can be done
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo 'no Chromium: the tests in a browser are skipped'
 
-lint: env ## check style and format
+lint: env ## check style, format, who imports whom, types and declared packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	$(BIN)/deptry .
+
+verify: env ## check the numbers in reports/ against what they were made from
+	$(BIN)/fer verify
 
 lab: env ## open the notebooks in JupyterLab; what they write goes to scratch/
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -54,10 +60,10 @@ web: env ## build the page that runs the int8 network in a browser, at http://lo
 readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme
 
-lock: env ## choose package versions anew and write requirements.lock
+lock: env ## write requirements.lock, with the versions there as far as they fit
 	$(BIN)/uv pip compile pyproject.toml --extra app --extra dev --extra notebooks --generate-hashes \
 	  --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## remove caches and scratch/; data, models and reports stay
-	rm -rf build scratch .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find fer_lib app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	rm -rf build scratch .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
+	find fer_lib demo_faces app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

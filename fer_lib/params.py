@@ -197,10 +197,9 @@ class RobustnessParams(Section):
 
     @model_validator(mode="after")
     def _check_names(self) -> "RobustnessParams":
-        pairs = {"comparisons": (self.comparisons.values(), self.networks)}
-        pairs["mitigations"] = (self.mitigations.items(), self.audited)
-        for title, (named, known) in pairs.items():
-            for name in {name for pair in named for name in pair} - set(known):
+        pairs = {"comparisons": [*self.comparisons.values()], "mitigations": [*self.mitigations.items()]}
+        for title, known in {"comparisons": self.networks, "mitigations": self.audited}.items():
+            for name in {name for pair in pairs[title] for name in pair} - set(known):
                 raise ValueError(f"{title}: expected names among {', '.join(known)}, found {name!r}")
         return self
 

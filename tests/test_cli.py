@@ -1,7 +1,13 @@
+import ast
+import errno
 import json
 import shutil
+import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 
+import click
 import nbformat
 import pytest
 import yaml
@@ -11,41 +17,116 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from fer_lib.cli import main as cli
 from fer_lib.cli import pipeline
 from fer_lib.errors import DataError, FerError, ParamsError
+from fer_lib.params import apply_recipe, load_params, read_params_file
 
 
-def run_main(monkeypatch, action):
-    """Run a command whose work is `action`; return its exit status."""
+@pytest.fixture
+def run_action(monkeypatch):
+    """Return a function that runs a command whose work is `action`, and returns its exit status."""
 
-    class Parser:
-        def parse_args(self, arguments):
-            return type("Options", (), {"run": staticmethod(action)})
+    def run(action):
+        monkeypatch.setitem(cli.fer.commands, "act", click.Command("act", callback=action))
+        return cli.main(["act"])
 
-    monkeypatch.setattr(cli, "build_parser", Parser)
-    return cli.main([])
+    return run
 
 
-def test_user_error_is_one_line_and_status_1(monkeypatch, capsys):
-    def fail(options):
+def test_user_error_is_one_line_and_status_1(run_action, capsys):
+    def fail():
         raise FerError("here is what to do")
 
-    assert run_main(monkeypatch, fail) == 1
+    assert run_action(fail) == 1
     assert capsys.readouterr().err == "error: here is what to do\n"
 
 
-def test_interruption_is_one_line_and_status_130(monkeypatch, capsys):
-    def interrupt(options):
+def test_full_disk_is_one_line_and_status_1(run_action, capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device", "page.html")
+
+    assert run_action(fail) == 1
+    assert capsys.readouterr().err == "error: No space left on device: page.html\n"
+
+
+def test_interruption_is_one_line_and_status_130(run_action, capsys):
+    def interrupt():
         raise KeyboardInterrupt
 
-    assert run_main(monkeypatch, interrupt) == 130
+    assert run_action(interrupt) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_programming_error_keeps_its_trace(monkeypatch):
-    def fail(options):
+def test_programming_error_keeps_its_trace(run_action):
+    def fail():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_main(monkeypatch, fail)
+        run_action(fail)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nope"], ["train"], ["train", "b0"], ["predict"], ["audit", "--faces", "0"], []]
+)
+def test_wrong_usage_is_status_2(arguments, capsys):
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("Usage: fer ")
+
+
+@pytest.mark.parametrize("name", cli.fer.commands)
+def test_every_command_tells_what_it_does(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert f"Usage: fer {name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", cli.CALLS)
+def test_command_of_the_table_names_a_function_that_takes_its_arguments(name):
+    call = cli.CALLS[name]
+    module, function = call.function.split(":")
+    source = ast.parse((REPO / "fer_lib" / f"{module.replace('.', '/')}.py").read_text())
+    (found,) = [node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    n_given, n_needed = len(call.takes.split()), len(found.args.args) - len(found.args.defaults)
+    assert n_needed <= n_given <= len(found.args.args)
+
+
+def test_help_imports_neither_torch_nor_pandas():
+    code = (
+        "import sys; from fer_lib.cli.main import main; status = main(['--help']); "
+        "assert not {'torch', 'pandas', 'cv2', 'pydantic'} & sys.modules.keys(); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+
+
+def test_settings_of_a_training_are_told_with_their_place(capsys):
+    assert cli.main(["params", "fer2013", "--recipe", "b0"]) == 0
+    shown = capsys.readouterr().out
+    params = load_params("fer2013")
+    expected = apply_recipe(params, params.recipes["b0"]).model_dump(mode="json")
+    assert yaml.safe_load(shown) == {name: expected[name] for name in ("training", "augmentation")}
+    lines = {line.split(":")[0].strip(): line for line in shown.splitlines()}
+    assert lines["loss"].split() == ["loss:", "cross_entropy", "#", "recipes.b0.training"]
+    assert lines["epochs"].endswith("# datasets.fer2013.recipes.b0.training")
+    assert lines["seed"].endswith("# augmentation")
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("dataset", ["demo", "ferplus"])
+def test_settings_stand_where_they_are_said_to(dataset, smoke):
+    params, content = load_params(dataset, smoke), read_params_file()
+    told = [pipeline.describe_settings(dataset, name, None, smoke) for name in ("baseline", *params.recipes)]
+    arms = [(study, arm) for study, arms in params.ablations.studies.items() for arm in arms if arms[arm]]
+    told += [pipeline.describe_settings(dataset, "baseline", f"{s}.{a}", smoke) for s, a in arms]
+    for line in "\n".join(told).splitlines():
+        setting, _, place = line.partition(" # ")
+        if place:
+            ((key, value),) = yaml.safe_load(setting).items()
+            assert reduce(getitem, place.split("."), content)[key] == value
+
+
+def test_training_that_is_not_there_is_told_with_those_there_are():
+    with pytest.raises(ParamsError, match="no 'b1'; known: b0, "):
+        pipeline.describe_settings("demo", "b1")
+    with pytest.raises(ParamsError, match=r"no arm 'loss\.none'; known: reference\.reference, loss\.focal_2"):
+        pipeline.describe_settings("demo", "baseline", "loss.none")
 
 
 @pytest.fixture
@@ -139,7 +220,7 @@ def test_data_set_is_added_to_params_once_and_comments_stay(params_file):
     assert after.replace(f"    {line}\n", "").replace("    - fer2013\n", "") == before
     assert yaml.safe_load(after)["pipeline"]["names"] == ["demo", "fer2013"]
     assert yaml.safe_load(after)["pipeline"]["datasets"] == {
-        "demo": "fer_lib/data/readers/demo.py",
+        "demo": "demo_faces",
         "fer2013": "data/raw/fer2013",
     }
     assert pipeline.add_to_params("fer2013", "fer2013") is None

@@ -20,20 +20,20 @@ from fer_lib.data.images import expand_paths
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder with pictures of two, one and no faces, and two files that are none."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Return a folder with images of two, one and no faces, and two files that are none."""
+    folder = tmp_path_factory.mktemp("images")
     (folder / "deep").mkdir()
     for name, n_faces in (("a.png", 2), ("deep/b.jpg", 1), ("c.png", 0)):
         Image.fromarray(draw_scene(n_faces)[0]).save(folder / name)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 def run(capsys, *arguments):
     status = cli.main(list(map(str, arguments)))
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
 
 
 def test_folder_globs_and_files_are_listed_once_in_order(folder):
@@ -59,8 +59,8 @@ def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path)
         ("al?", {"a.png", "broken.jpg", "c.png", "deep/b.jpg"}),
     ):
         found = list(expand_paths([str(tmp_path / glob)]))
-        pictures = {os.path.relpath(path, tmp_path / "all") for path in found if "*" not in path}
-        assert pictures == expected
+        images = {os.path.relpath(path, tmp_path / "all") for path in found if "*" not in path}
+        assert images == expected
         assert expected or found == [str(tmp_path / glob)]  # reading it says that there is nothing
 
 
@@ -92,7 +92,7 @@ def test_folder_that_may_not_be_read_is_told(folder, monkeypatch, capsys):
     status, out, err = run(capsys, "predict", folder)
     assert status == 1
     assert "a.png: 2 faces" in out
-    assert f"error: {folder / 'deep'}: expected pictures in the folder, found none that may be read" in err
+    assert f"error: {folder / 'deep'}: expected images in the folder, found none that may be read" in err
 
 
 def test_reader_that_has_enough_ends_the_batch_quietly(folder):
@@ -132,7 +132,7 @@ def test_json_and_csv_say_the_same(folder, capsys):
         assert {name: float(row[name]) for name in face["probabilities"]} == face["probabilities"]
 
 
-def test_picture_comes_from_stdin_without_torch_or_pandas(folder):
+def test_image_comes_from_stdin_without_torch_or_pandas(folder):
     code = (
         "import sys; from fer_lib.cli.main import main; status = main(['predict', '-', '--json']); "
         "assert not {'torch', 'pandas', 'matplotlib'} & sys.modules.keys(); sys.exit(status)"
@@ -166,7 +166,7 @@ def clip(tmp_path_factory):
     return path
 
 
-def test_video_writes_picture_and_table(clip, tmp_path, capsys):
+def test_video_writes_video_and_table(clip, tmp_path, capsys):
     status, out, _ = run(capsys, "video", clip, "--out", tmp_path / "o.mp4", "--table", tmp_path / "o.csv")
     assert status == 0
     assert "12 frames, 1 face" in out
@@ -218,7 +218,7 @@ def test_problems_of_a_video_are_told_and_the_rest_is_written(clip, tmp_path, ca
     assert len(pd.read_csv(tmp_path / "o.csv")) == 12
 
 
-def test_explanation_is_a_picture(folder, tmp_path, capsys):
+def test_explanation_is_an_image(folder, tmp_path, capsys):
     assert run(capsys, "explain", folder / "a.png", "--out", tmp_path / "why.png")[0] == 0
     assert Image.open(tmp_path / "why.png").height > 300
     status, _, err = run(capsys, "explain", folder / "c.png", "--out", tmp_path / "no.png")
@@ -269,4 +269,4 @@ def test_camera_tells_its_faces_until_it_stops(capsys, monkeypatch):
     assert status == 1
     assert out.startswith("#1 ")
     assert out.count("\n") == 1  # three frames take no second
-    assert "gives no more pictures" in err.splitlines()[-1]
+    assert "gives no more images" in err.splitlines()[-1]
