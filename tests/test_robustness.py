@@ -138,7 +138,8 @@ def test_state_of_another_network_is_void(study, monkeypatch, tmp_path, changed)
 
 
 def test_state_is_void_when_any_code_changes_that_predicts():
-    code = "import sys, fer_lib.analysis.robustness; print(*[m for m in sys.modules if m.startswith('fer_lib.')])"
+    listed = "*[m for m in sys.modules if m.startswith('fer_lib.')]"
+    code = f"import sys, fer_lib.analysis.robustness; print({listed})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     packages = {name.split(".")[1] for name in loaded.split() if name.count(".") > 1}
     assert packages <= set(robustness.PACKAGES)
