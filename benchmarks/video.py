@@ -195,9 +195,7 @@ def record_labels(
     analysers = {constant: FrameAnalyser(recognizer, fps, constant) for constant in constants}
     labels = {constant: [[] for _ in range(n_faces)] for constant in constants}
     rng = np.random.default_rng(seed)
-    for index, (image, placed) in enumerate(
-        draw_labelled_clip(4 * hold, n_faces, WIDTH, HEIGHT, seed, hold)
-    ):
+    for index, (image, placed) in enumerate(draw_labelled_clip(4 * hold, n_faces, WIDTH, HEIGHT, seed, hold)):
         frame = spoil(image, rng)
         for constant, analyser in analysers.items():
             faces = analyser(frame, index / fps)

@@ -108,9 +108,7 @@ def test_resamples_without_a_rare_class_leave_its_recall_defined():
     labels = np.array([1] + [0] * 19)
     a, b = np.zeros((2, 20), dtype=int), labels[None].repeat(2, axis=0)
     differences = compare(labels, a, b, AB, 200, 0)
-    assert differences["recall.sad"] == Difference(
-        Interval(-1.0, -1.0, -1.0), 0.0, pytest.approx(-np.pi)
-    )
+    assert differences["recall.sad"] == Difference(Interval(-1.0, -1.0, -1.0), 0.0, pytest.approx(-np.pi))
     assert differences["macro_recall"].gain.value == -0.5
     assert all(d.gain.is_defined for d in differences.values())
 
