@@ -215,6 +215,11 @@ def downsample(face: np.ndarray, pixels: float, _sample: Sample) -> np.ndarray:
     return cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
+def reduce_resolution(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
+    """Reduce to a share of the side and enlarge again."""
+    return downsample(face, round(share * face.shape[1]), sample)
+
+
 def occlude_hand(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
     """Lay a hand over one cheek, at random, and the mouth; see `occlusions.occlude_hand`."""
     return occlusions.occlude_hand(face, sample.landmarks, share, sample.draw_sign("hand"))
@@ -264,6 +269,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "darker": Perturbation(LIGHTING, "gain", (0.4,), darken),
     "flatter": Perturbation(LIGHTING, "gain", (0.5,), flatten),
     "narrower": Perturbation(FRAMING, "horizontal zoom", (0.85,), narrow),
+    "coarser": Perturbation(QUALITY, "share of the side", (0.5,), reduce_resolution),
 }
 """At levels of which a person reads the first with ease and the last with trouble."""
 
@@ -280,7 +286,7 @@ CONDITIONS: dict[str, tuple[str, float]] = {
     "darker": ("darker", 0.4),
     "flatter": ("flatter", 0.5),
     "side light": ("side light", 0.5),
-    "coarser": ("low resolution", 24),
+    "coarser": ("coarser", 0.5),
 }
 """Fixed conditions, each a perturbation and its level, on which every network is scored beside `CLEAN`: a
 detector's other margin, a lens, a lamp or a distance, at levels that a person still reads."""
