@@ -53,7 +53,7 @@ def get_arm(content, study, arm):
     [
         (lambda c: c["training"].update(learning_rate=0.1), "training.learning_rate"),
         (lambda c: c["training"].update(lr=-1), "training.lr"),
-        (lambda c: c["training"].update(loss="hinge"), "training.loss"),
+        (lambda c: c["training"].update(sampler="none"), "training.sampler"),
         (lambda c: c["training"].pop("epochs"), "training.epochs"),
         (lambda c: c["datasets"]["demo"].update(trainning={}), "trainning"),
         (lambda c: c["datasets"]["demo"]["prepare"].update(n_classes=9), "prepare.n_classes"),
