@@ -176,3 +176,13 @@ def test_missing_table_and_nothing_at_all_are_told(root, capsys):
     status, line = read_line(capsys, root, "provenance/evaluation.json")
     assert status == 1
     assert "tables/evaluation.csv" in line
+
+
+def test_every_committed_number_holds(tmp_path, capsys):
+    """As in a clone: packed faces of this machine, perhaps with another data hash, stay out."""
+    for path in REPO.iterdir():
+        if path.name != "data":
+            (tmp_path / path.name).symlink_to(path)
+    assert verify_reports(root=tmp_path) == 0, [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")
+    ]

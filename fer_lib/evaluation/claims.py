@@ -21,7 +21,7 @@ from fer_lib.params import Section, validate
 from fer_lib.paths import ROOT, OutputDirs
 
 CLAIMS_FILE = ROOT / "claims.yaml"
-"""The ledger belongs to the code: results in another folder (`FER_ROOT`) are judged by the same rules."""
+"""The ledger of the project that the results belong to."""
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
 SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "open", "not supported", "missing"

