@@ -104,7 +104,7 @@ def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> 
 def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
     """Return sentences on the network's privacy leakage: membership inference and model inversion.
 
-    `attacks` are the metrics of stage `privacy`; nothing is said when another network was attacked.
+    `attacks` are the metrics of stage `privacy`; the text is empty when another network was attacked.
     """
     attacked = attacks.provenance.get("data"), attacks.get("network")
     if not attacks or attacked != (config.get("data_hash"), config.get("recipe")):

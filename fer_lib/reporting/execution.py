@@ -80,7 +80,7 @@ def audit_model(model: str, data: str, out: str | Path, variant: str = "float", 
         dirs = get_output_dirs("demo", folder)
         executed = _execute(AUDIT, {"dataset": "demo", "out_dir": folder, **asked}, without=STUDY_TAG)
         metrics = read_metrics(dirs, get_stage_name(AUDIT))
-        html = export_html(executed, AUDIT, f"{model} on {Path(data).name}", dirs, is_alone=True)
+        html = export_html(executed, AUDIT, f"{Path(model).name} on {Path(data).name}", dirs, is_alone=True)
     page = Path(out) / "audit.html"
     write_atomically(page, html.encode())
     made_by = {"git_commit": metrics.provenance["commit"], "seed": metrics.provenance["seed"]}
