@@ -104,9 +104,6 @@ def _paint_complexion(face: FaceMap, identity: Identity, anatomy: Anatomy) -> No
 Furrow = tuple[list[np.ndarray], float]
 """Lines (n, 2) in head coordinates, and their strength 0..1."""
 
-_SHOWS_FROM = 0.04
-_AGE_FREE = 0.35  # up to this age the skin at rest is smooth
-
 
 def _paint_furrows(face: FaceMap, identity: Identity, anatomy: Anatomy) -> None:
     """Carve the furrows: a groove that the light models, and the dark at its bottom."""
