@@ -70,8 +70,12 @@ UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
 class Row(NamedTuple):
-    """One number of a table."""
+    """One number of a table, as in `COLUMNS` but for the stage."""
 
+    model: str
+    split: str
+    metric: str
+    of: str
     value: float
     low: float | None = None
     high: float | None = None
@@ -88,23 +92,16 @@ def build_key(metric: str, model: str = "", split: str = "", of: str = "") -> st
 
 @dataclass
 class Metrics(Mapping[str, Any]):
-    """The numbers of one stage. `metrics[build_key(...)]` is a float, or the text of `describe`.
+    """The numbers of one stage, `evaluation` or `recipes/b0`, by `build_key`.
 
-    Parameters
-    ----------
-    stage
-        Name of the files: `evaluation`, `recipes/b0`.
-    facts
-        Texts and other plain values that are no measurement, such as the network that was chosen.
-    provenance
-        What the numbers depend on; empty until they are written.
+    Beside them `facts`, plain values that are no measurement, such as the network that was chosen; and
+    `provenance`, what the numbers depend on, empty until they are written.
     """
 
     stage: str
     facts: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    _rows: dict[tuple[str, str, str, str], Row] = field(default_factory=dict)
-    _keys: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
+    _rows: dict[str, Row] = field(default_factory=dict)
 
     def add(
         self,
@@ -116,29 +113,19 @@ class Metrics(Mapping[str, Any]):
         of: str = "",
         n: int | None = None,
     ) -> None:
-        """Add a number; an undefined one, NaN, as of a class without images, is left out.
+        """Add a number: of which network, on which faces, of which class, and how many faces it rests on.
 
-        Parameters
-        ----------
-        metric
-            Its name, such as `recall`.
-        value
-            The number, or with its interval.
-        model, split, of
-            Of which network, on which faces, of which class.
-        n
-            How many faces it rests on.
+        An undefined one, NaN, as of a class without images, is left out.
         """
-        row = Row(*value, n) if isinstance(value, Interval) else Row(float(value), n=n)
-        if math.isnan(row.value):
+        numbers = value if isinstance(value, Interval) else (float(value),)
+        if math.isnan(numbers[0]):
             return
-        if not all(math.isfinite(number) for number in row if number is not None):
-            raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {row}")
-        parts = (model, split, metric, of)
-        key = build_key(metric, model, split, of)
-        if self._keys.setdefault(key, parts) != parts or key in self.facts:
+        if not all(map(math.isfinite, numbers)):
+            raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {tuple(numbers)}")
+        row, key = Row(model, split, metric, of, *numbers, n=n), build_key(metric, model, split, of)
+        if self._rows.get(key, row)[:4] != row[:4] or key in self.facts:
             raise FerError(f"{self.stage}: two numbers are called {key}; rename one")
-        self._rows[parts] = row
+        self._rows[key] = row
 
     def add_scores(
         self,
@@ -161,22 +148,21 @@ class Metrics(Mapping[str, Any]):
 
     def interval(self, key: str) -> Interval:
         """Return a number with its interval. Raises KeyError when it is not there or has none."""
-        row = self._rows[self._keys[key]]
+        row = self._rows[key]
         if row.low is None or row.high is None:
             raise KeyError(f"{self.stage}: {key} has no interval")
         return Interval(row.value, row.low, row.high)
 
     def count(self, key: str) -> int | None:
         """Return how many faces a number rests on, where that is known."""
-        return self._rows[self._keys[key]].n
+        return self._rows[key].n
 
     def flatten(self) -> dict[str, Any]:
         """Return all by key, and the bounds of intervals as `<key>_lo` and `<key>_hi`."""
         flat = dict(self)
-        for key, parts in self._keys.items():
-            low, high = self._rows[parts][1:3]
-            if low is not None:
-                flat |= {f"{key}_lo": low, f"{key}_hi": high}
+        for key, row in self._rows.items():
+            if row.low is not None:
+                flat |= {f"{key}_lo": row.low, f"{key}_hi": row.high}
         return flat
 
     def select(self, **parts: str) -> pd.DataFrame:
@@ -188,20 +174,17 @@ class Metrics(Mapping[str, Any]):
 
     def to_frame(self) -> pd.DataFrame:
         """Return the tidy table, `COLUMNS`, in the order in which numbers were added."""
-        rows = [(self.stage, *parts, *row) for parts, row in self._rows.items()]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame([(self.stage, *row) for row in self._rows.values()], columns=COLUMNS)
 
     def __getitem__(self, key: str) -> Any:
-        if key in self.facts:
-            return self.facts[key]
-        return self._rows[self._keys[key]].value
+        return self.facts[key] if key in self.facts else self._rows[key].value
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._keys
+        yield from self._rows
         yield from self.facts
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self.facts)
+        return len(self._rows) + len(self.facts)
 
 
 def write_metrics(
@@ -218,19 +201,9 @@ def write_metrics(
     Floats keep six significant digits. Files whose numbers and provenance are the same but for times, commit
     and device are left as they are: a rerun that reproduces every number changes nothing in Git.
 
-    Parameters
-    ----------
-    meta
-        Of the packed data set, with `dataset` and `data_hash`.
-    wall_seconds
-        What the stage took.
-    headline
-        At most `MAX_HEADLINE` keys; those whose number is not there are left out.
-
-    Raises
-    ------
-    FerError
-        When no stage of `dvc.yaml` writes them, or too many are headline numbers.
+    `meta` is of the packed data set, with `dataset` and `data_hash`; `headline` are at most `MAX_HEADLINE`
+    keys, of which those without a number are left out. Raises FerError for more of them, and when no stage
+    of `dvc.yaml` writes the metrics.
     """
     if len(headline) > MAX_HEADLINE:
         raise FerError(
@@ -272,20 +245,17 @@ def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
     except FileNotFoundError:
         raise FerError(f"{path}: not found; run stage {name!r} first") from None
     metrics = Metrics(name, provenance.get("facts", {}), provenance)
-    for row in frame.itertuples(index=False):
-        _, model, split, metric, of, value, low, high, n = row
-        parts = (model, split, metric, of)
-        low, high = (float(text) if text else None for text in (low, high))
-        metrics._rows[parts] = Row(float(value), low, high, int(n) if n else None)
-        metrics._keys[build_key(metric, model, split, of)] = parts
+    for _, model, split, metric, of, value, *bounds, n in frame.itertuples(index=False):
+        low, high = (float(text) if text else None for text in bounds)
+        row = Row(model, split, metric, of, float(value), low, high, int(n) if n else None)
+        metrics._rows[build_key(metric, model, split, of)] = row
     return metrics
 
 
 def _to_csv(frame: pd.DataFrame) -> str:
     shown = frame.copy()
-    for column in ("value", "lo", "hi"):
-        shown[column] = ["" if pd.isna(v) else repr(_round(v)) for v in frame[column]]
-    shown["n"] = ["" if pd.isna(v) else str(int(v)) for v in frame["n"]]
+    for column in ("value", "lo", "hi", "n"):
+        shown[column] = ["" if pd.isna(number) else str(_round(number)) for number in frame[column]]
     return shown.to_csv(index=False, lineterminator="\n")
 
 
