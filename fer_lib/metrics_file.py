@@ -117,12 +117,12 @@ class Metrics(Mapping[str, Any]):
 
         An undefined one, NaN, as of a class without images, is left out.
         """
-        numbers = value if isinstance(value, Interval) else (float(value),)
-        if math.isnan(numbers[0]):
+        number, low, high = value if isinstance(value, Interval) else (float(value), None, None)
+        if math.isnan(number):
             return
-        if not all(map(math.isfinite, numbers)):
-            raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {tuple(numbers)}")
-        row, key = Row(model, split, metric, of, *numbers, n=n), build_key(metric, model, split, of)
+        row, key = Row(model, split, metric, of, number, low, high, n), build_key(metric, model, split, of)
+        if not all(math.isfinite(each) for each in (number, low, high) if each is not None):
+            raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {row}")
         if self._rows.get(key, row)[:4] != row[:4] or key in self.facts:
             raise FerError(f"{self.stage}: two numbers are called {key}; rename one")
         self._rows[key] = row

@@ -249,17 +249,17 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
     """
     content = read_params_file(path)
-    sections = {n: dict(_check_mapping(content.pop(n, None), n, path)) for n in Params.model_fields}
-    overrides = _check_mapping(content.pop("datasets", None), "datasets", path)
+    sections = {n: _check_mapping(content.pop(n, None), f"{path}: {n}") for n in Params.model_fields}
+    overrides = _check_mapping(content.pop("datasets", None), f"{path}: datasets")
     smoke_overrides = content.pop("smoke", None)
     content.pop("pipeline", None)
     if content:
         raise ParamsError(f"{path}: unknown section {next(iter(content))!r}; known: {', '.join(sections)}")
     if dataset not in overrides:
         raise ParamsError(f"{path}: no data set {dataset!r} under `datasets`; known: {', '.join(overrides)}")
-    _merge(sections, overrides[dataset], f"datasets.{dataset}", path)
+    _merge(sections, overrides[dataset], f"{path}: datasets.{dataset}")
     if smoke:
-        _merge(sections, smoke_overrides, "smoke", path)
+        _merge(sections, smoke_overrides, f"{path}: smoke")
     params = validate(Params, sections, str(path))
     for name in params.ensemble.members:
         find_recipe(params, name)
@@ -269,23 +269,24 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     for study, arms in params.ablations.studies.items():
         for arm, changes in arms.items():
             apply_recipe(reference, changes or Changes(), f"{path}: ablations.studies.{study}.{arm}")
-    voters = params.ablations.studies.get("ensemble", {})
+    arms = params.ablations.studies.get("ensemble", {})
+    voters = [arm for arm, changes in arms.items() if changes is not None]
     for name in params.ablations.members:
-        if voters.get(name) is None:
-            known = ", ".join(arm for arm, changes in voters.items() if changes is not None) or "none"
+        if name not in voters:
+            known = ", ".join(voters) or "none"
             raise ParamsError(f"{path}: ablations.members: no arm {name!r} in `ensemble`; known: {known}")
     return params
 
 
 def apply_recipe(params: Params, recipe: Changes, where: str = "recipe") -> Params:
     """Return `params` with the changes. Raises ParamsError for a key or value that cannot be."""
-    changes = {"training": recipe.training, "augmentation": recipe.augmentation}
-    return params.model_copy(
-        update={
-            name: validate(type(section), {**section.model_dump(), **changes[name]}, f"{where}.{name}")
-            for name, section in {"training": params.training, "augmentation": params.augmentation}.items()
-        }
-    )
+    training = params.training.model_dump() | recipe.training
+    augmentation = params.augmentation.model_dump() | recipe.augmentation
+    sections = {
+        "training": validate(TrainingParams, training, f"{where}.training"),
+        "augmentation": validate(AugmentationParams, augmentation, f"{where}.augmentation"),
+    }
+    return params.model_copy(update=sections)
 
 
 def find_recipe(params: Params, name: str) -> Recipe:
@@ -306,24 +307,24 @@ def validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
         raise ParamsError(f"{where}: {key}: {first['msg']} (found {found})") from None
 
 
-def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str, path: Path) -> None:
-    for name, values in _check_mapping(overrides, where, path).items():
+def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str) -> None:
+    for name, values in _check_mapping(overrides, where).items():
         if name not in sections:
-            raise ParamsError(f"{path}: {where}: unknown section {name!r}; known: {', '.join(sections)}")
-        _update(sections[name], _check_mapping(values, f"{where}.{name}", path))
+            raise ParamsError(f"{where}: unknown section {name!r}; known: {', '.join(sections)}")
+        sections[name] = _update(sections[name], _check_mapping(values, f"{where}.{name}"))
 
 
-def _update(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Put `changes` into `values`, mapping by mapping: a recipe keeps what its override does not name."""
+def _update(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes`, mapping by mapping: a recipe keeps what its override does not name."""
+    updated = dict(values)
     for key, change in changes.items():
         if isinstance(change, dict) and isinstance(values.get(key), dict):
-            values[key] = dict(values[key])
-            _update(values[key], change)
-        else:
-            values[key] = change
+            change = _update(values[key], change)
+        updated[key] = change
+    return updated
 
 
-def _check_mapping(values: Any, where: str, path: Path) -> dict:
+def _check_mapping(values: Any, where: str) -> dict:
     if values is not None and not isinstance(values, dict):
-        raise ParamsError(f"{path}: {where}: expected `key: value` lines, found {values!r}")
+        raise ParamsError(f"{where}: expected `key: value` lines, found {values!r}")
     return values or {}
