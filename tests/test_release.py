@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.data.packed import PackedDataset
 from fer_lib.deployment import export, release
-from fer_lib.deployment.card import build_card
 from fer_lib.deployment.latency import name_run
+from fer_lib.deployment.release import build_card
 from fer_lib.errors import DataError, FerError, ModelError
 from fer_lib.evaluation.metrics import fit_temperature
 from fer_lib.evaluation.perturbations import CONDITIONS

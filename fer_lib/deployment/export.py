@@ -24,6 +24,7 @@ from tqdm import tqdm
 from fer_lib.errors import ModelError
 from fer_lib.inference.recognizer import INPUT, OUTPUT, open_session, run_session
 from fer_lib.models.build import Checkpoint
+from fer_lib.models.networks import get_classifier
 
 OPSET = 18
 PARITY = 1e-4
@@ -34,11 +35,6 @@ BATCH_SIZE = 32
 PLAIN_OPERATIONS = ("Conv", "Gemm", "Add", "Clip", "Relu")
 """What gains from integers. Gates and SiLU (Sigmoid, Mul) and their means stay float: their products have
 wide ranges, and a lookup costs no less than the function."""
-
-
-def get_classifier(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the last layer, which every network of `models` names."""
-    return model.get_classifier()  # type: ignore[operator]
 
 
 def scale_logits(model: torch.nn.Module, temperature: float) -> None:

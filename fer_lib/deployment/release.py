@@ -3,32 +3,36 @@
 import json
 import re
 import shutil
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.deployment.card import build_card
 from fer_lib.deployment.compression import get_variants_dir
-from fer_lib.deployment.export import (
-    describe_export,
-    export_onnx,
-    get_classifier,
-    round_weights,
-    scale_logits,
-)
+from fer_lib.deployment.export import describe_export, export_onnx, round_weights, scale_logits
 from fer_lib.deployment.latency import name_run
 from fer_lib.errors import ModelError
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import fit_temperature, group_labels, group_probabilities, score_predictions
 from fer_lib.evaluation.predictions import get_predictions_path, hash_weights, read_predictions
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.labels import GROUPS
-from fer_lib.metrics_file import Metrics, build_key, read_metrics
+from fer_lib.labels import GROUP_OF, GROUPS
+from fer_lib.metrics_file import HEADLINES, Interval, Metrics, build_key, read_metrics
 from fer_lib.models.build import load_checkpoint, save_checkpoint
-from fer_lib.models.checkpoints import CARD_NAME, CONFIG_NAME, ONNX_NAME, RELEASE_DIR, read_config
+from fer_lib.models.checkpoints import (
+    CARD_NAME,
+    CONFIG_NAME,
+    ONNX_NAME,
+    RELEASE_DIR,
+    list_variants,
+    read_config,
+)
+from fer_lib.models.networks import get_classifier
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.training.recipes import check_match, get_metrics_name, list_training_seconds
@@ -168,6 +172,41 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
         metrics.add_scores(score_predictions(*groups, GROUPS, bootstrap), split=f"{split}.group")
         metrics.describe(f"{split}.n_images", len(rows))
     return {key: round(value, 6) for key, value in metrics.flatten().items()}
+
+
+def build_card(name: str, config: Mapping[str, Any]) -> str:
+    """Return the card of a release as Markdown; every number comes from its config."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    card = environment.get_template("card.md.j2").render(
+        name=name,
+        config=config,
+        variants=list_variants(dict(config)),
+        groups=GROUPS,
+        group_of=GROUP_OF,
+        headlines=HEADLINES,
+        show=_show,
+    )
+    # Prose is filled, whatever the length of its numbers; headings, tables and code stay.
+    blocks = [
+        block
+        if block.startswith(("#", "|")) or "```" in block
+        else textwrap.fill(block, 110, break_long_words=False, break_on_hyphens=False)
+        for block in card.strip().split("\n\n")
+    ]
+    # The spaces in an interval do not break; in the file they are found by who searches for the numbers.
+    return "\n\n".join(blocks).replace("\N{NO-BREAK SPACE}", " ") + "\n"
+
+
+def _show(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
+    """Return a value with its 95 % interval; a dash when it was not measured."""
+    if key not in metrics:
+        return "–"
+    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"
 
 
 def _measure_cost(latency: Metrics, name: str, file: Path) -> dict[str, object]:
