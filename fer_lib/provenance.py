@@ -42,7 +42,8 @@ def hash_code(paths: Iterable[Path]) -> str:
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             name = file.relative_to(path.parent).as_posix()
-            digest.update(f"{name}\n{_dump_tree(file.read_text())}\n".encode())
+            tree = ast.dump(_DropStrings().visit(ast.parse(file.read_text())))
+            digest.update(f"{name}\n{tree}\n".encode())
     return digest.hexdigest()
 
 
@@ -62,9 +63,9 @@ def list_stages(dataset: str, root: Path = ROOT, entry: str | None = None) -> di
 
     entry: a network or study in place of those that a `matrix` lists.
     """
-    params, stages = _read_yaml(root / "params.yaml"), {}
+    params, stages = _parse_yaml((root / "params.yaml").read_text()), {}
     known = {"key": dataset, "item": params["pipeline"]["datasets"].get(dataset, f"data/raw/{dataset}")}
-    for name, stage in _read_yaml(root / "dvc.yaml")["stages"].items():
+    for name, stage in _parse_yaml((root / "dvc.yaml").read_text())["stages"].items():
         lists = {
             key: _look_up(params, values[2:-1]) if isinstance(values, str) else values
             for key, values in stage.get("matrix", {}).items()
@@ -89,11 +90,10 @@ def find_stage(name: str, dataset: str, root: Path = ROOT) -> dict[str, Any]:
     Raises FerError when there is none.
     """
     wanted, like = f"reports/{dataset}/provenance/{name}.json", name.rsplit("/", 1)[-1]
-    for stages in (list_stages(dataset, root), list_stages(dataset, root, like)):
-        for stage in stages.values():
-            if wanted in (
-                path for out in stage.get("outs", []) for path in ([out] if isinstance(out, str) else out)
-            ):
+    for entry in (None, like):
+        for stage in list_stages(dataset, root, entry).values():
+            # An out with settings is a mapping, its path the only key.
+            if any(wanted in ([out] if isinstance(out, str) else out) for out in stage.get("outs", [])):
                 return stage
     raise FerError(f"{root / 'dvc.yaml'}: no stage writes provenance/{name}.json; add it to its outs")
 
@@ -155,29 +155,16 @@ def run_git(*arguments: str, cwd: Path = ROOT) -> str:
     return done.stdout.strip()
 
 
-def _dump_tree(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [part for part in body if not _is_bare_string(part)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+class _DropStrings(ast.NodeTransformer):
+    """Takes docstrings, and other strings that stand alone, out of a syntax tree."""
 
-
-def _is_bare_string(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_string else node
 
 
 def _look_up(content: Mapping[str, Any], key: str) -> Any:
     return reduce(getitem, key.split("."), content)
-
-
-def _read_yaml(path: Path) -> Any:
-    return _parse_yaml(path.read_text())
 
 
 @lru_cache(maxsize=4)
