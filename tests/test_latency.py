@@ -51,7 +51,7 @@ def write_network(tmp_path):
 def test_every_network_is_timed_in_every_round(write_network):
     networks = {name: write_network(name) for name in ("a", "b")}
     times = measure_times(networks, threads=(1,), rounds=3)
-    assert list(times.columns) == ["threads", "batch", "a", "b"]
+    assert list(times.columns) == ["a", "b", "threads", "batch"]
     assert times.groupby(["threads", "batch"]).size().to_dict() == {(1, 1): 3 * RUNS_OF_ONE, (1, 32): 3}
     assert (times[["a", "b"]] > 0).all(axis=None)
 

@@ -62,10 +62,6 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
     logits = predict_logits(checkpoint.model, data, rows, preprocessing, BATCH_SIZE)
     temperature = fit_temperature(logits, data.labels[rows])
     scale_logits(checkpoint.model, temperature)
-    metrics = Metrics(f"compression/{network}")
-    difference = export_onnx(checkpoint, folder / f"{FLOAT}.onnx", half=False)
-    metrics.add("export.max_logit_difference", difference)
-    metrics.add("temperature", temperature)
     facts = {
         "architecture": checkpoint.config["architecture"],
         "image_size": preprocessing.image_size,
@@ -75,8 +71,13 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
         "trained_at_commit": checkpoint.config["git_commit"],
         **_describe_training(checkpoint.config),
     }
+    metrics = Metrics(f"compression/{network}", facts)
+    difference = export_onnx(checkpoint, folder / f"{FLOAT}.onnx", half=False)
+    metrics.add("export.max_logit_difference", difference)
+    metrics.add("temperature", temperature)
     layers = write_int8(folder, choose_calibration(data, preprocessing, settings), settings)
-    facts |= {"layers": list(layers["kind"]), "n_float_layers": int(layers["is_float"].sum())}
+    metrics.describe("layers", list(layers["kind"]))
+    metrics.describe("n_float_layers", int(layers["is_float"].sum()))
     for number, error in enumerate(layers["error"]):
         metrics.add("error", error, split=f"layer_{number}")
     if network == settings.baseline:
@@ -87,26 +88,17 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
         session = open_session(file)
         predicted[file.stem] = {split: run_session(session, images[split], BATCH_SIZE) for split in images}
         metrics.add("bytes", file.stat().st_size, model=file.stem)
-        facts[f"{file.stem}.sha256"] = hash_file(file)
+        metrics.describe(f"{file.stem}.sha256", hash_file(file))
     write_table(get_logits_path(dirs, network), _tabulate(predicted, data), data)
-    metrics.facts.update(facts)
     write_metrics(dirs, metrics, data.meta, params, settings.seed, time.monotonic() - start)
     return folder
 
 
 def write_int8(folder: Path, images: np.ndarray, settings: CompressionParams) -> pd.DataFrame:
-    """Write the int8 variants of the float network in `folder`.
+    """Write the int8 variants of the float network in `folder`, calibrated on float32 (N, 3, S, S) faces.
 
-    Parameters
-    ----------
-    images
-        float32 (N, 3, S, S) faces to calibrate on.
-
-    Returns
-    -------
-    DataFrame
-        One row per layer: `kind`, `error` of the logits with it alone in int8, and `is_float`, whether the
-        variant `int8` leaves it so.
+    Returns one row per layer: `kind`, `error` of the logits with it alone in int8, and `is_float`, whether
+    the variant `int8` leaves it so.
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -161,9 +153,8 @@ def get_logits_path(dirs: OutputDirs, network: str) -> Path:
 def read_logits(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str, dict[str, np.ndarray]]:
     """Return variant to split to float32 (N, C) logits. Raises DataError as `read_table` does."""
     table = read_table(get_logits_path(dirs, network), data, f"compress {network}")
-    variants = dict.fromkeys(column.rsplit("/", 1)[0] for column in table.columns if "/" in column)
-    logits = {}
-    for variant in variants:
+    logits: dict[str, dict[str, np.ndarray]] = {}
+    for variant in dict.fromkeys(column.rsplit("/", 1)[0] for column in table.columns if "/" in column):
         columns = [f"{variant}/{emotion}" for emotion in data.emotions]
         logits[variant] = {
             split: table.loc[table["split"] == split, columns].to_numpy(np.float32, copy=True)

@@ -62,20 +62,10 @@ def describe_export() -> dict[str, object]:
 def export_onnx(checkpoint: Checkpoint, path: Path, half: bool = True) -> float:
     """Write the network as ONNX, input `image` float32 (N, 3, S, S) to `logits` (N, C), any N.
 
-    Parameters
-    ----------
-    half
-        Store in half precision what it holds exactly; quantization needs single precision.
+    half: store in half precision what it holds exactly; quantization needs single precision.
 
-    Returns
-    -------
-    float
-        The largest difference in logits to PyTorch on random input.
-
-    Raises
-    ------
-    ModelError
-        When that is over `PARITY`.
+    Returns the largest difference in logits to PyTorch on random input. Raises ModelError when that is over
+    `PARITY`.
     """
     size = checkpoint.preprocessing.image_size
     model = checkpoint.model.to(memory_format=torch.contiguous_format)
@@ -133,14 +123,8 @@ def _store_half(model: onnx.ModelProto) -> None:
 class Quantizer:
     """Quantizes one network again and again; its ranges are measured once.
 
-    Parameters
-    ----------
-    source
-        The float32 network, prepared by `prepare`.
-    images
-        float32 (N, 3, S, S) faces to calibrate on.
-    percentile
-        The share of activations, in percent, that a range covers.
+    source: the float32 network, prepared by `prepare`.   images: float32 (N, 3, S, S) faces to calibrate on.
+    percentile: the share of activations, in percent, that a range covers.
     """
 
     source: Path
@@ -174,28 +158,28 @@ class Quantizer:
     ) -> None:
         """Write the network to `path`, its `layers` in int8 (None: all) but the `excluded`.
 
-        Parameters
-        ----------
-        operations
-            ONNX names of what may be quantized; None: all that ONNX Runtime can.
+        `operations` are ONNX names of what may be quantized; None: all that ONNX Runtime can.
         """
         ranges = "-".join(operations or ["all"])  # which tensors are measured depends on them
-        # Progress is printed, and advice that is followed is logged.
-        with contextlib.redirect_stdout(io.StringIO()), _silence_log():
-            quantize_static(
-                self.source,
-                path,
-                _Reader(self.images),
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_quantize=layers,
-                nodes_to_exclude=list(excluded),
-                op_types_to_quantize=operations,
-                calibrate_method=CalibrationMethod.Percentile,
-                calibration_cache_path=self.source.with_suffix(f".{ranges}.json"),
-                extra_options={"CalibPercentile": self.percentile},
-            )
+        logging.disable(logging.WARNING)  # it logs advice that is followed, and prints its progress
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                quantize_static(
+                    self.source,
+                    path,
+                    _Reader(self.images),
+                    per_channel=True,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    nodes_to_quantize=layers,
+                    nodes_to_exclude=list(excluded),
+                    op_types_to_quantize=operations,
+                    calibrate_method=CalibrationMethod.Percentile,
+                    calibration_cache_path=self.source.with_suffix(f".{ranges}.json"),
+                    extra_options={"CalibPercentile": self.percentile},
+                )
+        finally:
+            logging.disable(logging.NOTSET)
 
     def measure_sensitivity(self, work: Path) -> pd.DataFrame:
         """Return how far int8 in each layer alone moves the logits, by layer: `kind` and `error`.
@@ -211,17 +195,6 @@ class Quantizer:
             error = float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
             rows.append({"layer": name, "kind": kind, "error": error})
         return pd.DataFrame(rows).set_index("layer")
-
-
-@contextlib.contextmanager
-def _silence_log() -> Iterator[None]:
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
 
 
 def _name_kind(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> str:

@@ -123,25 +123,21 @@ def name_run(threads: Hashable, batch: Hashable) -> str:
     return f"threads_{threads}.batch_{batch}"
 
 
-def measure_times(
-    networks: Mapping[str, Network], threads: Sequence[int], rounds: int, batches: Sequence[int] = BATCHES
-) -> pd.DataFrame:
-    """Return seconds per face: one row per run; columns threads, batch and one per network.
+def measure_times(networks: Mapping[str, Network], threads: Sequence[int], rounds: int) -> pd.DataFrame:
+    """Return seconds per face: one row per run; columns one per network, threads and batch.
 
     In each round a network runs once, and `RUNS_OF_ONE` times in a row where it is shown a single face.
     """
     rng, frames = np.random.default_rng(0), []
     for n_threads in threads:
         sessions = {name: open_session(network.path, n_threads) for name, network in networks.items()}
-        for batch in batches:
+        for batch in BATCHES:
             runs = {}
             for name, session in sessions.items():
                 shape = (batch, 3, networks[name].image_size, networks[name].image_size)
                 runs[name] = partial(session.run, None, {INPUT: rng.standard_normal(shape, np.float32)})
             frame = time_in_turn(runs, rounds, RUNS_OF_ONE if batch == 1 else 1) / batch
-            frame.insert(0, "batch", batch)
-            frame.insert(0, "threads", n_threads)
-            frames.append(frame)
+            frames.append(frame.assign(threads=n_threads, batch=batch))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -167,14 +163,8 @@ def add_times(metrics: Metrics, times: pd.DataFrame, references: Mapping[str, Ma
     """Add medians, 95th percentiles and speed-ups to `metrics`, by network and `name_run`.
 
     Metrics: `time.ms` and `time.ms_p95` per face; with 95 % intervals, `time.faces_per_second` and
-    `time.speedup.<name>`, how many times as fast a network is as its reference.
-
-    Parameters
-    ----------
-    times
-        Of `measure_times`.
-    references
-        For each name, network to the one that it is compared with.
+    `time.speedup.<name>`, how many times as fast a network is as its reference: `references` holds, for each
+    name, network to the one that it is compared with. `times` are of `measure_times`.
     """
     for (threads, batch), group in times.groupby(["threads", "batch"]):
         columns = group.drop(columns=["threads", "batch"])

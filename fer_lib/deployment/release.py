@@ -50,12 +50,8 @@ def release_model(dataset: str, name: str) -> Path:
     The temperature that fits the validation split is divided into the last layer, so that every softmax of
     the released network is calibrated. Its matrices are rounded to half precision, which halves both files;
     PyTorch and ONNX Runtime compute with the same rounded values, in single precision. The variants of an
-    older release of the name go with it: `release-variants` puts them back.
-
-    Raises
-    ------
-    FerError
-        When the name is none, the pipeline has not run for the data set, or the export is not faithful.
+    older release of the name go with it: `release-variants` puts them back. Raises FerError when the name is
+    none, the pipeline has not run for the data set, or the export is not faithful.
     """
     # A folder of this name is replaced as a whole: `..` would be all models.
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
@@ -100,12 +96,8 @@ def add_variants(dataset: str, name: str) -> list[str]:
     """Put `model.int8.onnx` and `model.tiny.onnx` into `models/release/<name>`, scored as users run them.
 
     They are those that notebook 06 found best. The config gets an entry per variant with all that
-    `checkpoints.list_variants` tells, the card a table. Returns the names of the variants.
-
-    Raises
-    ------
-    FerError
-        When the release or the networks are missing, or are of other data.
+    `checkpoints.list_variants` tells, the card a table. Returns the names of the variants. Raises FerError
+    when the release or the networks are missing, or are of other data.
     """
     folder, dirs, data = RELEASE_DIR / name, get_output_dirs(dataset, ROOT), load_packed(dataset)
     config, found = read_config(folder), read_metrics(dirs, "compression")

@@ -63,12 +63,8 @@ def read_variants(dirs: OutputDirs, settings: CompressionParams, latency: Metric
     """Return one row per variant, by `<network>.<variant>`.
 
     Columns: network, variant, bytes, image_size, macs, macs_share of the baseline; ms, milliseconds per face
-    on one thread; peak_mib; dollars per million faces on one core, in batches of 32.
-
-    Raises
-    ------
-    FerError
-        When the variants that were timed are not those that were compressed.
+    on one thread; peak_mib; dollars per million faces on one core, in batches of 32. Raises FerError when the
+    variants that were timed are not those that were compressed.
     """
     about = {name: read_metrics(dirs, f"compression/{name}") for name in settings.networks}
     rows = {}
@@ -130,11 +126,8 @@ def check_int8(
     with its interval as text; McNemar's p; size, a share; and `holds`: whether validation accuracy, size and
     both speed-ups are within `settings.acceptance`. Test accuracy decides nothing.
 
-    Parameters
-    ----------
-    against
-        `float_reference`, the same network in float: what quantization alone does; or `baseline`, the float
-        network that all are compared with: what taking its place does.
+    Against `float_reference`, the same network in float, that is what quantization alone does; against
+    `baseline`, the float network that all are compared with, what taking its place does.
     """
     threads, criteria, rows = max(settings.threads), settings.acceptance, {}
     for name in variants.index[variants["variant"].isin([INT8, INT8_ALL])]:
