@@ -24,7 +24,7 @@ from app.video_analysis import Request, analyse, describe_progress, draw_demo, s
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib import paths
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.video import probe_video
+from fer_lib.inference.video_io import VideoReader
 from fer_lib.inference.video_io import VideoInfo, VideoWriter
 from fer_lib.metrics_file import Interval, Metrics, write_metrics
 from fer_lib.models import checkpoints
@@ -248,7 +248,8 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert app.dataframe[0].value["Face"].tolist() == ["#1"]
     table = pd.read_csv(io.BytesIO(downloads["my *clip*_emotions.csv"]))
     assert table["frame"].tolist() == list(range(10))
-    assert probe_video(io.BytesIO(downloads["my *clip*_emotions.mp4"])).width == 320
+    with VideoReader(io.BytesIO(downloads["my *clip*_emotions.mp4"])) as reader:
+        assert reader.info.width == 320
     app.run()
     assert len(app.get("video")) == 1
     assert calls == [False], "kept, not analysed again"
@@ -302,7 +303,8 @@ def test_video_without_faces_and_a_cut_one_are_explained():
 def test_demo_clip_needs_no_upload(monkeypatch):
     monkeypatch.setattr(video_analysis, "DEMO_SECONDS", 1)
     monkeypatch.setattr(video_analysis, "DEMO_FPS", 3)
-    assert probe_video(io.BytesIO(draw_demo())).width == 640
+    with VideoReader(io.BytesIO(draw_demo())) as reader:
+        assert reader.info.width == 640
     app = open_page("video")
     app.button[1].click().run()
     assert "demo.mp4: 3 frames" in read_page(app)

@@ -11,7 +11,8 @@ from conftest import REPO, build_command_environment
 
 from fer_lib.data.images import read_image
 from fer_lib.errors import MediaError
-from fer_lib.inference.video import analyse_video, probe_video
+from fer_lib.inference.video import analyse_video
+from fer_lib.inference.video_io import VideoReader
 
 SCRIPT = REPO / "benchmarks" / "hostile.py"
 N_IMAGES, N_VIDEOS = 1000, 150
@@ -68,7 +69,8 @@ def test_undamaged_files_are_read(hostile):
             assert hostile.mend_png(data) == data
     for kind in hostile.VIDEOS:
         for data in hostile.build_videos(kind):
-            assert probe_video(io.BytesIO(data)).width == hostile.WIDTH
+            with VideoReader(io.BytesIO(data)) as reader:
+                assert reader.info.width == hostile.WIDTH
 
 
 def test_inputs_differ_and_follow_from_seed_and_number(hostile):
@@ -139,7 +141,7 @@ def test_files_that_point_at_others_are_not_followed(hostile, tmp_path, text, su
     trap.write_text(text.format(path=secret))
     for source in (trap, io.BytesIO(trap.read_bytes())):
         with pytest.raises(MediaError):
-            probe_video(source)
+            VideoReader(source)
     with pytest.raises(MediaError):
         read_image(trap)
 

@@ -13,13 +13,7 @@ from fer_lib.files import write_atomically
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
-from fer_lib.inference.video_io import (
-    VideoInfo,
-    VideoReader,
-    VideoSource,
-    VideoWriter,
-    describe_seconds,
-)
+from fer_lib.inference.video_io import VideoInfo, VideoReader, VideoSource, VideoWriter, describe_seconds
 from fer_lib.labels import GROUPS
 
 COLUMN_TYPES = {
@@ -32,9 +26,6 @@ COLUMN_TYPES = {
     "abstained": "bool",
 }
 """The first columns of a video's table; one for each emotion follows, its smoothed probability, float32."""
-
-N_DECIMALS = 4
-"""Of the numbers in a written table; times in milliseconds."""
 
 CHUNK = 1000
 """Rows that are held as Python objects, which take twenty times the space of a table's."""
@@ -56,16 +47,6 @@ class VideoResult:
     """That were read."""
     problems: list[str]
     """Sentences for the user; none if all went well."""
-
-
-def probe_video(source: VideoSource) -> VideoInfo:
-    """Return size, rate and length of a video, after reading its first frame.
-
-    Takes a path, or a binary file object that can seek. Raises MediaError, in a sentence, when it is no
-    video, none of it can be read, or its frames are too large or too small.
-    """
-    with VideoReader(source) as reader:
-        return reader.info
 
 
 def analyse_video(
@@ -96,15 +77,16 @@ def analyse_video(
     Raises
     ------
     MediaError
-        In a sentence, as `probe_video`, and when `out` cannot be written; then no file is left. A damaged
+        In a sentence, as `VideoReader`, and when `out` cannot be written; then no file is left. A damaged
         video raises nothing: it gives what could be read, and says so in `problems`.
     """
     with VideoReader(source) as reader:
         _check_length(reader, max_seconds)
         _check_target(source, out)
         analyser = FrameAnalyser(recognizer, reader.info.fps)
-        builder = _TableBuilder(recognizer.emotions)
         hider = FaceHider() if blur else None
+        rows: list[tuple] = []
+        tables: list[pd.DataFrame] = []
         n_frames, problems = 0, []
         with nullcontext() if out is None else VideoWriter(out, reader.info) as writer:
             for time, frame in reader:
@@ -114,7 +96,10 @@ def analyse_video(
                     )
                     break
                 faces = analyser(frame, time)
-                builder.add(time, n_frames, faces)
+                rows += [(time, n_frames, *_list_values(face)) for face in faces]
+                if len(rows) >= CHUNK:
+                    tables.append(_tabulate(rows, recognizer.emotions))
+                    rows = []
                 if writer is not None:
                     shown = hider.add_lost(faces, time) if hider else faces
                     writer.write(draw_faces(frame, shown, blur=blur), time)
@@ -123,7 +108,8 @@ def analyse_video(
                     progress(reader.progress)
         if progress is not None:
             progress(1.0)
-        return VideoResult(builder.build(), reader.info, n_frames, problems + reader.problems)
+        table = pd.concat([*tables, _tabulate(rows, recognizer.emotions)], ignore_index=True)
+        return VideoResult(table, reader.info, n_frames, problems + reader.problems)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -135,7 +121,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     floats = table.select_dtypes("float").columns
     rounded = table.astype(dict.fromkeys(floats, "float64"))
-    rounded = rounded.round({name: 3 if name == "time" else N_DECIMALS for name in floats})
+    rounded = rounded.round({name: 3 if name == "time" else 4 for name in floats})
     if path.suffix.lower() == ".csv":
         content = rounded.to_csv(index=False).encode()
     elif path.suffix.lower() == ".parquet":
@@ -171,35 +157,17 @@ def _check_target(source: VideoSource, out: VideoSource | None) -> None:
         raise MediaError(f"{out}: the result would replace the video itself; choose another name")
 
 
-class _TableBuilder:
-    """Collects rows, and packs them now and then."""
+def _list_values(face: TrackedFace) -> tuple:
+    """Return a face's values in the order of the table's columns, from `track` on."""
+    prediction = (face.label, face.confidence, face.group, face.abstained, *face.probabilities.values())
+    return face.track, *face.box, face.detection_score, *prediction
 
-    def __init__(self, emotions: Sequence[str]):
-        self._emotions = emotions
-        self._types = COLUMN_TYPES | dict.fromkeys(emotions, "float32")
-        self._chunks: list[pd.DataFrame] = []
-        self._rows: list[tuple] = []
 
-    def add(self, time: float, frame: int, faces: Sequence[TrackedFace]) -> None:
-        for face in faces:
-            self._rows.append(
-                (
-                    *(time, frame, face.track, *face.box, face.detection_score),
-                    *(face.label, face.confidence, face.group, face.abstained),
-                    *(face.probabilities[name] for name in self._emotions),
-                )
-            )
-        if len(self._rows) >= CHUNK:
-            self._pack()
-
-    def _pack(self) -> None:
-        categories = {"label": list(self._emotions), "group": list(GROUPS)}
-        table = pd.DataFrame.from_records(self._rows, columns=list(self._types))
-        self._rows.clear()
-        for name, values in categories.items():
-            table[name] = pd.Categorical(table[name], categories=values)
-        self._chunks.append(table.astype(self._types))
-
-    def build(self) -> pd.DataFrame:
-        self._pack()
-        return pd.concat([chunk for chunk in self._chunks if len(chunk)] or self._chunks, ignore_index=True)
+def _tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
+    types = {
+        **COLUMN_TYPES,
+        "label": pd.CategoricalDtype(list(emotions)),
+        "group": pd.CategoricalDtype(list(GROUPS)),
+        **dict.fromkeys(emotions, "float32"),
+    }
+    return pd.DataFrame.from_records(rows, columns=list(types)).astype(types)

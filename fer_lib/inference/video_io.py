@@ -31,7 +31,7 @@ N_DECODING_THREADS = 4
 """Each may hold a frame; unlimited, FFmpeg starts one per core."""
 
 MAX_FAILURES = 500
-"""Packets in a row without a frame, before the rest is given up: what is only noise should end soon."""
+"""Errors in a row without a frame, before the rest is given up: what is only noise should end soon."""
 
 MISSING_SECONDS = 0.5
 """By which the frames may end before the length that the file gives; sound is often a little longer."""
@@ -41,6 +41,9 @@ MAX_LEAP = 600
 
 TICKS = 60_000
 """Per second, of the written frames' times: a multiple of the usual frame rates that MPEG-4 can count to."""
+
+QUALITY = {"libx264": {"preset": "veryfast", "crf": "23"}, "mpeg4": {"qscale": "4"}}
+"""Of the encoder; MPEG-4 is used where FFmpeg was built without x264."""
 
 BT709 = 1
 """FFmpeg's number for the colours of high-definition video, which browsers assume."""
@@ -64,22 +67,14 @@ class VideoInfo:
 class VideoReader(AbstractContextManager):
     """The frames of a video with their times. Use it in a `with` block, and iterate over it once.
 
-    Attributes
-    ----------
-    info : VideoInfo
-    problems
-        Sentences about what could not be read, complete once the frames are read.
-    progress
-        Share of the file that is read, 0 to 1.
+    `problems` are sentences about what could not be read, complete once the frames are read; `progress` is
+    the share of the file that is read, 0 to 1.
     """
 
     def __init__(self, source: VideoSource):
         """Open a path, or a binary file object that can seek, which is read from its start and stays open.
 
-        Raises
-        ------
-        MediaError
-            In a sentence, when no frame can be read, or a frame is too large or too small.
+        Raises MediaError, in a sentence, when no frame can be read, or a frame is too large or too small.
         """
         is_path = isinstance(source, str | Path)
         self.name = str(source if is_path else getattr(source, "name", "the video"))
@@ -149,26 +144,22 @@ class VideoReader(AbstractContextManager):
             )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Yield every frame that can be had; note what is broken, and go on if there is more."""
-        packets, n_failures = self._container.demux(self._video), 0
+        """Yield every frame that can be had; PyAV stops at what is broken, and can be asked for what follows."""
+        n_failures = 0
         while n_failures < MAX_FAILURES:
             try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                n_failures += 1
-                # The end of a file that is cut off shows in its last packet, in most formats.
-                self._note_damage(packet.is_corrupt)
-                for frame in packet.decode():
+                for frame in self._container.decode(self._video):
                     n_failures = 0
-                    self._note_damage(frame.is_corrupt)
+                    if frame.is_corrupt:
+                        self._note_damage()
                     yield frame
+                return
             except BROKEN:
                 n_failures += 1
-                self._note_damage(True)
+                self._note_damage()
 
-    def _note_damage(self, is_damaged: bool) -> None:
-        if is_damaged and self._damaged_from is None:
+    def _note_damage(self) -> None:
+        if self._damaged_from is None:
             self._damaged_from = self._time
 
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
@@ -191,7 +182,7 @@ class VideoReader(AbstractContextManager):
         """Return the next frame's time; where its stamp is missing or absurd, one frame after the last."""
         due = self._time + 1 / self.info.fps if stamp is None else stamp - self._start
         if due > max(self._time, self.info.n_seconds or 0) + MAX_LEAP:
-            self._note_damage(True)
+            self._note_damage()
             due = self._time + 1 / self.info.fps
         return max(due, self._time + 1 / TICKS)
 
@@ -228,10 +219,7 @@ class VideoWriter(AbstractContextManager):
     def __init__(self, target: VideoSource, info: VideoInfo):
         """Open a path ending in .mp4, or a binary file object that can seek, for frames as `info` says.
 
-        Raises
-        ------
-        MediaError
-            In a sentence, when the place cannot be written to.
+        Raises MediaError, in a sentence, when the place cannot be written to.
         """
         path = self._path = Path(target) if isinstance(target, str | Path) else None
         # Beside its final place, so that the rename at the end is one step.
@@ -246,8 +234,8 @@ class VideoWriter(AbstractContextManager):
             )
         except BROKEN as error:
             raise self._explain(error) from None
-        codec, quality = _choose_codec()
-        stream = self._container.add_stream(codec, rate=max(1, round(info.fps)), options=quality)
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream = self._container.add_stream(codec, rate=max(1, round(info.fps)), options=QUALITY[codec])
         self._stream = cast("av.VideoStream", stream)
         context = self._stream.codec_context
         # 4:2:0 halves the colours, so both sides must be even; an odd last row or column is left out.
@@ -297,15 +285,6 @@ def describe_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-
-
-def _choose_codec() -> tuple[str, dict[str, str]]:
-    """Return the encoder and its options: x264, or where FFmpeg was built without it, MPEG-4."""
-    try:
-        av.Codec("libx264", "w")
-    except av.codec.codec.UnknownCodecError:
-        return "mpeg4", {"qscale": "4"}
-    return "libx264", {"preset": "veryfast", "crf": "23"}
 
 
 def _open_path(path: str | Path) -> BinaryIO:
