@@ -42,6 +42,9 @@ from fer_lib.training.recipes import ENSEMBLE, TEACHER_NAME, check_match
 FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
 """Variants of a network: as trained; int8 but for gates and the layers that lose most; int8 throughout."""
 
+REFERENCES = ("baseline", "float_reference")
+"""What a variant is compared with; see `find_reference`."""
+
 
 def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:
     """Write every variant of a trained network and their predictions; return the folder of the variants.
@@ -138,6 +141,11 @@ def choose_calibration(
     """Return training faces to calibrate on, drawn by the seed, as the network's input."""
     rows = draw_rows(data.get_rows("train"), settings.calibration_faces, settings.seed)
     return load_images(data, rows, preprocessing)
+
+
+def find_reference(name: str, title: str, settings: CompressionParams) -> str:
+    """Return what variant `name` is compared with: the `baseline` in float, or its own `float_reference`."""
+    return f"{settings.baseline if title == 'baseline' else name.partition('.')[0]}.{FLOAT}"
 
 
 def get_variants_dir(dirs: OutputDirs, network: str) -> Path:

@@ -47,28 +47,27 @@ class Network:
 def time_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
     """Time every variant of every compressed network; return the table of the metrics, `latency`.
 
-    Speed-ups are over the baseline in float (`baseline`) and over the same network in float
-    (`float_reference`). Raises FerError when a network has not been compressed.
+    Speed-ups are over each of `REFERENCES`. Raises FerError when a network has not been compressed.
     """
     # Here, because the process of `measure_memory` imports this module, and torch is not what it measures.
-    from fer_lib.deployment.compression import FLOAT, get_variants_dir
+    from fer_lib.deployment.compression import REFERENCES, find_reference, get_variants_dir
 
     start = time.monotonic()
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.compression
     networks: dict[str, Network] = {}
-    references: dict[str, str] = {}
     for name in settings.networks:
         size = read_metrics(dirs, f"compression/{name}")["image_size"]
         files = sorted(get_variants_dir(dirs, name).glob("*.onnx"))
         if not files:
             raise FerError(f"{get_variants_dir(dirs, name)}: no variants; run `compress {name}` first")
         networks |= {f"{name}.{file.stem}": Network(file, size) for file in files}
-        references |= {f"{name}.{file.stem}": f"{name}.{FLOAT}" for file in files}
-    baselines = dict.fromkeys(networks, f"{settings.baseline}.{FLOAT}")
+    references = {
+        title: {name: find_reference(name, title, settings) for name in networks} for title in REFERENCES
+    }
     metrics = Metrics("latency")
     times = measure_times(networks, settings.threads, settings.rounds)
-    add_times(metrics, times, {"baseline": baselines, "float_reference": references})
+    add_times(metrics, times, references)
     for name, network in networks.items():
         metrics.add("time.peak_mib", measure_memory(network), model=name)
         metrics.describe(f"{name}.sha256", hash_file(network.path))

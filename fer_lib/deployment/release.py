@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.data.packed import PackedDataset, load_packed
@@ -144,20 +144,18 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
     of their groups, with 95 % intervals `_lo` to `_hi`; on validation, `val.accuracy`, `val.coverage`
     (share not abstained), `val.accuracy_answered` and `val.accuracy_abstained`.
     """
-    metrics = Metrics("release")
-    splits = {split: data.get_rows(split) for split in ("val", "test")}
-    splits["test_dedup"] = data.get_rows("test", drop_duplicates_of="train")
+    metrics, rows = Metrics("release"), data.get_rows("val")
+    probabilities = recognizer.compute_probabilities(data.faces[rows])
+    correct = probabilities.argmax(axis=1) == data.labels[rows]
+    sure = probabilities.max(axis=1) >= recognizer.abstain_below
+    metrics.add("accuracy", correct.mean(), split="val")
+    metrics.add("coverage", sure.mean(), split="val")
+    for title, chosen in {"answered": sure, "abstained": ~sure}.items():
+        if chosen.any():
+            metrics.add(f"accuracy_{title}", correct[chosen].mean(), split="val")
+    splits = {"test": data.get_rows("test"), "test_dedup": data.get_rows("test", drop_duplicates_of="train")}
     for split, rows in splits.items():
         labels, probabilities = data.labels[rows], recognizer.compute_probabilities(data.faces[rows])
-        if split == "val":
-            correct = probabilities.argmax(axis=1) == labels
-            sure = probabilities.max(axis=1) >= recognizer.abstain_below
-            metrics.add("accuracy", correct.mean(), split=split)
-            metrics.add("coverage", sure.mean(), split=split)
-            for title, chosen in (("answered", sure), ("abstained", ~sure)):
-                if chosen.any():
-                    metrics.add(f"accuracy_{title}", correct[chosen].mean(), split=split)
-            continue
         bootstrap = Bootstrap(len(rows), n_resamples=1000, seed=0, clusters=data.persons[rows])
         groups = group_labels(labels, data.emotions), group_probabilities(probabilities, data.emotions)
         metrics.add_scores(score_predictions(labels, probabilities, data.emotions, bootstrap), split=split)
@@ -166,18 +164,13 @@ def score_release(recognizer: Recognizer, data: PackedDataset) -> dict[str, floa
     return {key: round(value, 6) for key, value in metrics.flatten().items()}
 
 
-def build_card(name: str, config: Mapping[str, Any]) -> str:
+def build_card(name: str, config: dict[str, Any]) -> str:
     """Return the card of a release as Markdown; every number comes from its config."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    card = environment.get_template("card.md.j2").render(
+    text = Path(__file__).with_name("card.md.j2").read_text()
+    card = Template(text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).render(
         name=name,
         config=config,
-        variants=list_variants(dict(config)),
+        variants=list_variants(config),
         groups=GROUPS,
         group_of=GROUP_OF,
         headlines=HEADLINES,

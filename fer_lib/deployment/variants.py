@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.data.packed import PackedDataset
-from fer_lib.deployment.compression import FLOAT, INT8, INT8_ALL, read_logits
+from fer_lib.deployment.compression import INT8, INT8_ALL, REFERENCES, find_reference, read_logits
 from fer_lib.deployment.latency import name_run
 from fer_lib.errors import FerError
 from fer_lib.evaluation.bootstrap import Bootstrap
@@ -44,7 +44,7 @@ def score_variants(dirs: OutputDirs, settings: CompressionParams, data: PackedDa
             scores = score_predictions(data.labels[chosen], found[split], data.emotions, bootstraps[split])
             kept = {metric: scores[metric] for metric in SCORES}
             metrics.add_scores(kept, model=name, split=split, n=len(chosen))
-        for title in ("baseline", "float_reference"):
+        for title in REFERENCES:
             other = find_reference(name, title, settings)
             if other != name:
                 labels, reference = data.labels[rows["test"]], predicted[other]["test"]
@@ -52,11 +52,6 @@ def score_variants(dirs: OutputDirs, settings: CompressionParams, data: PackedDa
                 metrics.add(f"{title}.gain", gain, model=name)
                 metrics.add(f"{title}.p_value", p_value, model=name)
     return metrics
-
-
-def find_reference(name: str, title: str, settings: CompressionParams) -> str:
-    """Return what variant `name` is compared with: the `baseline` in float, or its own `float_reference`."""
-    return f"{settings.baseline if title == 'baseline' else name.partition('.')[0]}.{FLOAT}"
 
 
 def read_variants(dirs: OutputDirs, settings: CompressionParams, latency: Metrics) -> pd.DataFrame:
