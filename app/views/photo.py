@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+import pandas as pd
 import streamlit as st
 from PIL import Image
 
@@ -14,7 +15,7 @@ from app.common import choose_model, escape_markdown, guard, offer_download, sho
 from demo_faces.clips import draw_scene
 from fer_lib.data.detector import SMALLEST_FACE
 from fer_lib.data.images import MAX_PIXELS, SUFFIXES, read_image
-from fer_lib.inference.annotate import build_table, draw_faces, name_face
+from fer_lib.inference.annotate import build_rows, draw_faces, name_face
 from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.tracking import TrackedFace
 
@@ -81,7 +82,7 @@ def show() -> None:
     if analysis.faces:
         _show_faces(analysis.faces, recognizer)
         _show_explanation(analysis.faces, recognizer)
-        _show_downloads(analysis, photo.name, recognizer)
+        _show_downloads(analysis, photo.name)
 
 
 def _ask_for_photo() -> Photo | None:
@@ -213,13 +214,12 @@ def explain(recognizer: Recognizer, face: Face, emotion: str) -> tuple[np.ndarra
     return saliency, overlay_saliency(face.crop, saliency)
 
 
-def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> None:
+def _show_downloads(analysis: Analysis, name: str) -> None:
     st.header("Take it with you")
     blur = st.toggle("Blur faces in the download")
     if blur:
         _show_image(draw_faces(analysis.pixels, analysis.faces, blur=True), "As it will be downloaded")
     stem = PurePath(name).stem
-    table = build_table({name: analysis.faces}, recognizer.emotions)
     with st.container(horizontal=True):
         offer_download(
             "Download the image (JPEG)",
@@ -227,7 +227,7 @@ def _show_downloads(analysis: Analysis, name: str, recognizer: Recognizer) -> No
             f"{stem}_emotions.jpg",
             "image/jpeg",
         )
-        csv = table.to_csv(index=False).encode()
+        csv = pd.DataFrame(build_rows(name, analysis.faces)).to_csv(index=False).encode()
         offer_download("Download the table (CSV)", csv, f"{stem}_emotions.csv", "text/csv")
 
 

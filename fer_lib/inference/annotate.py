@@ -1,17 +1,14 @@
 """Show recognised faces as boxes and labels on an image, or as rows of a table. Needs no torch."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fer_lib.inference.recognizer import Face
 from fer_lib.palette import EMOTION_COLOURS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 UNSURE_COLOUR = "#E1E1E1"
 """Of a face whose emotion the model will not name; no emotion's."""
@@ -39,16 +36,9 @@ HIDDEN_MARGIN = np.array([-0.3, -0.35, 0.3, 0.2])
 
 
 def draw_faces(image: np.ndarray, faces: Sequence[Face], blur: bool = False) -> np.ndarray:
-    """Return a copy of an image with a box and a label on every face, such as `happy 84 %`.
+    """Return a copy of an image, uint8 (H, W, 3) RGB, with a box and the label of `name_face` on every face.
 
-    Parameters
-    ----------
-    image
-        uint8 (H, W, 3) RGB.
-    faces
-        Those followed through a video (they have a `track`) start with their number: `#3 happy 84 %`.
-    blur
-        Make every face unrecognisable, hair and chin included; boxes and labels stay.
+    `blur` makes every face unrecognisable, hair and chin included; boxes and labels stay.
     """
     scene = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # a copy, in the order in which supervision draws
     if blur:
@@ -74,29 +64,8 @@ def choose_ink(colour: str) -> str:
     return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#FFFFFF"
 
 
-def build_table(
-    faces_by_source: Mapping[str, Sequence[Face]], emotions: Sequence[str] = ()
-) -> "pd.DataFrame":
-    """Return a tidy table, one row per face, in the order given.
-
-    Parameters
-    ----------
-    emotions
-        The model's, so that a table without any face has their columns too.
-
-    Returns
-    -------
-    Columns `COLUMNS`, with `face` counted from 1 in each source and the box in pixels, then one per emotion.
-    """
-    import pandas as pd
-
-    rows = [row for source, faces in faces_by_source.items() for row in build_rows(source, faces)]
-    names = emotions or (name for name in (rows[0] if rows else ()) if name not in COLUMNS)
-    return pd.DataFrame(rows, columns=[*COLUMNS, *names])
-
-
 def build_rows(source: str, faces: Sequence[Face]) -> list[dict[str, Any]]:
-    """Return the table's rows of a source as plain values, rounded as `Face.to_dict` does, without pandas."""
+    """Return a row of a table for each face, rounded as in `Face.to_dict`, and counted from 1."""
     rows = []
     for number, face in enumerate(faces, start=1):
         values = face.to_dict() | {"source": source, "face": number}

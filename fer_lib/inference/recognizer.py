@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from fer_lib.models.build import Checkpoint
 
-BACKENDS = ("onnx", "torch")
-
 INPUT, OUTPUT = "image", "logits"
 """The names in every ONNX file that `export` writes: float32 (N, 3, S, S) to float32 (N, C)."""
 
@@ -95,7 +93,7 @@ class Recognizer:
         abstain_below: float | None = None,
         variant: str = FLOAT_VARIANT,
     ):
-        """Use `Recognizer.load`, which takes names too; its arguments are the same."""
+        """Use `Recognizer.load`, which takes names too and explains the other arguments."""
         self.folder = folder
         self.config = read_config(folder)
         self.emotions: tuple[str, ...] = tuple(self.config["emotions"])
@@ -111,12 +109,12 @@ class Recognizer:
         self.device, self.threads = device, threads
         if threads is not None:
             cv2.setNumThreads(threads)
+        if backend not in (None, "onnx", "torch"):
+            raise ModelError(f"backend: expected one of onnx, torch, found {backend!r}")
+        if variant != FLOAT_VARIANT and backend == "torch":
+            raise ModelError(f"backend: {variant!r} runs in ONNX Runtime alone; leave out 'torch'")
         has_onnx = (folder / self._file).is_file()
-        if variant != FLOAT_VARIANT and backend not in (None, "onnx"):
-            raise ModelError(f"backend: {variant!r} runs in ONNX Runtime alone; leave out {backend!r}")
         self.backend = backend or ("onnx" if has_onnx else "torch")
-        if self.backend not in BACKENDS:
-            raise ModelError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
         if self.backend == "onnx" and not has_onnx:
             raise ModelError(f"{folder}: expected {self._file}, found none; use the backend `torch`")
         self.detector = Detector()
@@ -160,19 +158,10 @@ class Recognizer:
     def __call__(
         self, image: ImageSource, *, min_face: float = SMALLEST_FACE, n_refined: int | None = None
     ) -> list[Face]:
-        """Return the faces of an image, the largest first; an empty list where there is none.
+        """Return the faces of an image, the largest first.
 
-        Parameters
-        ----------
-        image
-            Whatever `images.read_image` takes; arrays are RGB.
-        min_face, n_refined
-            As in `Detector.detect`; both trade small and tilted faces for speed.
-
-        Raises
-        ------
-        MediaError
-            When the image cannot be read.
+        It is whatever `images.read_image` takes; arrays are RGB. `min_face` and `n_refined`, as in
+        `Detector.detect`, trade small and tilted faces for speed. Raises MediaError when it cannot be read.
         """
         pixels = read_image(image)
         return self.recognize(pixels, self.detector.detect(pixels, min_face, n_refined))

@@ -67,18 +67,12 @@ class FrameAnalyser:
         self._numbering = Numbering(self._frame_seconds)
         self._memory: dict[int, _Memory] = {}
         self._clock = 0.0
-        self._last_time: float | None = None
+        self._last_time = math.nan
 
     def __call__(self, frame: np.ndarray, time_seconds: float) -> list[TrackedFace]:
-        """Return the faces of the next frame, the largest first; an empty list where there is none.
+        """Return the faces of the next frame, uint8 (H, W, 3) RGB, the largest first.
 
-        Parameters
-        ----------
-        frame
-            uint8 (H, W, 3) RGB.
-        time_seconds
-            When it is shown. A time that does not rise, as when a stream starts anew, counts as one frame
-            later than the last.
+        A time that does not rise, as when a stream starts anew, counts as one frame later than the last.
         """
         self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
@@ -86,15 +80,14 @@ class FrameAnalyser:
         numbers = self._numbering.assign(found, self._clock)
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
         aligned = self._align(frame, tracked)
-        # What lies wholly outside the frame is left out by `recognize`, so its faces are told by their
-        # landmarks.
+        # `recognize` leaves out what lies wholly outside the frame, so faces are told by their landmarks.
         number_of = {id(face.landmarks): number for number, face in aligned.items()}
         faces = self.recognizer.recognize(frame, list(aligned.values()))
         return [self._smooth(face, number_of[id(face.landmarks)]) for face in faces]
 
     def _advance(self, time: float) -> None:
-        step = time - self._last_time if self._last_time is not None else self._frame_seconds
-        self._clock += step if math.isfinite(step) and step > 0 else self._frame_seconds
+        step = time - self._last_time  # before the first frame this is no number
+        self._clock += step if 0 < step < math.inf else self._frame_seconds
         self._last_time = time
         self._memory = {
             number: memory
@@ -109,21 +102,18 @@ class FrameAnalyser:
         their places in its box.
         """
         for number in tracked:
-            self._memory.setdefault(number, _Memory())
-            self._memory[number].seen = self._clock
+            self._memory.setdefault(number, _Memory()).seen = self._clock
         due = min(tracked, key=lambda number: self._memory[number].refined, default=None)
         if due is not None and self._clock - self._memory[due].refined >= REFINE_SECONDS:
             refined = self._detector.refine(frame, tracked[due])
-            corner, size = _split_box(refined.box)
+            corner, size = np.split(np.array(refined.box), 2)
             self._memory[due].landmarks = (refined.landmarks - corner) / size
             self._memory[due].refined = self._clock
-        aligned = {}
+        aligned = dict(tracked)
         for number, face in tracked.items():
             places = self._memory[number].landmarks
-            if places is None:
-                aligned[number] = face
-            else:
-                corner, size = _split_box(face.box)
+            if places is not None:
+                corner, size = np.split(np.array(face.box), 2)
                 aligned[number] = replace(face, landmarks=(places * size + corner).astype(np.float32))
         return aligned
 
@@ -203,13 +193,13 @@ class Numbering:
             # Tracks of what never was a sure face are the tracker's own affair.
             if identity >= 0 and (identity in self._numbers or scores[row] >= SURE):
                 numbers[row] = self._find_number(int(identity), boxes[row])
-        begun = {
-            row: next(self._counter)
-            for row in range(len(faces))
-            if numbers[row] is None and scores[row] >= SURE
-        }
-        self._unnamed.append({number: boxes[row] for row, number in begun.items()})
-        return [begun.get(row, number) for row, number in enumerate(numbers)]
+        begun = {}
+        for row, score in enumerate(scores):
+            if numbers[row] is None and score >= SURE:
+                numbers[row] = number = next(self._counter)
+                begun[number] = boxes[row]
+        self._unnamed.append(begun)
+        return numbers
 
     def _find_number(self, identity: int, box: np.ndarray) -> int:
         """Return the number of a named face: if new, that of the unnamed face which it overlaps most."""
@@ -219,7 +209,7 @@ class Numbering:
             candidates = [entry for unnamed in self._unnamed for entry in unnamed.items()]
             others = np.array([other for _, other in candidates]).reshape(-1, 4)
             overlaps = sv.box_iou_batch(box[None], others)[0]
-            if len(overlaps) and overlaps.max() > 0:
+            if overlaps.max(initial=0) > 0:
                 number = candidates[int(overlaps.argmax())][0]
             else:
                 number = next(self._counter)
@@ -241,8 +231,3 @@ def _build_tracker(fps: float) -> Any:
         high_conf_det_threshold=CANDIDATE,
         iou=DIoU(),
     )
-
-
-def _split_box(box: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (left, top) and (width, height) as arrays."""
-    return np.array(box[:2]), np.array(box[2:])

@@ -144,7 +144,7 @@ class VideoReader(AbstractContextManager):
             )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Yield every frame that can be had; PyAV stops at what is broken, and can be asked for what follows."""
+        """Yield every frame that can be had; PyAV stops at an error, and asked again goes on behind it."""
         n_failures = 0
         while n_failures < MAX_FAILURES:
             try:
