@@ -32,7 +32,6 @@ def write_network(tmp_path):
 
     def write(name, n_bytes=0):
         image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", 3, 8, 8])
-        logits = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", 3])
         axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
         nodes = [helper.make_node("ReduceMean", [INPUT, "axes"], ["mean"], keepdims=0)]
         weights = np.ones((3, max(3, n_bytes // 12)), np.float32)
