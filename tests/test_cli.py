@@ -87,6 +87,14 @@ def test_command_of_the_table_names_a_function_that_takes_its_arguments(name):
     assert n_needed <= n_given <= len(found.args.args)
 
 
+def test_overview_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "..." not in shown  # what click leaves of a text that is too long
+    assert all(shown.count(f"\n  {name} ") == 1 for name in cli.fer.commands)
+
+
 def test_help_imports_neither_torch_nor_pandas():
     code = (
         "import sys; from fer_lib.cli.main import main; status = main(['--help']); "

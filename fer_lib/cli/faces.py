@@ -60,7 +60,7 @@ def _report(problem: str) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table, a row per face.")
 @model_options
 def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str) -> int:
-    """Name the emotions of the faces in images: files, folders, globs; - is stdin."""
+    """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
     from fer_lib.data.images import STDIN, expand_paths
 
     if as_json and as_csv:
@@ -145,7 +145,7 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
 @click.option("--camera", type=int, default=0, help="Which camera.")
 @model_options
 def webcam(camera: int, model: str, variant: str) -> None:
-    """Print the emotions of the faces before the camera, once a second."""
+    """Name the emotions before the camera, once a second."""
     import cv2
 
     from fer_lib.inference.annotate import name_face

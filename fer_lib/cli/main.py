@@ -171,7 +171,7 @@ def prepare(dataset: str, skip_bad: bool) -> None:
 @click.option("--recipe", default="baseline", help="A recipe of params.yaml, or the paper's: baseline.")
 @click.option("--arm", metavar="STUDY.ARM", help="An arm of an ablation study instead, such as loss.focal_2.")
 def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
-    """Print the settings of a training, and where in params.yaml each stands."""
+    """Print the settings of a training. Beside each stands its place in params.yaml."""
     from fer_lib.cli.pipeline import describe_settings
 
     print(describe_settings(dataset, recipe, arm, smoke))
@@ -180,7 +180,7 @@ def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
 @click.command()
 @click.argument("datasets", nargs=-1)
 def verify(datasets: Sequence[str]) -> int:
-    """Check the numbers in reports/ against what they were made from."""
+    """Check the numbers in reports/ against their sources."""
     from fer_lib.cli.verify import verify_reports
 
     return verify_reports(datasets)

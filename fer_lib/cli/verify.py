@@ -26,28 +26,19 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
     `ok <file>`, perhaps with notes in brackets, or `FAILED <file>: <what>: expected ..., found ...`. A file
     that is not in this clone, such as a network's weights, is a note; so is code that has changed since.
 
-    Parameters
-    ----------
-    datasets
-        Those of `reports/`; none stands for all.
-    root
-        The project folder.
-
-    Raises
-    ------
-    FerError
-        When there is nothing to check.
+    `datasets` are those of `reports/`; none stands for all. Raises FerError when there is nothing to check.
     """
     found = datasets or sorted(path.parent.name for path in (root / "reports").glob("*/provenance"))
     n_failed = n_checked = 0
     hash_dep = cache(lambda dep: (root / dep).exists() and hash_stage_code({"deps": [dep]}, root)[dep])
     for dataset in found:
         dirs = get_output_dirs(dataset, root)
-        checks = [
-            (path, partial(_check_provenance, path, dirs, root, hash_dep)) for path in _list(dirs, "json")
-        ]
-        checks += [(path, partial(_check_predictions, path, dirs)) for path in _list(dirs, "parquet")]
-        for path, check in checks:
+        paths = sorted((dirs.reports / "provenance").rglob("*.json"))
+        checks = {path: partial(_check_provenance, path, dirs, root, hash_dep) for path in paths}
+        for kind in ("predictions", "compression", "ablations"):
+            paths = sorted((dirs.reports / kind).glob("*.parquet"))
+            checks |= {path: partial(_check_predictions, path, dirs) for path in paths}
+        for path, check in checks.items():
             try:
                 problems, notes = check()
             except (FerError, KeyError, ValueError, OSError) as error:
@@ -63,23 +54,14 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
     return 1 if n_failed else 0
 
 
-def _list(dirs: OutputDirs, suffix: str) -> list[Path]:
-    if suffix == "json":
-        return sorted((dirs.reports / "provenance").rglob("*.json"))
-    kinds = ("predictions", "compression", "ablations")
-    return [path for kind in kinds for path in sorted((dirs.reports / kind).glob("*.parquet"))]
-
-
 def _check_provenance(path: Path, dirs: OutputDirs, root: Path, hash_dep: Any) -> tuple[list[str], list[str]]:
     """Return what does not hold of a provenance file, and notes."""
     written = json.loads(path.read_bytes())
     name = path.relative_to(dirs.reports / "provenance").with_suffix("").as_posix()
     pairs = {"table": (written["table_sha256"], hash_file(dirs.get_table(name)))}
-    params, stage = (
-        load_params(written["dataset"], path=root / "params.yaml"),
-        find_stage(name, written["dataset"], root),
-    )
     if written["params"]:
+        params = load_params(written["dataset"], path=root / "params.yaml")
+        stage = find_stage(name, written["dataset"], root)
         pairs["params"] = (written["params"], hash_stage_params(stage, params.model_dump(mode="json")))
     packed = root / "data" / "packed" / written["dataset"] / "meta.json"
     if packed.is_file():
@@ -95,15 +77,12 @@ def _check_provenance(path: Path, dirs: OutputDirs, root: Path, hash_dep: Any) -
     missing = len(written["inputs"]) - len(here)
     notes += [f"{missing} of {len(written['inputs'])} inputs are not here"] * bool(missing)
     commit, _, dirty = written["commit"].partition("-")
-    is_known = run_git("cat-file", "-t", commit, cwd=root) == "commit"
-    if (
-        not is_known
-        and commit != "unknown"
-        and run_git("rev-parse", "--is-shallow-repository", cwd=root) == "false"
-    ):
-        problems.append(f"commit: expected {commit} in Git, found none")
-    elif not is_known:
-        notes.append(f"commit {commit[:9]} is not in this clone")
+    if run_git("cat-file", "-t", commit, cwd=root) != "commit":
+        is_whole = run_git("rev-parse", "--is-shallow-repository", cwd=root) == "false"
+        if is_whole and commit != "unknown":
+            problems.append(f"commit: expected {commit} in Git, found none")
+        else:
+            notes.append(f"commit {commit[:9]} is not in this clone")
     notes += ["computed with uncommitted changes"] * bool(dirty)
     changed = sorted(dep for dep, sha in written["code"].items() if hash_dep(dep) != sha)
     if changed:

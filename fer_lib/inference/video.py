@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -164,7 +165,7 @@ def _list_values(face: TrackedFace) -> tuple:
 
 
 def _tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
-    types = {
+    types: dict[str, Any] = {
         **COLUMN_TYPES,
         "label": pd.CategoricalDtype(list(emotions)),
         "group": pd.CategoricalDtype(list(GROUPS)),
