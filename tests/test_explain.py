@@ -12,7 +12,6 @@ from fer_lib.analysis.explain import (
     METHOD,
     PARTS,
     REDUCTION,
-    build_active_mask,
     build_part_masks,
     compute_saliency,
     explain_face,
@@ -184,4 +183,5 @@ def test_every_emotion_rests_on_some_parts_and_not_on_all():
     masks = build_part_masks(LANDMARKS, SIDE)
     assert set(ACTIVE_PARTS) == set(EMOTIONS_8)
     for emotion in EMOTIONS_8:
-        assert 0.02 < build_active_mask(masks, emotion).mean() < 0.5
+        active = np.logical_or.reduce([masks[part] for part in ACTIVE_PARTS[emotion]])
+        assert 0.02 < active.mean() < 0.5

@@ -137,12 +137,6 @@ def test_factors_that_go_together_are_no_interaction():
     assert table["excess"].abs().max() < 8
 
 
-def test_p_values_are_adjusted_as_holm_does():
-    # By hand: 4 x 0.01, then at least that, 3 x 0.01 = 0.03 -> 0.04; 2 x 0.03; 0.04 -> at least 0.06.
-    assert fairness.adjust_for_many([0.03, 0.01, 0.01, 0.04]) == pytest.approx([0.06, 0.04, 0.04, 0.06])
-    assert fairness.adjust_for_many([0.9, 0.8]) == pytest.approx([1, 1])
-
-
 def test_mitigation_is_judged_on_the_same_faces(faces):
     labels, pred, groups = faces
     mended = np.where(groups == "1", labels, pred)
@@ -172,10 +166,15 @@ def test_drawn_faces_are_grouped_by_what_is_known_of_them():
     assert sorted(set(groups["age"])) == ["1", "2", "3", "4", "5"]
 
 
-def test_gaps_of_several_groupings_are_adjusted_together():
-    table = fairness.tabulate_gaps({"mask": (0.9, 0.01), "age": (0.1, 0.04)})
-    assert table["gap"].tolist() == [0.9, 0.1]
-    assert table["p"].tolist() == pytest.approx([0.02, 0.04])
+# By hand: 4 x 0.01, then at least that, 3 x 0.01 = 0.03 -> 0.04; 2 x 0.03; 0.04 -> at least 0.06.
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [([0.03, 0.01, 0.01, 0.04], [0.06, 0.04, 0.04, 0.06]), ([0.9, 0.8], [1, 1])],
+)
+def test_gaps_of_several_groupings_are_adjusted_together_as_holm_does(p_values, expected):
+    table = fairness.tabulate_gaps({str(place): (place / 10, p) for place, p in enumerate(p_values)})
+    assert table["gap"].tolist() == [place / 10 for place in range(len(p_values))]
+    assert table["p"].tolist() == pytest.approx(expected)
 
 
 LANDMARKS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]])

@@ -39,22 +39,18 @@ def build_images(n):
 def test_true_map_deletes_and_inserts_faster_than_a_false_one():
     images, targets, maps = build_images(2), np.array([1, 1]), build_maps()
     right, wrong = (np.stack([m, m]) for m in maps)
-    areas = {
-        (title, insertion): faithfulness.compute_area(
-            faithfulness.compute_curves(Corner(), images, targets, found, insertion)
-        )
-        for title, found in {"right": right, "wrong": wrong}.items()
-        for insertion in (False, True)
-    }
-    assert (areas["right", False] < areas["wrong", False]).all()
-    assert (areas["right", True] > areas["wrong", True]).all()
+    of_right, of_wrong = (
+        faithfulness.compute_curves(Corner(), images, targets, found) for found in (right, wrong)
+    )
+    area = faithfulness.compute_area
+    assert (area(of_right["deletion"]) < area(of_wrong["deletion"])).all()
+    assert (area(of_right["insertion"]) > area(of_wrong["insertion"])).all()
 
 
 def test_curves_begin_and_end_at_the_face_and_its_blur():
     images, targets = build_images(2), np.array([1, 1])
     maps = np.random.default_rng(0).random((2, SIDE, SIDE)).astype(np.float32)
-    deletion = faithfulness.compute_curves(Corner(), images, targets, maps, insertion=False)
-    insertion = faithfulness.compute_curves(Corner(), images, targets, maps, insertion=True)
+    deletion, insertion = faithfulness.compute_curves(Corner(), images, targets, maps).values()
     np.testing.assert_allclose(deletion[:, 0], faithfulness.predict_target(Corner(), images, targets))
     np.testing.assert_allclose(deletion[:, 0], insertion[:, -1])
     np.testing.assert_allclose(deletion[:, -1], insertion[:, 0])

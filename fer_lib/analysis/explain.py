@@ -1,8 +1,4 @@
-"""Compute saliency maps: where in a face a network finds an emotion, and on which parts of the face that is.
-
-Drawn faces know the regions that their action units deform; photographs have landmarks only. Both are seen
-through the same soft parts around the landmarks, so that a map can be read as a table.
-"""
+"""Compute saliency maps: where in a face a network finds an emotion, and which parts of it that is."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +13,6 @@ from torch import nn
 
 from fer_lib.data.detector import Detector
 from fer_lib.data.framing import FER2013_FRAMING, find_landmarks
-from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.preprocessing import preprocess, resize_face, to_rgb
@@ -69,25 +64,11 @@ _lock = threading.Lock()
 
 
 def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.ndarray:
-    """Return the saliency map of an emotion, S being the side of the network's input.
+    """Return the saliency map of an emotion, float32 (S, S) in 0..1; all zeros where nothing speaks for it.
 
-    The network is left as it was; threads may share it.
-
-    Parameters
-    ----------
-    crop
-        uint8 (H, W) grey or (H, W, 3) RGB, in the model's framing (`Face.crop`).
-    emotion
-        One of the checkpoint's.
-
-    Returns
-    -------
-    float32 (S, S) in 0..1; all zeros where nothing speaks for the emotion.
-
-    Raises
-    ------
-    ModelError
-        For an emotion that the model does not know, and for a network that is not convolutional.
+    The network is left as it was; threads may share it. S: the side of its input. crop: uint8 (H, W) grey or
+    (H, W, 3) RGB, in the model's framing (`Face.crop`). Raises ModelError for an emotion that the model does
+    not know, and for a network that is not convolutional.
     """
     if emotion not in checkpoint.emotions:
         raise ModelError(
@@ -103,26 +84,18 @@ def compute_saliency(
 ) -> np.ndarray:
     """Return float32 (N, S, S) maps of what speaks for `targets`, each stretched from its minimum, 0, to 1.
 
-    Parameters
-    ----------
-    images
-        float32 (N, 3, S, S), normalised.
-    targets
-        int (N,), indices of logits.
-    stage
-        The layer whose output is weighted, a key of `list_stages`.
-    method
-        A key of `METHODS`.
+    images: float32 (N, 3, S, S), normalised.   targets: int (N,), indices of logits.   stage: the layer whose
+    output is weighted, a key of `list_stages`.   method: a key of `METHODS`.
     """
     device = next(model.parameters()).device
+    wanted = [ClassifierOutputTarget(int(index)) for index in targets]
     found = []
     with _lock, torch.enable_grad():
         try:
             with METHODS[method](model, [model.get_submodule(stage)]) as cam:
                 for start in range(0, len(images), BATCH_SIZE):
                     part = slice(start, start + BATCH_SIZE)
-                    wanted = [ClassifierOutputTarget(int(index)) for index in targets[part]]
-                    found.append(cam(images[part].to(device), wanted))
+                    found.append(cam(images[part].to(device), wanted[part]))
         finally:
             model.zero_grad(set_to_none=True)
     return np.clip(np.nan_to_num(np.concatenate(found)), 0, 1).astype(np.float32)
@@ -133,9 +106,8 @@ def list_stages(model: nn.Module) -> dict[str, int]:
 
     Raises ModelError for a network without such stages, as a transformer.
     """
-    stages = {info["module"]: info["reduction"] for info in getattr(model, "feature_info", [])}
-    modules = dict(model.named_modules())
-    stages = {name: reduction for name, reduction in stages.items() if name in modules}
+    modules, infos = dict(model.named_modules()), getattr(model, "feature_info", [])
+    stages = {info["module"]: info["reduction"] for info in infos if info["module"] in modules}
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()) or len(set(stages.values())) < 2:
         raise ModelError(
             f"explain: expected a convolutional network, found {type(model).__name__}, which has no feature "
@@ -154,14 +126,8 @@ def find_stage(model: nn.Module) -> str:
 def overlay_saliency(crop: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     """Return a face under its saliency map, uint8 (S, S, 3) RGB; what is cold stays grey.
 
-    The colours are those of inferno, from dark purple to yellow: brighter is hotter for every reader.
-
-    Parameters
-    ----------
-    crop
-        uint8 (H, W) or (H, W, 3) RGB.
-    saliency
-        float (S, S) in 0..1, of `explain_face`.
+    The colours are those of inferno, from dark purple to yellow: brighter is hotter for every reader. crop:
+    uint8 (H, W) or (H, W, 3) RGB; saliency: float (S, S) in 0..1.
     """
     face = to_rgb(resize_face(crop, saliency.shape[0])).astype(np.float32)
     face = face.mean(axis=2, keepdims=True)  # the map's colours then are the only ones
@@ -171,22 +137,14 @@ def overlay_saliency(crop: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     return ((1 - alpha) * face + alpha * heat).round().astype(np.uint8)
 
 
-def locate_landmarks(data: PackedDataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the landmarks of packed faces, and whether YuNet found them.
-
-    Where it finds no face, they are the medians of the faces in which it does, or else those of FER2013.
-
-    Returns
-    -------
-    float64 (N, 5, 2), fractions of the side, and bool (N,).
-    """
-    return locate_in_crops([data.faces[row] for row in rows])
-
-
-def locate_in_crops(
+def locate_landmarks(
     crops: Sequence[np.ndarray], typical: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return landmarks as `locate_landmarks`, of uint8 crops; `typical`, (5, 2), is for those without."""
+    """Return landmarks, float64 (N, 5, 2), fractions of the side, and whether YuNet found them, bool (N,).
+
+    Where it finds no face in a crop, uint8, they are `typical`, (5, 2): without it the medians of the faces
+    in which it does, or else those of FER2013.
+    """
     detector = Detector(min_score=0.6)
     found = [find_landmarks(crop, detector) for crop in crops]
     is_found = np.array([points is not None for points in found], dtype=bool)
@@ -217,11 +175,6 @@ def build_part_masks(landmarks: np.ndarray, size: int) -> dict[str, np.ndarray]:
     masks[REST] = face & ~taken
     masks[BACKGROUND] = ~face & ~taken
     return masks
-
-
-def build_active_mask(masks: Mapping[str, np.ndarray], emotion: str) -> np.ndarray:
-    """Return bool (size, size): the parts that an emotion rests on, of `build_part_masks`."""
-    return np.logical_or.reduce([masks[part] for part in ACTIVE_PARTS[emotion]])
 
 
 def _fill(points: np.ndarray, ellipse: tuple[float, float, float, float]) -> np.ndarray:

@@ -1,13 +1,11 @@
 """Score saliency maps: faithfulness with intervals, and the parts of a face on which each emotion rests."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
 from fer_lib.analysis.explain import BACKGROUND, PARTS, REST
 from fer_lib.analysis.explain_study import CENTRE, CHOSEN, LAST, RANDOM, get_folder
-from fer_lib.analysis.faithfulness import N_STEPS
+from fer_lib.analysis.faithfulness import CURVES, N_STEPS
 from fer_lib.data.packed import PackedDataset
 from fer_lib.evaluation.bootstrap import Bootstrap, average
 from fer_lib.evaluation.predictions import read_table
@@ -20,7 +18,6 @@ KEYS = {CHOSEN: "chosen", LAST: "last_stage", RANDOM: "random", CENTRE: "face_ce
 PAIRS = ((CHOSEN, LAST), (CHOSEN, RANDOM), (CHOSEN, CENTRE), (LAST, RANDOM), (LAST, CENTRE))
 """A map and a rival: the chosen one against each other, the last stage's against those without a network."""
 
-CURVES = ("deletion", "insertion")
 MEASURES = (*CURVES, "energy", "pointing")
 ALL_PARTS = (*PARTS, REST, BACKGROUND)
 
@@ -71,32 +68,31 @@ class SaliencyScores:
         for name, rival in PAIRS:
             for measure in MEASURES:
                 difference = self._get(name, measure) - self._get(rival, measure)
-                sign = -1 if measure == "deletion" else 1
-                gains[name, rival][measure] = self._average(sign * difference, measure)
+                gain = -difference if measure == "deletion" else difference
+                gains[name, rival][measure] = self._average(gain, measure)
         return gains
 
     def average_curves(self) -> dict[str, dict[str, np.ndarray]]:
         """Return `deletion` and `insertion` to map to float (3, N_STEPS + 1): mean, low, high."""
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for title in CURVES:
-            points = {name: [self._get(name, f"{title}/{i}") for i in range(N_STEPS + 1)] for name in KEYS}
-            found[title] = {
-                name: np.array([self._bootstrap.mean(values) for values in columns]).T
-                for name, columns in points.items()
-            }
+        found: dict[str, dict[str, np.ndarray]] = {curve: {} for curve in CURVES}
+        for curve, of_maps in found.items():
+            for name in KEYS:
+                points = [self._get(name, f"{curve}/{step}") for step in range(N_STEPS + 1)]
+                of_maps[name] = np.array([self._bootstrap.mean(values) for values in points]).T
         return found
 
-    def score_parts(self, is_correct: bool, min_faces: int) -> dict[str, dict[str, Interval]]:
-        """Return predicted emotion to part to how much denser the chosen map is there than on average.
+    def score_parts(self, is_correct: bool, min_faces: int) -> pd.DataFrame:
+        """Return predicted emotion by part: how much denser the chosen map is there than on average.
 
-        1: as much of the map as of the image. Emotions with fewer faces, correct or wrong, are left out.
+        As `Interval`; 1: as much of the map as of the image. Emotions with fewer faces are left out.
         """
         found = {}
         for index, emotion in enumerate(self._emotions):
             mask = (self._pred == index) & (self._is_correct == is_correct)
             if mask.sum() >= min_faces:
                 found[emotion] = {part: self._compute_density(part, mask) for part in ALL_PARTS}
-        return found
+        table = pd.DataFrame.from_dict(found, orient="index", columns=list(ALL_PARTS))
+        return table.rename_axis("predicted emotion")
 
     def score_background(self) -> dict[str, Interval]:
         """Return shares that lie outside the face, where they are defined.
@@ -136,21 +132,13 @@ class SaliencyScores:
         return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
-def tabulate_parts(scores: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
-    """Return the densities of `SaliencyScores.score_parts`, predicted emotion by part."""
-    rows = {emotion: {part: found.value for part, found in row.items()} for emotion, row in scores.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ALL_PARTS))
-    return table.rename_axis("predicted emotion")
-
-
 def summarise_columns(
     table: pd.DataFrame, data: PackedDataset, n_resamples: int, seed: int
 ) -> dict[str, Interval]:
     """Return column to mean over faces, of tables `randomised` and `stability`; flat maps do not count."""
     bootstrap = Bootstrap(len(table), n_resamples, seed, data.persons[table["row"]])
-    columns = {str(name): values for name, values in table.drop(columns="row").items()}
+    columns = table.drop(columns="row").dropna(axis="columns", how="all")
     return {
-        name: bootstrap.mean(values.fillna(0).to_numpy(float), values.notna().to_numpy())
+        str(name): bootstrap.mean(values.fillna(0).to_numpy(float), values.notna().to_numpy())
         for name, values in columns.items()
-        if values.notna().any()
     }

@@ -13,9 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from fer_lib.analysis.explain import (
+    ACTIVE_PARTS,
     FACE,
     METHODS,
-    build_active_mask,
     build_part_masks,
     compute_saliency,
     list_stages,
@@ -54,18 +54,9 @@ N_DRAWS = 3
 
 @dataclass(frozen=True)
 class Faces:
-    """Faces to explain.
+    """Faces to explain: rows of the packed data, true and predicted classes, int (N,) each.
 
-    Parameters
-    ----------
-    rows, labels, pred
-        int (N,): rows of the packed data, true and predicted classes.
-    images
-        float32 (N, 3, S, S), normalised.
-    landmarks
-        float (N, 5, 2), fractions of the side.
-    is_found
-        bool (N,), whether YuNet found the landmarks.
+    images: float32 (N, 3, S, S), normalised.   landmarks, is_found: as `explain.locate_landmarks`.
     """
 
     rows: np.ndarray
@@ -86,12 +77,8 @@ def evaluate_saliency(dataset: str, out_dir: str | Path | None = None) -> Path:
 
     Writes to `reports/<dataset>/explain/`: `choice.parquet`, every method and stage on validation;
     `faces.parquet`, the chosen one and its rivals on test faces; `randomised.parquet` and
-    `stability.parquet`; `maps.npz`, mean maps by emotion; `examples.npz`, single maps of drawn faces.
-
-    Raises
-    ------
-    ModelError
-        When the network has not been trained, or is not convolutional.
+    `stability.parquet`; `maps.npz`, mean maps by emotion; `examples.npz`, single maps of drawn faces. Raises
+    ModelError when the network has not been trained, or is not convolutional.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.gradcam
@@ -126,11 +113,12 @@ def evaluate_saliency(dataset: str, out_dir: str | Path | None = None) -> Path:
 def load_faces(checkpoint: Checkpoint, data: PackedDataset, split: str, n: int, seed: int) -> Faces:
     """Return `n` faces of a split, drawn by the seed, and the network's predictions."""
     rows = draw_rows(data.get_rows(split), n, seed)
-    pixels = preprocess([data.faces[row] for row in rows], checkpoint.preprocessing)
+    crops = [data.faces[row] for row in rows]
+    pixels = preprocess(crops, checkpoint.preprocessing)
     images = torch.from_numpy(np.ascontiguousarray(pixels))
     with torch.inference_mode():
         pred = np.concatenate([checkpoint.model(part).argmax(dim=1).numpy() for part in images.split(128)])
-    return Faces(rows, data.labels[rows], pred, images, *locate_landmarks(data, rows))
+    return Faces(rows, data.labels[rows], pred, images, *locate_landmarks(crops))
 
 
 def compare_methods(model: nn.Module, faces: Faces) -> pd.DataFrame:
@@ -138,12 +126,12 @@ def compare_methods(model: nn.Module, faces: Faces) -> pd.DataFrame:
 
     The maps explain the predicted emotion. A good one has a small deletion and a large insertion area.
     """
-    found = []
-    stages = list_stages(model)
+    found, stages = [], list_stages(model)
     pairs = [(method, stage) for stage in stages for method in METHODS]
     for method, stage in tqdm(pairs, desc="methods", unit="map", disable=None):
         maps = compute_saliency(model, faces.images, faces.pred, stage, method)
-        areas = _measure_areas(model, faces, maps)
+        curves = compute_curves(model, faces.images, faces.pred, maps)
+        areas = {curve: compute_area(points) for curve, points in curves.items()}
         found.append(pd.DataFrame(areas).assign(method=method, stage=stage, reduction=stages[stage]))
     return pd.concat(found, ignore_index=True)
 
@@ -188,7 +176,9 @@ def score_faces(
     tables = []
     for name, of_faces in tqdm(maps.items(), desc="maps", unit="map", disable=None):
         columns = {"row": faces.rows, "label": faces.labels, "pred": faces.pred, "map": name}
-        columns |= _measure_areas(model, faces, of_faces, with_curves=True)
+        for curve, points in compute_curves(model, faces.images, faces.pred, of_faces).items():
+            columns[curve] = compute_area(points)
+            columns |= {f"{curve}/{step}": values for step, values in enumerate(points.T)}
         columns |= {
             "landmarks_found": faces.is_found,
             "energy": compute_energy(of_faces, active),
@@ -210,8 +200,9 @@ def build_active_masks(data: PackedDataset, faces: Faces, parts: list[dict[str, 
     drawn, size = data.regions(faces.rows), (faces.side, faces.side)
     if drawn is not None:
         return np.stack([cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) for m in drawn])
-    names = [data.emotions[index] for index in faces.pred]
-    active = [build_active_mask(masks, name) for masks, name in zip(parts, names, strict=True)]
+    active = []
+    for masks, index in zip(parts, faces.pred, strict=True):
+        active.append(np.logical_or.reduce([masks[part] for part in ACTIVE_PARTS[data.emotions[index]]]))
     return np.stack(active).astype(np.float32)
 
 
@@ -255,18 +246,6 @@ def pick_examples(data: PackedDataset, faces: Faces, maps: np.ndarray) -> dict[s
 def get_folder(dirs: OutputDirs) -> Path:
     """Return the folder of the results."""
     return dirs.reports / "explain"
-
-
-def _measure_areas(
-    model: nn.Module, faces: Faces, maps: np.ndarray, with_curves: bool = False
-) -> dict[str, np.ndarray]:
-    found = {}
-    for title, insertion in {"deletion": False, "insertion": True}.items():
-        curves = compute_curves(model, faces.images, faces.pred, maps, insertion)
-        found[title] = compute_area(curves)
-        if with_curves:
-            found |= {f"{title}/{step}": values for step, values in enumerate(curves.T)}
-    return found
 
 
 def _write_maps(path: Path, maps: Mapping[str, np.ndarray]) -> None:

@@ -32,23 +32,10 @@ LEFT_OUT = "left out"
 class ExternalFaces:
     """Faces in a model's framing.
 
-    Parameters
-    ----------
-    name
-        Of the data.
-    crops
-        uint8 each, as `Face.crop`.
-    labels
-        int (N,), indices into the model's emotions.
-    persons
-        (N,), equal for faces of one person, where that is known.
-    factors
-        One row per face: what is known of drawn ones; no columns for others.
-    mapping
-        One row per class of the source: class, model's emotion (or `LEFT_OUT`), how, images, no face
-        (images of it without one).
-    data_hash
-        Of packed data, else of the crops and labels.
+    crops: uint8 each, as `Face.crop`.   labels: int (N,), indices into the model's emotions.   persons: (N,),
+    equal for faces of one person, where that is known.   factors: one row per face: what is known of drawn
+    ones; no columns for others.   mapping: of `map_classes`, and `no face`, the images of a class without
+    one.   data_hash: of packed data, else of the crops and labels.
     """
 
     name: str
@@ -64,16 +51,25 @@ def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> Exte
     """Return the faces of `data`: a packed data set's test split, by name, or a folder of class folders.
 
     In an image the largest face is cut out as the model's training faces were; an image in which none is
-    found is left out and counted, and one that is a crop already is taken whole.
-
-    Raises
-    ------
-    DataError
-        When there is nothing that the model could name, or fewer than `min_faces`.
-    MediaError
-        For a file that is no image.
+    found is left out and counted, and one that is a crop already is taken whole. Raises DataError when there
+    is nothing that the model could name, or fewer than `min_faces`, and MediaError for a file that is no
+    image.
     """
-    faces = _load(recognizer, data)
+    datasets = read_params_file()["datasets"]
+    if data in datasets and not (get_packed_dir(data) / "meta.json").is_file():
+        raise DataError(
+            f"{data}: expected it packed, found none; run `python -m fer_lib prepare --dataset {data}` "
+            "or give a folder with one folder per class"
+        )
+    if data in datasets:
+        faces = _load_packed_faces(recognizer, load_packed(data))
+    elif Path(data).is_dir():
+        faces = _load_folder(recognizer, Path(data))
+    else:
+        raise DataError(
+            f"{data}: expected a data set ({', '.join(datasets)}) or a folder with one folder per class, "
+            "found neither; check the path"
+        )
     if len(faces.labels) < min_faces:
         raise DataError(
             f"{faces.name}: expected at least {min_faces} faces to audit a model, found {len(faces.labels)}; "
@@ -82,32 +78,14 @@ def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> Exte
     return faces
 
 
-def _load(recognizer: Recognizer, data: str) -> ExternalFaces:
-    datasets = read_params_file()["datasets"]
-    if data in datasets:
-        if not (get_packed_dir(data) / "meta.json").is_file():
-            raise DataError(
-                f"{data}: expected it packed, found none; run `python -m fer_lib prepare --dataset {data}` "
-                "or give a folder with one folder per class"
-            )
-        return _load_packed_faces(recognizer, load_packed(data))
-    if not Path(data).is_dir():
-        raise DataError(
-            f"{data}: expected a data set ({', '.join(datasets)}) or a folder with one folder per class, "
-            "found neither; check the path"
-        )
-    return _load_folder(recognizer, Path(data))
-
-
 def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalFaces:
     rows, name = data.get_rows("test"), data.meta["dataset"]
     given = [data.emotions[label] for label in data.labels[rows]]
-    mapping = map_classes(data.emotions, recognizer.emotions, given)
     is_own = read_config(recognizer.folder).get("data_hash") == data.data_hash
     # Its own faces are in the model's framing already; to cut them again would only move them.
     cut = None if is_own else Detector(min_score=0.6)
     images = [np.asarray(data.faces[row]) for row in rows]
-    kept, crops, labels, mapping = _cut_all(recognizer, images, given, mapping, cut, name)
+    kept, crops, labels, mapping = _cut_all(recognizer, images, given, data.emotions, cut, name)
     rows = rows[kept]
     factors = data.index.iloc[rows].filter(list(FACTORS)).reset_index(drop=True)
     return ExternalFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)
@@ -115,12 +93,11 @@ def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalF
 
 def _load_folder(recognizer: Recognizer, folder: Path) -> ExternalFaces:
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [(path, child.name) for child in classes for path in list_images(child)]
-    given = [name for _, name in files]
-    mapping = map_classes([child.name for child in classes], recognizer.emotions, given)
-    paths = [path for path, _ in files]
-    detector = Detector(min_score=0.6)
-    _, crops, labels, mapping = _cut_all(recognizer, paths, given, mapping, detector, str(folder))
+    paths = [path for child in classes for path in list_images(child)]
+    names, given = [path.name for path in classes], [path.parent.name for path in paths]
+    _, crops, labels, mapping = _cut_all(
+        recognizer, paths, given, names, Detector(min_score=0.6), str(folder)
+    )
     digest = hashlib.sha256(labels.tobytes())
     for crop in crops:
         digest.update(crop.tobytes())
@@ -132,11 +109,12 @@ def _cut_all(
     recognizer: Recognizer,
     images: Sequence[np.ndarray | Path],
     given: Sequence[str],
-    mapping: pd.DataFrame,
+    classes: Sequence[str],
     detector: Detector | None,
     name: str,
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, pd.DataFrame]:
     """Return which images hold a face that the model could name, these faces, their labels, the mapping."""
+    mapping = map_classes(classes, recognizer.emotions, given)
     known = dict(zip(mapping["class"], mapping["model's emotion"], strict=True))
     kept, crops, labels, empty = [], [], [], dict.fromkeys(known, 0)
     named = [i for i, title in enumerate(given) if known[title] != LEFT_OUT]

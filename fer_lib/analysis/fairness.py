@@ -1,7 +1,7 @@
 """Compare how a network treats groups of faces: rates, the largest gap, and whether chance explains it.
 
-Drawn faces know their factors, and are drawn again with one of them changed: the same faces in every group.
-Photographs carry no such labels and none are guessed; proxies say what an image itself shows.
+In all functions labels and pred, int (N,), are true and predicted classes, and groups, (N,), the names of the
+groups that faces belong to. No labels of photographs are guessed; proxies say what an image itself shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,21 +43,13 @@ def score_groups(
     """Return one row per group of `min_faces` or more: n, and each of `MEASURES` as `Interval`.
 
     The false-positive rate is the mean over classes of how often a face of another class is predicted as it.
-
-    Parameters
-    ----------
-    labels, pred
-        int (N,), true and predicted classes.
-    confidence
-        float (N,), the probability of the predicted class.
-    groups
-        str (N,).
+    confidence: float (N,), the probability of the predicted class.
     """
     sizes = {str(name): int(n) for name, n in pd.Series(groups).value_counts().items()}
     names = sorted((name for name in sizes if sizes[name] >= min_faces), key=lambda name: (len(name), name))
     if not names:
         return pd.DataFrame(columns=["n", *MEASURES])
-    drawn = _score_groups(labels, pred, confidence, groups, names, bootstrap)
+    drawn = _score_groups(labels, pred, confidence, [groups == name for name in names], bootstrap)
     columns = {m: [summarise_draws(of) for of in drawn[..., i].T] for i, m in enumerate(MEASURES)}
     index = pd.Index(names, name="group")
     return pd.DataFrame({"n": [sizes[name] for name in names]} | columns, index=index)
@@ -65,15 +57,10 @@ def score_groups(
 
 def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return accuracy, false-positive rate and ECE of `score_groups` as text, a row per group of a factor."""
-    rows = {}
-    for factor, table in tables.items():
-        for group, row in table.iterrows():
-            rows[f"{factor} {group}".replace("_", " ")] = {
-                "accuracy": f"{row['accuracy']:.2f}",
-                "false positive rate": f"{row['false_positive_rate']:.2f}",
-                "ECE": f"{row['ece']:.2f}",
-            }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+    titles = {"accuracy": "accuracy", "false_positive_rate": "false positive rate", "ece": "ECE"}
+    rates = pd.concat(tables)[list(titles)].rename(columns=titles).map("{:.2f}".format)
+    names = [f"{factor} {group}".replace("_", " ") for factor, group in rates.index]
+    return rates.set_axis(names).rename_axis("group")
 
 
 def measure_gap(
@@ -123,7 +110,7 @@ def compute_ratio(labels: np.ndarray, pred: np.ndarray, groups: np.ndarray, boot
     The four-fifths rule (29 CFR 1607.4) asks for 0.8. A minimum over a maximum of noisy rates is biased down.
     """
     unsure = np.zeros(len(labels))  # the confidence does not enter the recall
-    rates = _score_groups(labels, pred, unsure, groups, np.unique(groups), bootstrap)
+    rates = _score_groups(labels, pred, unsure, [groups == name for name in np.unique(groups)], bootstrap)
     recalls = rates[..., MEASURES.index("macro_recall")]
     lowest, highest = np.nanmin(recalls, axis=1), np.nanmax(recalls, axis=1)
     # Where no group has anything correct, none is worse off.
@@ -151,19 +138,10 @@ def compare_gaps(
 
 
 def tabulate_gaps(gaps: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
-    """Return grouping by gap and p of `measure_gap`, the latter adjusted for the number of groupings."""
+    """Return grouping by gap and p of `measure_gap`, valid although several were looked at (Holm 1979)."""
     table = pd.DataFrame.from_dict(dict(gaps), orient="index", columns=["gap", "p"]).rename_axis("grouping")
-    return table.assign(p=adjust_for_many([p for _, p in gaps.values()]))
-
-
-def adjust_for_many(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values that stay valid although several were looked at (Holm 1979)."""
-    values = np.asarray(p_values, dtype=float)
-    order = np.argsort(values)
-    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(steps, 1)
-    return adjusted
+    ordered = table["p"].sort_values()
+    return table.assign(p=(ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1))
 
 
 def list_interactions(
@@ -177,13 +155,10 @@ def list_interactions(
 ) -> pd.DataFrame:
     """Return pairs of groups whose accuracy differs from what their two factors alone would give.
 
-    Residuals are exchanged within blocks, int (N,), such as a face's counterfactuals (Freedman and Lane
-    1983). Cells of fewer faces are left out.
-
-    Returns
-    -------
     The largest excess first: first, second, n, accuracy, expected (least squares of both factors' own
-    effects), excess (points), p (that of the largest excess of all that are listed).
+    effects), excess (points), p (that of the largest excess of all that are listed). Residuals are exchanged
+    within blocks, int (N,), such as a face's counterfactuals (Freedman and Lane 1983). Cells of fewer faces
+    are left out.
     """
     is_correct, rows, makers, residuals = (pred == labels).astype(float), [], [], []
     for first, second in combinations(factors, 2):
@@ -217,16 +192,7 @@ def measure_proxies(faces: Sequence[np.ndarray], landmarks: np.ndarray, is_found
     luminance: mean grey level (0 to 255) about the nose, of skin and light together.   sharpness: variance
     of the Laplacian.   size: eye distance as a share of the side.   yaw: how far the nose's tip is off the
     middle of the eyes, in eye distances.   roll: tilt of the eyes, degrees. Size, yaw and roll are NaN where
-    the landmarks were not found.
-
-    Parameters
-    ----------
-    faces
-        uint8 (H, W) or (H, W, 3).
-    landmarks
-        float (N, 5, 2), fractions of the side.
-    is_found
-        bool (N,).
+    the landmarks were not found. faces: uint8 (H, W) or (H, W, 3); the others as `explain.locate_landmarks`.
     """
     rows = []
     for face, points, known in zip(faces, landmarks, is_found, strict=True):
@@ -283,12 +249,10 @@ def _score_groups(
     labels: np.ndarray,
     pred: np.ndarray,
     confidence: np.ndarray,
-    groups: np.ndarray,
-    names: Sequence[str] | np.ndarray,
+    members: Sequence[np.ndarray],
     bootstrap: Bootstrap,
 ) -> np.ndarray:
-    """Return float (1 + R, G, 4): `MEASURES` of the named groups; NaN where no face of one was drawn."""
-    members = [groups == name for name in names]
+    """Return float (1 + R, G, 4): `MEASURES` of groups, bool (N,) each; NaN where none was drawn."""
     scorers = [_build_scorer(labels[member], pred[member], confidence[member]) for member in members]
     pairs = list(zip(scorers, members, strict=True))
     return bootstrap.score(lambda weights: np.stack([score(weights[:, m]) for score, m in pairs], axis=1))

@@ -6,6 +6,7 @@ al. 2018), by randomised weights (Adebayo et al. 2018), and by small shifts of t
 """
 
 import copy
+from functools import partial
 
 import cv2
 import numpy as np
@@ -15,44 +16,42 @@ from torch import nn
 
 from fer_lib.analysis.explain import METHOD, compute_saliency
 
+CURVES = ("deletion", "insertion")
+
 N_STEPS = 10
 """Steps from none to all of a face's cells hidden or shown."""
 
 CELLS = 16
 """Cells a side in which a face is hidden; single pixels would be noise, not parts of a face."""
 
-_BLUR_SHARE = 0.15
+BLUR_SHARE = 0.15
 """Sigma of the blur that hides, as a share of the side: nothing of an expression is left, the tone is."""
 
-_BATCH_SIZE = 128
+BATCH_SIZE = 128
 
 
 def compute_curves(
-    model: nn.Module, images: torch.Tensor, targets: np.ndarray, maps: np.ndarray, insertion: bool
-) -> np.ndarray:
-    """Return float (N, N_STEPS + 1): the probability of the target after each tenth of the cells.
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, maps: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return each of `CURVES` to float (N, N_STEPS + 1): the target's probability after each tenth of cells.
 
     Deletion blurs the cells that the map marks most, first; insertion starts from the blurred face and shows
-    them first.
-
-    Parameters
-    ----------
-    images
-        float32 (N, 3, S, S), normalised.
-    targets
-        int (N,), indices of logits.
+    them first. images: float32 (N, 3, S, S), normalised; targets: int (N,), indices of logits.
     """
-    side = images.shape[-1]
-    blurred = np.stack([_blur(image) for image in images.numpy()])
+    plain, side = images.numpy(), images.shape[-1]
+    planes = plain.reshape(-1, side, side)
+    blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=BLUR_SHARE * side, borderType=cv2.BORDER_REPLICATE)
+    blurred = np.stack([blur(plane) for plane in planes]).reshape(plain.shape)
     ranks = rank_cells(maps)
-    curves = []
+    points: dict[str, list[np.ndarray]] = {curve: [] for curve in CURVES}
     for step in range(N_STEPS + 1):
-        marked = ranks < round(step / N_STEPS * CELLS**2)
-        masks = np.stack([_enlarge(mask, side) for mask in marked])[:, None]
-        hidden = 1 - masks if insertion else masks
-        mixed = images.numpy() * (1 - hidden) + blurred * hidden
-        curves.append(predict_target(model, torch.from_numpy(mixed.astype(np.float32)), targets))
-    return np.stack(curves, axis=1)
+        marked = (ranks < round(step / N_STEPS * CELLS**2)).astype(np.float32)
+        enlarged = [cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST) for mask in marked]
+        masks = np.stack(enlarged)[:, None]
+        for curve, hidden in zip(CURVES, (masks, 1 - masks), strict=True):
+            mixed = plain * (1 - hidden) + blurred * hidden
+            points[curve].append(predict_target(model, torch.from_numpy(mixed.astype(np.float32)), targets))
+    return {curve: np.stack(found, axis=1) for curve, found in points.items()}
 
 
 def rank_cells(maps: np.ndarray) -> np.ndarray:
@@ -67,8 +66,8 @@ def rank_cells(maps: np.ndarray) -> np.ndarray:
 
 
 def compute_area(curves: np.ndarray) -> np.ndarray:
-    """Return float (N,): the area under each curve over 0..1 by the trapezoidal rule."""
-    return np.trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1)
+    """Return float (N,): the area under each curve, (N, N_STEPS + 1), over 0..1 by the trapezoidal rule."""
+    return np.trapezoid(curves, dx=1 / N_STEPS, axis=1)
 
 
 def compute_energy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -142,12 +141,7 @@ def randomise_layers(
 
 
 def measure_stability(
-    model: nn.Module,
-    images: torch.Tensor,
-    targets: np.ndarray,
-    stage: str,
-    shift: int,
-    method: str = METHOD,
+    model: nn.Module, images: torch.Tensor, targets: np.ndarray, stage: str, shift: int, method: str = METHOD
 ) -> np.ndarray:
     """Return float (N,): the rank correlation of each map with that of the face moved by `shift` pixels.
 
@@ -165,10 +159,7 @@ def predict_target(model: nn.Module, images: torch.Tensor, targets: np.ndarray) 
     """Return float64 (N,): the probability of each image's target."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        chunks = [
-            model(images[start : start + _BATCH_SIZE].to(device)).double().softmax(dim=1).cpu()
-            for start in range(0, len(images), _BATCH_SIZE)
-        ]
+        chunks = [model(part.to(device)).double().softmax(dim=1).cpu() for part in images.split(BATCH_SIZE)]
     return torch.cat(chunks).numpy()[np.arange(len(targets)), targets]
 
 
@@ -177,13 +168,3 @@ def _average_cells(maps: np.ndarray) -> np.ndarray:
     size = (CELLS, CELLS)
     cells = [cv2.resize(one.astype(np.float32), size, interpolation=cv2.INTER_AREA) for one in maps]
     return np.stack(cells).reshape(len(cells), -1)
-
-
-def _blur(image: np.ndarray) -> np.ndarray:
-    sigma = _BLUR_SHARE * image.shape[-1]
-    channels = [cv2.GaussianBlur(c, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for c in image]
-    return np.stack(channels)
-
-
-def _enlarge(mask: np.ndarray, side: int) -> np.ndarray:
-    return cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)

@@ -77,17 +77,9 @@ def measure_privacy(dataset: str, out_dir: str | Path | None = None) -> Path:
 def infer_membership(members: np.ndarray, others: np.ndarray, bootstrap: Bootstrap) -> dict[str, Interval]:
     """Return how well a threshold on the loss tells training faces from others (Yeom et al. 2018).
 
-    Parameters
-    ----------
-    members, others
-        float (N,), (M,), the loss of training faces and of faces never seen.
-    bootstrap
-        Of all N + M.
-
-    Returns
-    -------
     `auroc`: 0.5 is guessing.   `advantage`: the largest true-positive minus false-positive rate, 0 is
-    guessing; chosen in hindsight, it is biased upwards.
+    guessing; chosen in hindsight, it is biased upwards. members, others: float (N,), (M,), the losses of
+    training faces and of faces never seen; bootstrap: of all N + M.
     """
     scores = -np.concatenate([members, others])
     truth = np.repeat([1, 0], [len(members), len(others)])
@@ -151,17 +143,14 @@ def average_classes(data: PackedDataset, rows: np.ndarray, preprocessing: Prepro
 def find_best_match(
     images: np.ndarray, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing
 ) -> np.ndarray:
-    """Return float (C,): each inverted image's highest correlation with a face of its class in `rows`."""
-    found = []
-    for label, image in enumerate(images):
+    """Return float (C,): each image's highest correlation with a face of its class; NaN without any."""
+    found = np.full(len(images), np.nan)
+    for label in np.unique(data.labels[rows]):
         chosen = rows[data.labels[rows] == label]
-        if not len(chosen):
-            found.append(np.nan)
-            continue
         faces = preprocess([data.faces[row] for row in chosen], preprocessing).mean(axis=1)
         flat = _standardise(faces.reshape(len(faces), -1))
-        found.append(float((flat @ _standardise(image.reshape(1, -1))[0]).max()))
-    return np.array(found)
+        found[label] = (flat @ _standardise(images[label].reshape(1, -1))[0]).max()
+    return found
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:

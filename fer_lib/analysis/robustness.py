@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -31,7 +30,7 @@ from fer_lib.files import write_atomically
 from fer_lib.inference.recognizer import Recognizer, open_session, run_session
 from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME
-from fer_lib.models.preprocessing import Preprocessing, preprocess
+from fer_lib.models.preprocessing import preprocess
 from fer_lib.params import RobustnessParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_code, hash_file, hash_values
@@ -60,12 +59,8 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
 
     `robustness/perturbed/<network>.parquet`: row, label, and per condition `<corruption>/<severity>/pred`,
     the predicted class, and `.../confidence`. `saliency.parquet`: row, and per condition the rank
-    correlation of `SaliencyFollower`. Killed and started again, it goes on with the next corruption.
-
-    Raises
-    ------
-    ModelError
-        When a network has not been trained, or was trained on other data.
+    correlation of `SaliencyFollower`. Killed and started again, it goes on with the next corruption. Raises
+    ModelError when a network has not been trained, or was trained on other data.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
@@ -106,14 +101,9 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
 def predict_external(
     recognizer: Recognizer, faces: ExternalFaces, landmarks: np.ndarray, n_faces: int, seed: int
 ) -> pd.DataFrame:
-    """Return a table as `predict_perturbed` writes it, of a model on the faces that a user brings.
+    """Return a table as `predict_perturbed` writes it, of a model on at most `n_faces` that a user brings.
 
-    Parameters
-    ----------
-    landmarks
-        float (N, 5, 2) of all faces, fractions of the side.
-    n_faces
-        At most so many, drawn by the seed, are perturbed.
+    landmarks: float (N, 5, 2) of all faces, fractions of the side.
     """
     chosen = draw_rows(np.arange(len(faces.labels)), n_faces, seed)
     crops = [faces.crops[i] for i in chosen]
@@ -185,13 +175,20 @@ def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
             f"{path}: not found; run `python -m fer_lib compress {network} --dataset {data.meta['dataset']}` "
             "or `make repro` first"
         )
-    session, settings = open_session(path), checkpoint.preprocessing
-    return lambda faces: _run_in_batches(session, settings, faces)
+    session = open_session(path)
+
+    def predict(faces: Sequence[np.ndarray]) -> np.ndarray:
+        # A batch is preprocessed at a time: thousands of faces at the network's size do not fit the memory.
+        parts = [list(faces[start : start + BATCH_SIZE]) for start in range(0, len(faces), BATCH_SIZE)]
+        inputs = (preprocess(part, checkpoint.preprocessing) for part in parts)
+        return compute_softmax(np.concatenate([run_session(session, part, BATCH_SIZE) for part in inputs]))
+
+    return predict
 
 
 def build_samples(data: PackedDataset, rows: np.ndarray, seed: int) -> list[Sample]:
     """Return what the corruptions may know of each face."""
-    landmarks, _ = locate_landmarks(data, rows)
+    landmarks, _ = locate_landmarks([data.faces[row] for row in rows])
     side = data.faces.shape[1]
     return [Sample(points * side, seed + int(row)) for points, row in zip(landmarks, rows, strict=True)]
 
@@ -204,15 +201,6 @@ def get_predictions_path(dirs: OutputDirs, name: str) -> Path:
 def read_perturbed(dirs: OutputDirs, name: str, data: PackedDataset) -> pd.DataFrame:
     """Return the table of a network, or of `SALIENCY`. Raises DataError for none, or one of other data."""
     return read_table(get_predictions_path(dirs, name), data, "perturb")
-
-
-def _run_in_batches(
-    session: onnxruntime.InferenceSession, settings: Preprocessing, faces: Sequence[np.ndarray]
-) -> np.ndarray:
-    # A batch is preprocessed at a time: thousands of faces at the network's size do not fit the memory.
-    parts = [list(faces[start : start + BATCH_SIZE]) for start in range(0, len(faces), BATCH_SIZE)]
-    logits = [run_session(session, preprocess(part, settings), BATCH_SIZE) for part in parts]
-    return compute_softmax(np.concatenate(logits))
 
 
 def _describe_run(dirs: OutputDirs, data: PackedDataset, settings: RobustnessParams) -> str:

@@ -13,21 +13,13 @@ from fer_lib.metrics_file import Interval, Metrics
 CURVES = {"accuracy": "Accuracy", "macro_recall": "Macro recall", "ece": "Calibration error (ECE)"}
 """What is traced over severities: measure to title."""
 
-ABOUT = ["perturbation", "emotion", "severity", "recall", "clean", "into"]
-"""Columns of `find_first_fallen`."""
-
 
 @dataclass(frozen=True)
 class Curves:
     """One network's scores under every condition, on the clean draw and on every resample of the faces.
 
-    Parameters
-    ----------
-    conditions
-        K names, `<corruption>/<severity>`.
-    scores
-        Measure to float (1 + R, K), as `Bootstrap.score` draws them. Measures: accuracy, macro_recall,
-        macro_precision, ece, recall.<emotion>, precision.<emotion>.
+    conditions: K names, `<corruption>/<severity>`.   scores: float (1 + R, K), as `Bootstrap.score` draws
+    them, by accuracy, macro_recall, macro_precision, ece, recall.<emotion>, precision.<emotion>.
     """
 
     conditions: tuple[str, ...]
@@ -134,16 +126,13 @@ def find_first_fallen(
         wrong = pred[pred != index]
         into = emotions[int(wrong.mode().iloc[0])] if len(wrong) else "–"
         rows.append((name, emotions[index], severity, recalls[lowest, at], recalls[lowest, 0], into))
-    return pd.DataFrame(rows, columns=ABOUT)
+    columns = ["perturbation", "emotion", "severity", "recall", "clean", "into"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def count_first_fallen(fallen: pd.DataFrame) -> tuple[str, int, str, int]:
-    """Summarise `find_first_fallen`.
-
-    Returns
-    -------
-    The emotion that falls first most often, under how many corruptions, what it is then taken for most often,
-    and under how many corruptions any falls; no names where none falls.
+    """Return from `find_first_fallen` the emotion that falls first most often, under how many corruptions,
+    what it is then taken for most often, and under how many any falls; no names where none falls.
     """
     below = fallen[fallen["severity"] > 0]
     if below.empty:
@@ -160,26 +149,13 @@ def tabulate_families(curves: Mapping[str, Curves]) -> pd.DataFrame:
 
 
 def tabulate_areas(curves: Mapping[str, Curves]) -> pd.DataFrame:
-    """Return corruption by network: the relative area under the accuracy curve, as text.
-
-    With its interval for the first network.
-    """
-    main = next(iter(curves))
-    cells = {
-        name: [
-            f"{area:.2f}" if name == main else f"{area.value:.2f}"
-            for area in map(found.measure_area, CORRUPTIONS)
-        ]
-        for name, found in curves.items()
-    }
-    return pd.DataFrame(cells, index=list(CORRUPTIONS)).rename_axis("perturbation")
+    """Return corruption by network: the relative area under the accuracy curve, as `Interval`."""
+    areas = {name: [found.measure_area(each) for each in CORRUPTIONS] for name, found in curves.items()}
+    return pd.DataFrame(areas, index=list(CORRUPTIONS)).rename_axis("perturbation")
 
 
 def score_following(followed: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Interval]:
-    """Return `<corruption>/<severity>` to the mean rank correlation of saliency maps.
-
-    followed: what `robustness.SaliencyFollower` found.
-    """
+    """Return `<corruption>/<severity>` to the mean of the rank correlations in `robustness.SALIENCY`."""
     names = [f"{name}/{severity}" for name in CORRUPTIONS for severity in SEVERITIES[1:]]
     values = followed[names].to_numpy(float)
     drawn = bootstrap.score(lambda weights: weights @ values / weights.sum(axis=1, keepdims=True))
@@ -206,11 +182,11 @@ def add_curves(metrics: Metrics, curves: Curves, n_faces: int) -> None:
             metrics.add_scores({measure: curves.average(every, measure)}, split="perturbed", n=n_faces)
 
 
-def add_areas(metrics: Metrics, curves: Mapping[str, Curves]) -> None:
-    """Add the relative area under every network's accuracy curve: `<network>.<corruption>.relative_area`."""
-    for network, found in curves.items():
-        for name in CORRUPTIONS:
-            metrics.add("relative_area", found.measure_area(name), model=network, split=_name(name))
+def add_areas(metrics: Metrics, areas: pd.DataFrame) -> None:
+    """Add what `tabulate_areas` returns: `<network>.<corruption>.relative_area`."""
+    for network, column in areas.items():
+        for name, area in column.items():
+            metrics.add("relative_area", area, model=str(network), split=_name(str(name)))
 
 
 def add_following(metrics: Metrics, follows: Mapping[str, Interval]) -> None:
