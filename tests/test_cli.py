@@ -90,9 +90,9 @@ def test_command_of_the_table_names_a_function_that_takes_its_arguments(name):
 def test_overview_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "..." not in shown  # what click leaves of a text that is too long
-    assert all(shown.count(f"\n  {name} ") == 1 for name in cli.fer.commands)
+    _, _, listed = capsys.readouterr().out.partition("Commands:\n")
+    assert [line.split()[0] for line in listed.splitlines()] == list(cli.fer.commands)
+    assert "..." not in listed  # what click leaves of a text that is too long
 
 
 def test_help_imports_neither_torch_nor_pandas():

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MAX_EXPLAINED = 8
 """Faces of an image in one figure of explanations."""
 
-N_RESAMPLES = 1000
-
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--variant`."""
@@ -132,8 +130,9 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
         write_table(result.table, table)
     n_faces = result.table["track"].nunique()
     print(f"{video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
-    for written in filter(None, (out, table)):
-        print(f"written: {written}")
+    for written in (out, table):
+        if written:
+            print(f"written: {written}")
     for problem in result.problems:
         _report(f"{video}: {problem}")
     if result.problems:
@@ -241,7 +240,7 @@ def evaluate(model: str, variant: str, data: str) -> None:
     recognizer = _load(model, variant)
     faces = load_external(recognizer, data)
     print(faces.mapping.to_string(index=False))
-    bootstrap = Bootstrap(len(faces.labels), N_RESAMPLES, 0, faces.persons)
+    bootstrap = Bootstrap(len(faces.labels), n_resamples=1000, seed=0, clusters=faces.persons)
     probabilities = recognizer.compute_probabilities(faces.crops)
     scores = score_predictions(faces.labels, probabilities, recognizer.emotions, bootstrap)
     print(f"\n{len(faces.labels)} faces")

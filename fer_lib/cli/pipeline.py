@@ -9,19 +9,13 @@ from typing import Any
 
 import yaml
 
-from fer_lib.data.readers.ferplus import find_pixels_dir
+from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
 from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params, read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
 from fer_lib.provenance import list_stages
 from fer_lib.reporting.index_page import build_index
-
-BASELINE = "baseline"
-"""The training without a recipe: the sections as they are."""
-
-DRAWN = "demo"
-"""The data set that is drawn by its own code and needs no files."""
 
 
 def run_pipeline(dataset: str) -> Path:
@@ -31,7 +25,7 @@ def run_pipeline(dataset: str) -> Path:
     stage fails.
     """
     check_overrides(dataset)
-    if dataset != DRAWN:
+    if dataset != "demo":  # which is drawn by its own code and needs no files
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
@@ -64,19 +58,16 @@ def link_raw_dirs(dataset: str) -> str:
         folder = find_pixels_dir(folder)
     if not (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"{folder}: no files of {dataset!r}; put them there as data/README.md says")
-    _link_raw_dir(folder.name)
+    raw_dir, expected = folder.absolute(), ROOT / "data" / "raw" / folder.name
+    if not (expected.exists() and expected.samefile(raw_dir)):
+        if expected.exists() and not expected.is_symlink():
+            raise DataError(
+                f"{expected}: exists, but FER_DATA_ROOT points to {raw_dir}; remove one of the two"
+            )
+        expected.parent.mkdir(parents=True, exist_ok=True)
+        expected.unlink(missing_ok=True)
+        expected.symlink_to(raw_dir, target_is_directory=True)
     return folder.name
-
-
-def _link_raw_dir(name: str) -> None:
-    raw_dir, expected = get_raw_dir(name).absolute(), ROOT / "data" / "raw" / name
-    if expected.exists() and expected.samefile(raw_dir):
-        return
-    if expected.exists() and not expected.is_symlink():
-        raise DataError(f"{expected}: exists, but FER_DATA_ROOT points to {raw_dir}; remove one of the two")
-    expected.parent.mkdir(parents=True, exist_ok=True)
-    expected.unlink(missing_ok=True)
-    expected.symlink_to(raw_dir, target_is_directory=True)
 
 
 def add_to_params(dataset: str, raw_folder: str) -> str | None:
@@ -102,11 +93,11 @@ def add_to_params(dataset: str, raw_folder: str) -> str | None:
 def describe_settings(dataset: str, recipe: str, arm: str | None = None, smoke: bool = False) -> str:
     """Return the settings of a training as YAML; a comment says where in `params.yaml` each stands.
 
-    recipe: one of `params.yaml`, or `baseline`.   arm: of an ablation, `<study>.<arm>`, in place of a recipe.
-    Raises ParamsError for one that is not there.
+    `recipe` is one of `params.yaml`, or `baseline`: the sections as they are. `arm`, `<study>.<arm>`, stands
+    in place of a recipe. Raises ParamsError for one that is not there.
     """
     params, content = load_params(dataset, smoke), read_params_file()
-    changes: list[Changes] = [Recipe() if recipe == BASELINE else find_recipe(params, recipe)]
+    changes: list[Changes] = [Recipe() if recipe == "baseline" else find_recipe(params, recipe)]
     names = [f"recipes.{recipe}"]
     if arm:
         study, _, name = arm.partition(".")

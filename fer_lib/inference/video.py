@@ -26,7 +26,11 @@ COLUMN_TYPES = {
     "group": "category",
     "abstained": "bool",
 }
-"""The first columns of a video's table; one for each emotion follows, its smoothed probability, float32."""
+"""The first columns of a video's table; one for each emotion follows, its smoothed probability, float32.
+
+`time` is in seconds since the first frame, `frame` counts from 0, `track` is the same number for the same
+person, from 1, and the box is in pixels of the upright frame.
+"""
 
 CHUNK = 1000
 """Rows that are held as Python objects, which take twenty times the space of a table's."""
@@ -37,12 +41,7 @@ class VideoResult:
     """What was found in a video."""
 
     table: pd.DataFrame
-    """One row per face and frame, in order of time.
-
-    Columns: `time` (seconds since the first frame), `frame` (from 0), `track` (the same number for the same
-    person, from 1), `left`, `top`, `width`, `height` (pixels of the upright frame), `detection_score`,
-    `label`, `confidence`, `group`, `abstained`, and one per emotion.
-    """
+    """One row per face and frame, in order of time; columns as `COLUMN_TYPES`."""
     info: VideoInfo
     n_frames: int
     """That were read."""
