@@ -25,12 +25,10 @@ from raw_layouts import (
 
 from fer_lib.cli import pipeline
 from fer_lib.data.images import read_image
-from fer_lib.data.readers import READERS, Source, open_reader
-from fer_lib.data.readers.affectnet import AffectNetReader, crop_square_box
-from fer_lib.data.readers.base import BadRow, Excluded, Face
-from fer_lib.data.readers.fer2013 import Fer2013Reader
-from fer_lib.data.readers.ferplus import FerPlusReader, count_majority
-from fer_lib.data.readers.folder import FolderReader
+from fer_lib.data.readers import READERS, open_raw
+from fer_lib.data.readers.affectnet import crop_square_box, open_affectnet
+from fer_lib.data.readers.base import BadRow, Face, open_folder
+from fer_lib.data.readers.fer2013 import count_majority, open_fer2013, open_ferplus
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.labels import EMOTIONS_8, VOTES
 from fer_lib.paths import ROOT, get_raw_dir
@@ -50,37 +48,36 @@ WRITERS = {
 def test_fer2013_layouts_give_the_same_faces(tmp_path, layout):
     rows = make_rows()
     WRITERS[layout](tmp_path, rows)
-    reader = Fer2013Reader(tmp_path)
-    faces = list(reader)
-    assert reader.layout == layout
-    assert len(reader) == len(faces) == 12
+    raw = open_fer2013(tmp_path)
+    faces = list(raw.rows)
+    assert raw.layout == layout
+    assert raw.n_rows == len(faces) == 12
     assert [face.label for face in faces] == rows.labels
     assert [face.split for face in faces] == rows.splits
     assert np.array_equal([face.image for face in faces], rows.images)
-    assert list(reader)[3].source == faces[3].source  # a reader can be read again
 
 
 def test_fer2013_prefers_the_first_layout_of_the_documented_order(tmp_path):
     for layout in reversed(WRITERS):
         WRITERS[layout](tmp_path, make_rows())
-        assert Fer2013Reader(tmp_path).layout == layout
+        assert open_fer2013(tmp_path).layout == layout
 
 
 def test_several_parquet_files_are_refused_and_named(tmp_path):
     path = write_parquet(tmp_path, make_rows())
     (tmp_path / "._fer2013.parquet").write_bytes(b"left by macOS")
-    assert Fer2013Reader(tmp_path).layout == "parquet"
+    assert open_fer2013(tmp_path).layout == "parquet"
     path.rename(tmp_path / "b.parquet")
     write_parquet(tmp_path, make_rows()).rename(tmp_path / "a.parquet")
     with pytest.raises(
         DataError, match=r"expected one \*\.parquet file, found 2 \(a\.parquet, b\.parquet\); join"
     ):
-        Fer2013Reader(tmp_path)
+        open_fer2013(tmp_path)
 
 
 def test_fer2013_csv_source_is_the_line_an_editor_shows(tmp_path):
     path = write_csv(tmp_path, make_rows())
-    face = list(Fer2013Reader(tmp_path))[4]
+    face = list(open_fer2013(tmp_path).rows)[4]
     line = int(face.source.removeprefix("fer2013.csv:"))
     assert path.read_text().splitlines()[line - 1].startswith(f"{face.label},{face.image[0, 0]} ")
 
@@ -91,14 +88,14 @@ def test_fer2013_votes_come_from_either_file(tmp_path):
     write_csv(tmp_path / "b", rows)
     write_votes(tmp_path / "b", rows)
     for name in "ab":
-        faces = list(Fer2013Reader(tmp_path / name))
+        faces = list(open_fer2013(tmp_path / name).rows)
         assert list(faces[0].factors) == [f"votes_{vote}" for vote in VOTES]
         assert np.array_equal([list(face.factors.values()) for face in faces], rows.votes)
 
 
 def test_fer2013_without_votes_has_no_factors(tmp_path):
     write_parquet(tmp_path, make_rows(), votes=False)
-    assert all(face.factors == {} for face in Fer2013Reader(tmp_path))
+    assert all(face.factors == {} for face in open_fer2013(tmp_path).rows)
 
 
 @pytest.mark.parametrize("more", ["pixels", "votes"])
@@ -106,7 +103,7 @@ def test_votes_with_another_row_count_are_refused(tmp_path, more):
     write_csv(tmp_path, make_rows(12 if more == "pixels" else 10))
     write_votes(tmp_path, make_rows(10 if more == "pixels" else 12))
     with pytest.raises(DataError, match=r"fer2013.*csv: expected a row for every row.*found only 10"):
-        list(Fer2013Reader(tmp_path))
+        list(open_fer2013(tmp_path).rows)
 
 
 def test_votes_in_another_order_are_refused(tmp_path):
@@ -115,7 +112,7 @@ def test_votes_in_another_order_are_refused(tmp_path):
     rows.usages[5] = "Training"
     write_votes(tmp_path, rows)
     with pytest.raises(DataError, match=r"fer2013new\.csv:7: expected the Usage of fer2013\.csv:7"):
-        list(Fer2013Reader(tmp_path))
+        list(open_fer2013(tmp_path).rows)
 
 
 def test_a_bad_vote_names_its_own_file(tmp_path):
@@ -125,7 +122,7 @@ def test_a_bad_vote_names_its_own_file(tmp_path):
     lines = path.read_text().splitlines()
     lines[3] = lines[3].rsplit(",", 1)[0] + ",many"
     path.write_text("\n".join(lines))
-    bad = [item for item in Fer2013Reader(tmp_path) if isinstance(item, BadRow)]
+    bad = [item for item in open_fer2013(tmp_path).rows if isinstance(item, BadRow)]
     assert [(item.source, item.reason) for item in bad] == [
         ("fer2013.csv:4", "fer2013new.csv:4: expected a vote count 0 to 10, found 'many'")
     ]
@@ -135,13 +132,13 @@ def test_folders_without_prefixes_leave_val_to_be_cut_from_train(tmp_path):
     rows = make_rows()
     write_folders(tmp_path, rows, prefixes=False)
     expected = ["train|val" if usage == "Training" else "test" for usage in rows.usages]
-    assert [face.split for face in Fer2013Reader(tmp_path)] == expected
+    assert [face.split for face in open_fer2013(tmp_path).rows] == expected
 
 
 def test_a_lone_file_without_its_prefix_is_a_bad_row(tmp_path):
     write_folders(tmp_path, make_rows())
     write_image(tmp_path / "test" / "sad" / "99.png", np.zeros((48, 48), np.uint8))
-    assert list(Fer2013Reader(tmp_path))[-1] == BadRow(
+    assert list(open_fer2013(tmp_path).rows)[-1] == BadRow(
         "test/sad/99.png", "expected the prefix PublicTest_ or PrivateTest_"
     )
 
@@ -156,7 +153,7 @@ def test_a_csv_cut_anywhere_gives_whole_rows_and_at_most_one_bad_one(tmp_path_fa
     header = content.index(b"\n") + 1
     cut = data.draw(st.integers(header, len(content)))
     path.write_bytes(content[:cut])
-    items = list(Fer2013Reader(folder))
+    items = list(open_fer2013(folder).rows)
     faces = [item for item in items if isinstance(item, Face)]
     assert len(items) - len(faces) <= 1
     assert np.array_equal([face.image for face in faces], rows.images[: len(faces)].tolist())
@@ -203,8 +200,8 @@ def test_ferplus_excludes_faces_without_majority_and_keeps_the_votes(tmp_path):
     rows.votes[:] = 0
     rows.votes[0, 1], rows.votes[1, 9], rows.votes[2, [3, 6]] = 10, 10, [7, 3]
     write_parquet(tmp_path, rows)
-    happy, excluded, sad = FerPlusReader(tmp_path)
-    assert isinstance(excluded, Excluded)
+    happy, excluded, sad = open_ferplus(tmp_path).rows
+    assert excluded is None
     assert EMOTIONS_8[happy.label] == "happy"
     assert EMOTIONS_8[sad.label] == "sad"
     # 7 votes for sadness, 3 for fear, in the order of EMOTIONS_8
@@ -221,7 +218,7 @@ def test_ferplus_without_pixels_of_its_own_takes_those_of_fer2013(tmp_path, monk
         (tmp_path / "ferplus").mkdir()
         for name in own_folder:
             (tmp_path / "ferplus" / name).write_text("x")
-    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 12
+    assert len(list(open_ferplus(tmp_path / "ferplus").rows)) == 12
     assert link_raw_dirs("ferplus", tmp_path, monkeypatch) == "fer2013"
 
 
@@ -229,7 +226,7 @@ def test_ferplus_with_pixels_of_its_own_reads_nothing_else(tmp_path, monkeypatch
     write_csv(tmp_path / "fer2013", make_rows())
     write_csv(tmp_path / "ferplus", make_rows(9))
     write_votes(tmp_path / "ferplus", make_rows(9))
-    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 9
+    assert len(list(open_ferplus(tmp_path / "ferplus").rows)) == 9
     assert link_raw_dirs("ferplus", tmp_path, monkeypatch) == "ferplus"
 
 
@@ -240,13 +237,13 @@ def test_votes_in_another_folder_than_the_pixels_are_refused(tmp_path, monkeypat
     path = write_votes(tmp_path / "ferplus", rows)
     for name in beside:
         (path.parent / name).write_text("x")
-    for read in (FerPlusReader, lambda _: link_raw_dirs("ferplus", tmp_path, monkeypatch)):
+    for read in (open_ferplus, lambda _: link_raw_dirs("ferplus", tmp_path, monkeypatch)):
         with pytest.raises(
             DataError, match=r"ferplus: expected fer2013new\.csv beside .*move it into .*fer2013$"
         ):
             read(tmp_path / "ferplus")
     path.rename(tmp_path / "fer2013" / path.name)  # what the message asks for
-    assert len(list(FerPlusReader(tmp_path / "ferplus"))) == 12
+    assert len(list(open_ferplus(tmp_path / "ferplus").rows)) == 12
 
 
 def link_raw_dirs(dataset: str, raw_root: Path, monkeypatch) -> str:
@@ -265,7 +262,7 @@ def test_ferplus_without_votes_is_an_error(tmp_path, layout):
     else:
         WRITERS[layout](tmp_path, make_rows())
     with pytest.raises(DataError, match=r"expected fer2013new\.csv beside fer2013\.csv"):
-        FerPlusReader(tmp_path)
+        open_ferplus(tmp_path)
 
 
 # --- AffectNet ---------------------------------------------------------------------------------------
@@ -304,14 +301,14 @@ def write_affectnet_sets(folder: Path) -> None:
 def test_affectnet_layouts(tmp_path, layout, n_classes):
     write = write_affectnet_lists if layout == "lists" else write_affectnet_sets
     write(tmp_path)
-    reader = open_reader("affectnet", build_params(n_classes=n_classes), tmp_path)
-    items = list(reader)
+    raw = open_raw("affectnet", build_params(n_classes=n_classes), tmp_path)
+    items = list(raw.rows)
     faces = [item for item in items if isinstance(item, Face)]
-    assert reader.layout == layout
-    assert len(reader) == len(items) == 22
+    assert raw.layout == layout
+    assert raw.n_rows == len(items) == 22
     assert [face.label for face in faces] == 2 * LABELS_OF_CODES[:n_classes]
     assert [face.split for face in faces] == ["train|val"] * n_classes + ["test"] * n_classes
-    assert sum(isinstance(item, Excluded) for item in items) == 2 * (11 - n_classes)
+    assert items.count(None) == 2 * (11 - n_classes)
     assert faces[0].factors == {"valence": 0.5, "arousal": -0.25}
     assert faces[0].image.shape[0] == faces[0].image.shape[1]
 
@@ -319,7 +316,9 @@ def test_affectnet_layouts(tmp_path, layout, n_classes):
 @pytest.mark.parametrize("images", [".", "Manually_Annotated/Manually_Annotated_Images"])
 def test_affectnet_lists_may_lie_in_their_own_folder(tmp_path, images):
     write_affectnet_lists(tmp_path, lists="Manually_Annotated_file_lists", images=images)
-    assert next(iter(AffectNetReader(tmp_path, 8))).source == "Manually_Annotated_file_lists/training.csv:2"
+    assert (
+        next(iter(open_affectnet(tmp_path, 8).rows)).source == "Manually_Annotated_file_lists/training.csv:2"
+    )
 
 
 @pytest.mark.parametrize(
@@ -340,7 +339,7 @@ def test_affectnet_bad_rows(tmp_path, field, value, reason):
     fields = lines[1].split(",")
     fields[field] = value
     path.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]))
-    bad = [item for item in AffectNetReader(tmp_path, 8) if isinstance(item, BadRow)]
+    bad = [item for item in open_affectnet(tmp_path, 8).rows if isinstance(item, BadRow)]
     assert [item.source for item in bad] == ["training.csv:2"]
     assert bad[0].reason.startswith(reason)
 
@@ -348,7 +347,7 @@ def test_affectnet_bad_rows(tmp_path, field, value, reason):
 def test_affectnet_missing_annotation_is_a_bad_row(tmp_path):
     write_affectnet_sets(tmp_path)
     (tmp_path / "val_set" / "annotations" / "3_exp.npy").unlink()
-    bad = [item for item in AffectNetReader(tmp_path, 8) if isinstance(item, BadRow)]
+    bad = [item for item in open_affectnet(tmp_path, 8).rows if isinstance(item, BadRow)]
     assert [(item.source, item.reason) for item in bad] == [
         ("val_set/images/3.jpg", "expected one value in annotations/3_exp.npy, found none that can be read")
     ]
@@ -378,7 +377,7 @@ def test_folders_accept_other_spellings_and_image_formats(tmp_path):
     write_image(tmp_path / "happiness" / "c.webp", image)
     (tmp_path / "Anger" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / ".cache").mkdir()
-    faces = list(open_reader("mine", build_params(), tmp_path))
+    faces = list(open_raw("mine", build_params(), tmp_path).rows)
     assert [(face.source, face.label, face.split) for face in faces] == [
         ("Anger/a.bmp", 0, ""),
         ("Anger/b.PNG", 0, ""),
@@ -394,7 +393,7 @@ def test_folders_accept_other_spellings_and_image_formats(tmp_path):
 def test_split_folders_leave_the_missing_splits_to_train(tmp_path, given, train):
     for split in given:
         write_image(tmp_path / split / "sad" / "a.png", np.zeros((8, 8), np.uint8))
-    faces = list(FolderReader(tmp_path, 7))
+    faces = list(open_folder(tmp_path, 7).rows)
     assert [face.split for face in faces] == [train, *given[1:]]
 
 
@@ -404,7 +403,7 @@ def test_an_upright_image_is_read_from_a_turned_file(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees to show
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.jpg").write_bytes(encode_image(image, "JPEG", exif=exif))
-    assert next(iter(FolderReader(tmp_path, 7))).image.shape == (20, 10, 3)
+    assert next(iter(open_folder(tmp_path, 7).rows)).image.shape == (20, 10, 3)
 
 
 def test_sixteen_bits_and_transparency_are_read_as_everywhere_else(tmp_path):
@@ -412,7 +411,7 @@ def test_sixteen_bits_and_transparency_are_read_as_everywhere_else(tmp_path):
     write_image(tmp_path / "sad" / "deep.png", grey.astype(np.uint16) * 257)
     write_image(tmp_path / "sad" / "open.png", np.dstack([grey, np.full_like(grey, 0)]), "PNG")
     (tmp_path / "sad" / "._deep.png").write_bytes(b"left by macOS")
-    deep, see_through = FolderReader(tmp_path, 7)
+    deep, see_through = open_folder(tmp_path, 7).rows
     assert np.array_equal(deep.image, np.dstack([grey] * 3))
     assert (see_through.image == 255).all()
     for face in (deep, see_through):
@@ -427,7 +426,7 @@ def test_a_corrupt_jpeg_is_a_bad_row(tmp_path, keep, reason):
     whole = encode_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "JPEG")
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.jpg").write_bytes(whole[: keep if keep != 0.5 else len(whole) // 2])
-    (bad,) = FolderReader(tmp_path, 7)
+    (bad,) = open_folder(tmp_path, 7).rows
     assert bad.source == "sad/a.jpg"
     assert bad.reason.startswith(reason)
 
@@ -441,7 +440,7 @@ def test_a_cut_exif_block_is_a_bad_row(tmp_path, keep):
     data = encode_image(np.zeros((8, 8, 3), np.uint8), "JPEG", exif=exif.tobytes()[:keep], dpi=(72, 72))
     (tmp_path / "sad").mkdir()
     (tmp_path / "sad" / "a.jpg").write_bytes(data)
-    (bad,) = FolderReader(tmp_path, 7)
+    (bad,) = open_folder(tmp_path, 7).rows
     assert bad.source == "sad/a.jpg"
     assert bad.reason.startswith("the image is damaged")
 
@@ -466,7 +465,7 @@ def test_folder_structure_errors(tmp_path, make, message):
     folder.mkdir()
     make(folder)
     with pytest.raises(DataError, match=message) as error:
-        FolderReader(folder, 7)
+        open_folder(folder, 7)
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
 
@@ -477,12 +476,12 @@ def test_folder_structure_errors(tmp_path, make, message):
 @pytest.mark.parametrize("dataset", ["fer2013", "affectnet"])
 def test_unknown_layouts_are_errors(tmp_path, dataset):
     with pytest.raises(DataError, match=r"found none; see data/README\.md"):
-        open_reader(dataset, build_params(), tmp_path / "missing")
+        open_raw(dataset, build_params(), tmp_path / "missing")
     with pytest.raises(DataError, match=r"found an empty folder; see data/README\.md"):
-        open_reader(dataset, build_params(), tmp_path)
+        open_raw(dataset, build_params(), tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"expected .*, found notes\.txt; see data/README\.md"):
-        open_reader(dataset, build_params(), tmp_path)
+        open_raw(dataset, build_params(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -497,14 +496,14 @@ def test_unknown_layouts_are_errors(tmp_path, dataset):
 def test_csv_header_errors(tmp_path, content, message):
     (tmp_path / "fer2013.csv").write_text(content)
     with pytest.raises(DataError, match=rf"fer2013\.csv: {message}"):
-        Fer2013Reader(tmp_path)
+        open_fer2013(tmp_path)
 
 
 def test_a_csv_cut_off_in_its_header_has_no_rows(tmp_path):
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage")
-    reader = Fer2013Reader(tmp_path)
-    assert len(reader) == 0
-    assert list(reader) == []
+    raw = open_fer2013(tmp_path)
+    assert raw.n_rows == 0
+    assert list(raw.rows) == []
 
 
 def test_parquet_errors(tmp_path):
@@ -514,18 +513,18 @@ def test_parquet_errors(tmp_path):
     with pytest.raises(
         DataError, match=r"fer2013\.parquet: expected a parquet file, found an unreadable one"
     ):
-        Fer2013Reader(tmp_path)
+        open_fer2013(tmp_path)
     # Wreck the data pages, keep the footer: the damage shows only when the rows are read.
     path.write_bytes(b"\xff" * (len(content) // 2) + content[len(content) // 2 :])
     with pytest.raises(DataError, match=r"fer2013\.parquet: expected a parquet file"):
-        list(Fer2013Reader(tmp_path))
+        list(open_fer2013(tmp_path).rows)
 
 
 def test_parquet_without_a_column_is_an_error(tmp_path):
     path = write_parquet(tmp_path, make_rows())
     pq.write_table(pq.read_table(path).drop_columns("usage"), path)
     with pytest.raises(DataError, match=r"fer2013\.parquet: expected column 'usage', found emotion, image"):
-        Fer2013Reader(tmp_path)
+        open_fer2013(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -543,7 +542,7 @@ def test_parquet_columns_of_a_wrong_type_are_named(tmp_path, column, values, fou
     table = pq.read_table(path)
     pq.write_table(table.set_column(table.column_names.index(column), column, pa.array(values)), path)
     with pytest.raises(DataError) as error:
-        Fer2013Reader(tmp_path)
+        open_fer2013(tmp_path)
     assert str(error.value).endswith(f"expected column {column!r} of type {found}; convert the column")
 
 
@@ -557,7 +556,7 @@ def test_parquet_types_of_other_writers_are_read(tmp_path):
         "image": table["image"].cast(pa.large_binary()),
     }
     pq.write_table(pa.table(columns), path)
-    assert [(face.label, face.split) for face in Fer2013Reader(tmp_path)] == list(
+    assert [(face.label, face.split) for face in open_fer2013(tmp_path).rows] == list(
         zip(rows.labels, rows.splits, strict=True)
     )
 
@@ -566,7 +565,7 @@ def test_parquet_bad_rows_are_named(tmp_path):
     rows = make_rows(4)
     rows.labels[1], rows.usages[2] = 7, "Test"
     write_parquet(tmp_path, rows)
-    bad = [item for item in Fer2013Reader(tmp_path) if isinstance(item, BadRow)]
+    bad = [item for item in open_fer2013(tmp_path).rows if isinstance(item, BadRow)]
     assert bad == [
         BadRow("fer2013.parquet:1", "expected a label 0 to 6, found '7'"),
         BadRow("fer2013.parquet:2", "expected Usage Training, PublicTest, PrivateTest, found 'Test'"),
@@ -578,22 +577,23 @@ def test_a_stray_quote_that_swallows_the_file_is_an_error(tmp_path):
     path.write_text(path.read_text().replace("\n1,", '\n1,"', 1))
     assert path.stat().st_size > csv.field_size_limit()
     with pytest.raises(DataError, match=r"fer2013\.csv:\d+: expected a CSV row"):
-        list(Fer2013Reader(tmp_path))
+        list(open_fer2013(tmp_path).rows)
 
 
 @pytest.mark.parametrize(("dataset", "n_classes"), [("fer2013", 8), ("ferplus", 7), ("demo", 8)])
 def test_a_wrong_number_of_classes_is_named(tmp_path, dataset, n_classes):
+    write_parquet(tmp_path, make_rows(1))
     with pytest.raises(ParamsError, match=rf"prepare\.n_classes: {dataset} has {15 - n_classes}"):
-        open_reader(dataset, build_params(n_classes=n_classes), tmp_path)
+        open_raw(dataset, build_params(n_classes=n_classes), tmp_path)
 
 
 def test_an_entry_makes_a_data_set_known(tmp_path, monkeypatch):
-    monkeypatch.setitem(READERS, "mine", Source(lambda raw_dir, _: FolderReader(raw_dir / "deep", 7), 7))
+    monkeypatch.setitem(READERS, "mine", lambda raw_dir, _: open_folder(raw_dir / "deep", 7))
     write_image(tmp_path / "deep" / "sad" / "a.png", np.zeros((8, 8), np.uint8))
-    (face,) = open_reader("mine", build_params(), tmp_path)
+    (face,) = open_raw("mine", build_params(), tmp_path).rows
     assert face.source == "sad/a.png"
     with pytest.raises(ParamsError, match="mine has 7, found 8"):
-        open_reader("mine", build_params(n_classes=8), tmp_path)
+        open_raw("mine", build_params(n_classes=8), tmp_path)
 
 
 def test_readers_of_files_load_no_drawing_code():

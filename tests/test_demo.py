@@ -28,7 +28,7 @@ from demo_faces.factors import (
 )
 from demo_faces.scene import draw_face
 from fer_lib.data.readers import demo
-from fer_lib.data.readers.demo import DemoReader
+from fer_lib.data.readers.demo import draw_faces
 from fer_lib.labels import EMOTIONS_7
 
 SEED = 7
@@ -49,7 +49,7 @@ def test_the_drawn_emotions_are_those_of_the_library():
 
 
 def test_reading_twice_gives_the_same_bytes():
-    first, second = (list(DemoReader(6, SIZE, SEED, workers=1)) for _ in range(2))
+    first, second = (list(draw_faces(6, SIZE, SEED, workers=1)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert a.image.tobytes() == b.image.tobytes()
         assert a.regions.tobytes() == b.regions.tobytes()
@@ -58,14 +58,14 @@ def test_reading_twice_gives_the_same_bytes():
 
 def test_workers_do_not_change_the_faces(monkeypatch):
     monkeypatch.setattr(demo, "_SMALL_SET", 1)
-    pooled = list(DemoReader(40, SIZE, SEED, workers=2))  # more than one chunk
-    alone = list(DemoReader(40, SIZE, SEED, workers=1))
+    pooled = list(draw_faces(40, SIZE, SEED, workers=2))  # more than one chunk
+    alone = list(draw_faces(40, SIZE, SEED, workers=1))
     assert [f.source for f in pooled] == [f"demo:{SEED}:{i}" for i in range(40)]
     assert [f.image.tobytes() for f in pooled] == [f.image.tobytes() for f in alone]
 
 
 def test_a_face_does_not_depend_on_the_size_of_the_set():
-    short, long = list(DemoReader(3, SIZE, SEED, 1)), list(DemoReader(5, SIZE, SEED, 1))
+    short, long = list(draw_faces(3, SIZE, SEED, 1)), list(draw_faces(5, SIZE, SEED, 1))
     assert [f.image.tobytes() for f in short] == [f.image.tobytes() for f in long[:3]]
 
 
@@ -74,7 +74,7 @@ def test_seeds_give_different_faces():
 
 
 def test_image_and_regions_have_the_contracted_form():
-    face = next(iter(DemoReader(1, 96, SEED)))
+    face = next(draw_faces(1, 96, SEED))
     assert face.image.dtype == np.uint8
     assert face.image.shape == (96, 96, 3)
     assert face.regions.dtype == bool

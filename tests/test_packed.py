@@ -1,7 +1,6 @@
 import csv
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +31,10 @@ from fer_lib.data import prepare as prepare_module
 from fer_lib.data.framing import fit_image, fit_regions
 from fer_lib.data.packed import SPLITS, load_packed
 from fer_lib.data.prepare import choose_split, prepare
-from fer_lib.data.readers.base import BadRow, Face
+from fer_lib.data.readers.base import BadRow, Face, RawDataset
 from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE
-from fer_lib.errors import DataError, ParamsError
+from fer_lib.errors import DataError, FerError, ParamsError
+from fer_lib.files import hold_lock
 from fer_lib.paths import ROOT
 
 WRITERS = [write_parquet, write_csv, write_icml, write_folders]
@@ -129,21 +129,10 @@ def test_soft_labels_and_excluded_rows(tmp_path):
     assert pack(tmp_path / "raw", tmp_path / "b", "ferplus", n_classes=8)["data_hash"] != meta["data_hash"]
 
 
-class FakeReader:
-    """A reader of faces with regions, larger than an index batch when asked for."""
-
-    emotions = ("sad", "happy")
-    layout = "fake"
-
-    def __init__(self, items):
-        self.items = items
-
-    def __iter__(self):
-        return iter(self.items)
-
-
-def use_reader(monkeypatch, items) -> None:
-    monkeypatch.setattr(prepare_module, "open_reader", lambda *_: FakeReader(items))
+def use_rows(monkeypatch, rows) -> None:
+    """Let `prepare` read these rows, whatever it is asked for."""
+    raw = RawDataset(("sad", "happy"), "fake", 0, rows)
+    monkeypatch.setattr(prepare_module, "open_raw", lambda *_: raw)
 
 
 def test_regions_round_trip(tmp_path, monkeypatch):
@@ -154,7 +143,7 @@ def test_regions_round_trip(tmp_path, monkeypatch):
         Face(image, 0, SPLITS[i % 3], str(i), regions=region, factors={"yaw": i / 4})
         for i, (image, region) in enumerate(zip(images, regions, strict=True))
     ]
-    use_reader(monkeypatch, faces)
+    use_rows(monkeypatch, faces)
     pack(tmp_path, tmp_path / "out", "fake", size=20, channels=3)
     packed = load_packed("fake", tmp_path / "out")
     assert packed.packed_regions.shape == (5, 20, 3)  # 20 bits in 3 bytes
@@ -166,7 +155,7 @@ def test_regions_round_trip(tmp_path, monkeypatch):
 def test_an_index_of_several_batches_is_whole(tmp_path, monkeypatch):
     n = 10_000  # an index batch is 4,096 rows; also, the row count grows to five digits in the array header
     faces = (Face(np.full((16, 16), i % 251, np.uint8), i % 2, SPLITS[i % 3], str(i)) for i in range(n))
-    use_reader(monkeypatch, faces)
+    use_rows(monkeypatch, faces)
     pack(tmp_path, tmp_path / "out", "fake", size=16)
     packed = load_packed("fake", tmp_path / "out")
     assert packed.index["row"].tolist() == list(range(n))
@@ -355,7 +344,7 @@ def test_a_bad_row_stops_with_one_line_and_leaves_nothing(raw, out, case):
     assert f"{source}: {reason}" in message
     assert "set prepare.skip_bad: true in params.yaml" in message
     assert "\n" not in message
-    assert list(out.parent.iterdir()) == []
+    assert [path.name for path in out.parent.iterdir()] == [".fer2013.lock"]
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
@@ -430,11 +419,11 @@ def test_an_older_store_survives_a_failed_prepare(raw, out, monkeypatch, failure
         else:
             raise failure
 
-    use_reader(monkeypatch, read_and_fail())
+    use_rows(monkeypatch, read_and_fail())
     with pytest.raises(DataError if isinstance(failure, BadRow) else type(failure)):
         pack(raw, out)
     assert read_folder(out) == before
-    assert [path.name for path in out.parent.iterdir()] == ["fer2013"]
+    assert {path.name for path in out.parent.iterdir()} == {"fer2013", ".fer2013.lock"}
 
 
 def test_a_new_store_replaces_the_old_one(raw, out):
@@ -445,30 +434,29 @@ def test_a_new_store_replaces_the_old_one(raw, out):
     assert new["data_hash"] != old["data_hash"]
     assert load_packed("fer2013", out).data_hash == new["data_hash"]
     assert not (out / "stray.txt").exists()
-    assert [path.name for path in out.parent.iterdir()] == ["fer2013"]
+    assert {path.name for path in out.parent.iterdir()} == {"fer2013", ".fer2013.lock"}
 
 
-def get_dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_what_killed_runs_left_is_removed_and_live_ones_are_left_alone(raw, out):
-    stale = out.with_name(f".fer2013.new-{get_dead_pid()}")
-    live = out.with_name(f".fer2013.new-{os.getppid()}")
-    other = out.with_name(".fer2013.notes-1")
-    for folder in (stale, live, other):
-        folder.mkdir(parents=True)
+def test_what_a_killed_run_left_is_removed(raw, out):
+    pack(raw, out)
+    other = out.with_name(".fer2013.notes")
+    for folder in (out.with_name(".fer2013.new"), out.with_name(".fer2013.old"), other):
+        folder.mkdir()
         (folder / "faces.npy").write_bytes(b"half")
     pack(raw, out)
-    assert {path.name for path in out.parent.iterdir()} == {"fer2013", live.name, other.name}
+    assert {path.name for path in out.parent.iterdir()} == {"fer2013", ".fer2013.lock", other.name}
+
+
+def test_a_second_run_is_refused_while_the_first_is_at_work(raw, out):
+    with hold_lock(out.with_name(".fer2013.lock")), pytest.raises(FerError, match="another run is at work"):
+        pack(raw, out)
+    pack(raw, out)
 
 
 def test_a_store_caught_between_the_two_renames_is_restored(raw, out):
     pack(raw, out)
     before = read_folder(out)
-    out.rename(out.with_name(f".fer2013.old-{get_dead_pid()}"))
+    out.rename(out.with_name(".fer2013.old"))
     (raw / "fer2013.csv").write_text("emotion,pixels,Usage\n")
     with pytest.raises(DataError):
         pack(raw, out)

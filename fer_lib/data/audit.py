@@ -29,7 +29,7 @@ def count_classes(index: pd.DataFrame, emotions: Sequence[str]) -> pd.DataFrame:
 def compute_mean_face(faces: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return float32 (H, W[, 3]), 0 to 255: the mean of the faces in `rows`, at least one."""
     total = np.zeros(faces.shape[1:])
-    for _, chunk in _read_chunks(faces, rows):
+    for chunk in _read_chunks(faces, rows):
         total += chunk.sum(axis=0, dtype=np.float64)
     return (total / len(rows)).astype(np.float32)
 
@@ -57,15 +57,11 @@ def find_exact_duplicates(index: pd.DataFrame) -> pd.DataFrame:
     """
     repeated = index[index["sha1"].duplicated(keep=False)]
     groups = repeated.groupby("sha1", sort=False)
-    table = pd.DataFrame(
-        {
-            "duplicate_group": groups["duplicate_group"].first(),
-            "n": groups.size(),
-            "splits": [
-                tuple(name for name in SPLITS if name in set(values)) for _, values in groups["split"]
-            ],
-            "labels": [tuple(sorted(set(values))) for _, values in groups["label"]],
-        }
+    table = groups.agg(
+        duplicate_group=("duplicate_group", "first"),
+        n=("split", "size"),
+        splits=("split", lambda found: tuple(name for name in SPLITS if name in set(found))),
+        labels=("label", lambda found: tuple(sorted(set(found)))),
     )
     table["crosses_splits"] = table["splits"].map(len) > 1
     table["conflicting_labels"] = table["labels"].map(len) > 1
@@ -113,7 +109,7 @@ def find_near_duplicates(faces: np.ndarray, min_correlation: float) -> pd.DataFr
 
 def find_blank_images(faces: np.ndarray, min_std: float) -> np.ndarray:
     """Return int64 rows of the images whose pixels vary less than `min_std` grey levels."""
-    stds = [chunk.reshape(len(chunk), -1).std(axis=1, dtype=np.float32) for _, chunk in _read_chunks(faces)]
+    stds = [chunk.reshape(len(chunk), -1).std(axis=1, dtype=np.float32) for chunk in _read_chunks(faces)]
     return np.flatnonzero(np.concatenate(stds) < min_std)
 
 
@@ -124,15 +120,15 @@ def compute_similarity(faces: np.ndarray, mean_face: np.ndarray) -> np.ndarray:
     light or pose scores low as well. A constant image scores 0.
     """
     template = _standardise(mean_face[None])[0]
-    return np.concatenate([_standardise(chunk) @ template for _, chunk in _read_chunks(faces)])
+    return np.concatenate([_standardise(chunk) @ template for chunk in _read_chunks(faces)])
 
 
-def _read_chunks(faces: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first position, chunk) of all faces or of `rows`, each below `CHUNK_BYTES` as float32."""
+def _read_chunks(faces: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield all faces or those of `rows`, so many at a time that as float32 they stay below `CHUNK_BYTES`."""
     step = max(1, CHUNK_BYTES // (4 * faces[:1].size))
     for start in range(0, len(faces) if rows is None else len(rows), step):
         span = slice(start, start + step)
-        yield start, np.asarray(faces[span if rows is None else rows[span]])
+        yield np.asarray(faces[span if rows is None else rows[span]])
 
 
 def _standardise(images: np.ndarray) -> np.ndarray:

@@ -3,13 +3,10 @@
 import csv
 import hashlib
 import json
-import operator
-import os
-import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 import numpy as np
 import pandas as pd
@@ -26,9 +23,10 @@ from fer_lib.data.packed import (
     REGIONS_FILE,
     SPLITS,
 )
-from fer_lib.data.readers import open_reader
-from fer_lib.data.readers.base import BadRow, Excluded, Face, Reader
+from fer_lib.data.readers import open_raw
+from fer_lib.data.readers.base import BadRow, Face, RawDataset
 from fer_lib.errors import DataError, ParamsError
+from fer_lib.files import hold_lock
 from fer_lib.params import PrepareParams
 from fer_lib.paths import get_packed_dir
 
@@ -50,8 +48,9 @@ def prepare(
 
     Written: `faces.npy`, `index.parquet`, `regions.npy` (where faces have regions), `splits/<split>.txt`
     (`row sha1` a line), `dropped.csv`, `meta.json`. The same input gives the same bytes. All is written to
-    a folder beside and swapped in at the end, so a failure leaves an older version as it was. A class without
-    a face is no error: one's own images may show fewer emotions, and the audit counts them.
+    a folder beside and swapped in at the end, so a failure leaves an older version as it was, and a second
+    run is refused meanwhile. A class without a face is no error: one's own images may show fewer emotions,
+    and the audit counts them.
 
     Parameters
     ----------
@@ -71,39 +70,49 @@ def prepare(
         `dropped.csv`. Also when a split is left without a face.
     ParamsError
         For fractions that leave nothing to train on.
+    FerError
+        While another run packs the same data set.
     """
     if params.val_fraction + params.test_fraction >= 1:
         raise ParamsError("prepare: expected val_fraction + test_fraction below 1; lower one of them")
     out_dir = Path(out_dir) if out_dir else get_packed_dir(dataset)
-    reader = open_reader(dataset, params, raw_dir)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    _clean_up_after_killed_runs(out_dir)
-    temporary = out_dir.with_name(f".{out_dir.name}.new-{os.getpid()}")
-    temporary.mkdir()
-    try:
-        meta = _pack(dataset, reader, params, temporary, progress)
-        _swap_in(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    raw = open_raw(dataset, params, raw_dir)
+    with hold_lock(out_dir.with_name(f".{out_dir.name}.lock")):
+        new, old = out_dir.with_name(f".{out_dir.name}.new"), out_dir.with_name(f".{out_dir.name}.old")
+        if old.exists() and not out_dir.exists():  # a run was killed between the two renames
+            old.rename(out_dir)
+        for left_over in (new, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        new.mkdir()
+        try:
+            meta = _pack(dataset, raw, params, new, progress)
+            if out_dir.exists():  # a folder cannot take the place of a full one in one step
+                out_dir.rename(old)
+            new.rename(out_dir)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return meta
 
 
 def _pack(
-    dataset: str, reader: Reader, params: PrepareParams, folder: Path, progress: bool
+    dataset: str, raw: RawDataset, params: PrepareParams, folder: Path, progress: bool
 ) -> dict[str, Any]:
     n_excluded = 0
-    total = operator.length_hint(reader) or None
-    with StoreWriter(folder, reader.emotions, params.size, params.channels) as writer:
-        for item in tqdm(reader, total=total, desc=f"prepare {dataset}", unit="face", disable=not progress):
-            if isinstance(item, Face):
-                writer.add_face(item, choose_split(item, params))
-            elif isinstance(item, Excluded):
+    rows = tqdm(
+        raw.rows, total=raw.n_rows or None, desc=f"prepare {dataset}", unit="face", disable=not progress
+    )
+    with _StoreWriter(folder, raw.emotions, params.size, params.channels) as writer:
+        for row in rows:
+            if row is None:
                 n_excluded += 1
+            elif isinstance(row, Face):
+                writer.add_face(row, choose_split(row, params))
             elif params.skip_bad:
-                writer.add_dropped(item)
+                writer.add_dropped(row)
             else:
                 raise DataError(
-                    f"{dataset}: {item.source}: {item.reason}; correct it, or set prepare.skip_bad: true in "
+                    f"{dataset}: {row.source}: {row.reason}; correct it, or set prepare.skip_bad: true in "
                     "params.yaml to drop such rows"
                 )
         content = writer.finish()
@@ -111,7 +120,7 @@ def _pack(
     framing = measure_framing(_read_sample(folder))
     meta = {
         "dataset": dataset,
-        "layout": reader.layout,
+        "layout": raw.layout,
         **content,
         "framing": framing and framing.to_dict(),
         "n_excluded": n_excluded,
@@ -122,19 +131,12 @@ def _pack(
 
 
 def _read_sample(folder: Path) -> np.ndarray:
-    """Return up to `N_FRAMED` training faces, evenly spread.
-
-    They are read one by one: a memory map would keep whatever it touched.
-    """
+    """Return up to `N_FRAMED` training faces, evenly spread."""
     split = pd.read_parquet(folder / INDEX_FILE, columns=["split"])["split"]
     rows = np.flatnonzero(split == "train")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(N_FRAMED, len(rows))).astype(int))]
-    faces = np.load(folder / FACES_FILE, mmap_mode="r")
-    shape, offset, size = faces.shape[1:], faces.offset, int(np.prod(faces.shape[1:]))
-    with open(folder / FACES_FILE, "rb") as file:
-        return np.stack(
-            [np.fromfile(file, np.uint8, size, offset=offset + row * size - file.tell()) for row in rows]
-        ).reshape(-1, *shape)
+    # One map per face: a map keeps in memory whatever was read through it.
+    return np.stack([np.array(np.load(folder / FACES_FILE, mmap_mode="r")[row]) for row in rows])
 
 
 def _check_splits(dataset: str, counts: dict[str, dict[str, int]]) -> None:
@@ -168,54 +170,20 @@ def choose_split(face: Face, params: PrepareParams) -> str:
     return "val" if "val" in candidates and position < params.val_fraction else "train"
 
 
-def _swap_in(new: Path, out_dir: Path) -> None:
-    """Put `new` in the place of `out_dir`: two renames, since a folder cannot replace a full one in one."""
-    old = out_dir.with_name(f".{out_dir.name}.old-{os.getpid()}")
-    if out_dir.exists():
-        out_dir.rename(old)
-    new.rename(out_dir)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _clean_up_after_killed_runs(out_dir: Path) -> None:
-    """Remove what runs that are no longer alive left behind; restore a version caught between two renames."""
-    for path in sorted(out_dir.parent.glob(f".{out_dir.name}.*")):
-        left_over = re.fullmatch(r"\.(new|old)-(\d+)", path.name.removeprefix(f".{out_dir.name}"))
-        if left_over is None or _is_other_process(int(left_over[2])):
-            continue
-        if left_over[1] == "old" and not out_dir.exists():
-            path.rename(out_dir)
-        else:
-            shutil.rmtree(path)
-
-
-def _is_other_process(pid: int) -> bool:
-    """Tell whether `pid` is alive and not this process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # alive, and another user's
-        pass
-    return pid != os.getpid()
-
-
-class StoreWriter:
+class _StoreWriter:
     """Writes faces, regions, index, split files and dropped rows as they come; a context manager."""
 
     def __init__(self, folder: Path, emotions: tuple[str, ...], size: int, channels: int) -> None:
         self._folder, self._emotions, self._size, self._channels = folder, emotions, size, channels
         self._files = ExitStack()
-        shape = (size, size, 3) if channels == 3 else (size, size)
-        self._faces = self._files.enter_context(_ArrayFile(folder / FACES_FILE, shape))
-        self._regions: _ArrayFile | None = None
+        self._arrays: dict[str, tuple[BinaryIO, tuple[int, ...]]] = {}  # file and shape of a row
         self._index: pq.ParquetWriter | None = None
         self._rows: list[dict[str, Any]] = []  # of the index, until there are enough for a batch
         (folder / "splits").mkdir()
         self._splits = {split: self._open(folder / "splits" / f"{split}.txt") for split in SPLITS}
         self._dropped = csv.writer(self._open(folder / DROPPED_FILE), lineterminator="\n")
         self._dropped.writerow(["source", "reason"])
-        self._n_dropped = 0
+        self._n_faces = self._n_dropped = 0
         self._counts = {split: dict.fromkeys(emotions, 0) for split in SPLITS}
         self._hash = hashlib.sha256(f"{size} {channels} {' '.join(emotions)}\n".encode())
 
@@ -229,9 +197,11 @@ class StoreWriter:
         """Append a face that belongs to `split`."""
         pixels = fit_image(face.image, self._size, self._channels)
         digest = hashlib.sha1(pixels.tobytes())
-        row = self._faces.append(pixels)
+        row = self._n_faces
+        self._n_faces += 1
+        self._append(FACES_FILE, pixels)
         if face.regions is not None:
-            self._add_regions(face.regions)
+            self._append(REGIONS_FILE, np.packbits(fit_regions(face.regions, self._size), axis=-1))
         self._splits[split].write(f"{row} {digest.hexdigest()}\n")
         self._counts[split][self._emotions[face.label]] += 1
         self._hash.update(digest.digest() + f"{face.label} {split}\n".encode())
@@ -254,68 +224,49 @@ class StoreWriter:
 
     def finish(self) -> dict[str, Any]:
         """Complete the files and return what `meta.json` says about them. Raises DataError without faces."""
-        n_faces = self._faces.n_rows
-        if n_faces == 0:
+        if not self._n_faces:
             raise DataError(f"expected faces, found none and {self._n_dropped} bad rows; see data/README.md")
         self._write_rows()
+        for file, shape in self._arrays.values():
+            file.seek(0)
+            _write_header(file, (self._n_faces, *shape))
         self._files.close()
         return {
             "emotions": list(self._emotions),
             "size": self._size,
             "channels": self._channels,
             "counts": self._counts,
-            "n_faces": n_faces,
+            "n_faces": self._n_faces,
             "n_dropped": self._n_dropped,
             "bytes_per_face": self._size**2 * self._channels,
             "data_hash": self._hash.hexdigest(),
         }
 
-    def _add_regions(self, regions: np.ndarray) -> None:
-        if self._regions is None:
-            shape = (self._size, (self._size + 7) // 8)
-            self._regions = self._files.enter_context(_ArrayFile(self._folder / REGIONS_FILE, shape))
-        self._regions.append(np.packbits(fit_regions(regions, self._size), axis=-1))
+    def _append(self, name: str, values: np.ndarray) -> None:
+        """Append a row of uint8 values to a `.npy` file."""
+        if name not in self._arrays:
+            file = self._files.enter_context(open(self._folder / name, "wb"))  # noqa: SIM115 - as the others
+            self._arrays[name] = file, values.shape
+            _write_header(file, (0, *values.shape))
+        self._arrays[name][0].write(values.tobytes())
 
     def _write_rows(self) -> None:
         """Write a batch of the index; the first settles the types of the source's own columns."""
         if not self._rows:
             return
-        columns = {name: [row[name] for row in self._rows] for name in self._rows[0]}
-        self._rows.clear()
         if self._index is None:
-            types = {name: _TYPES.get(name) or pa.array(v).type for name, v in columns.items()}
-            writer = pq.ParquetWriter(self._folder / INDEX_FILE, pa.schema(types), compression="zstd")
+            found = pa.Table.from_pylist(self._rows).schema
+            schema = pa.schema([each.with_type(_TYPES.get(each.name, each.type)) for each in found])
+            writer = pq.ParquetWriter(self._folder / INDEX_FILE, schema, compression="zstd")
             self._index = self._files.enter_context(writer)
-        self._index.write_table(pa.Table.from_pydict(columns, self._index.schema))
+        self._index.write_table(pa.Table.from_pylist(self._rows, self._index.schema))
+        self._rows.clear()
 
     def _open(self, path: Path) -> TextIO:
         return self._files.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
 
 
-class _ArrayFile:
-    """A `.npy` file of uint8 rows that grows row by row; a context manager."""
-
-    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
-        self.n_rows = 0
-        self._row_shape = row_shape
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by __exit__
-        self._write_header()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        # NumPy pads the header so that the first dimension can grow in place.
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
-
-    def append(self, values: np.ndarray) -> int:
-        """Append one row of uint8 values and return its number."""
-        self._file.write(values.tobytes())
-        self.n_rows += 1
-        return self.n_rows - 1
-
-    def _write_header(self) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self.n_rows, *self._row_shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Write the header of a `.npy` file; NumPy pads it so that the number of rows can grow in place."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)

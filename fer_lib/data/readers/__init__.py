@@ -1,52 +1,39 @@
-"""Register one reader per data set; each recognises the layout of the files it is given.
+"""Register how each data set is opened; each recognises the layout of the files it is given.
 
-A new data set takes a module with a `Reader` in this folder and an entry in `READERS`.
+A new data set takes a module in this folder with a function that returns a `RawDataset`, and an entry in
+`READERS`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from fer_lib.data.readers.affectnet import AffectNetReader
-from fer_lib.data.readers.base import Reader
-from fer_lib.data.readers.fer2013 import Fer2013Reader
-from fer_lib.data.readers.ferplus import FerPlusReader
-from fer_lib.data.readers.folder import FolderReader
+from fer_lib.data.readers.affectnet import open_affectnet
+from fer_lib.data.readers.base import RawDataset, open_folder
+from fer_lib.data.readers.fer2013 import open_fer2013, open_ferplus
 from fer_lib.errors import ParamsError
+from fer_lib.labels import EMOTIONS_7
 from fer_lib.params import PrepareParams
 from fer_lib.paths import get_raw_dir
 
 
-class Source(NamedTuple):
-    """How a data set is opened, given its raw folder and `prepare`'s parameters.
-
-    n_classes: the number of classes that the data set fixes; None: 7 or 8, as the parameters say.
-    """
-
-    open: Callable[[Path, PrepareParams], Reader]
-    n_classes: int | None = None
-
-
-def _open_demo(_: Path, params: PrepareParams) -> Reader:
+def _open_demo(_: Path, params: PrepareParams) -> RawDataset:
     # Only the demo set draws faces: who reads files need not load the drawing code.
-    from fer_lib.data.readers.demo import DemoReader
+    from fer_lib.data.readers.demo import draw_faces
 
-    return DemoReader(n_faces=params.n_faces, size=params.size, seed=params.seed)
+    faces = draw_faces(params.n_faces, params.size, params.seed)
+    return RawDataset(EMOTIONS_7, "demo", params.n_faces, faces)
 
 
-FOLDER = Source(lambda raw_dir, params: FolderReader(raw_dir, params.n_classes))
-"""Of every name that is not registered: a plain folder of images."""
-
-READERS = {
-    "demo": Source(_open_demo, n_classes=7),
-    "fer2013": Source(lambda raw_dir, _: Fer2013Reader(raw_dir), n_classes=7),
-    "ferplus": Source(lambda raw_dir, _: FerPlusReader(raw_dir), n_classes=8),
-    "affectnet": Source(lambda raw_dir, params: AffectNetReader(raw_dir, params.n_classes)),
+READERS: dict[str, Callable[[Path, PrepareParams], RawDataset]] = {
+    "demo": _open_demo,
+    "fer2013": lambda raw_dir, _: open_fer2013(raw_dir),
+    "ferplus": lambda raw_dir, _: open_ferplus(raw_dir),
+    "affectnet": lambda raw_dir, params: open_affectnet(raw_dir, params.n_classes),
 }
 
 
-def open_reader(dataset: str, params: PrepareParams, raw_dir: str | Path | None = None) -> Reader:
-    """Return the reader of a data set: that of `READERS`, else one of a plain folder of images.
+def open_raw(dataset: str, params: PrepareParams, raw_dir: str | Path | None = None) -> RawDataset:
+    """Return the raw data of a data set of `READERS`; of any other name, a plain folder of images.
 
     Parameters
     ----------
@@ -64,9 +51,12 @@ def open_reader(dataset: str, params: PrepareParams, raw_dir: str | Path | None 
     ParamsError
         When the data set has another number of classes than `params.n_classes`.
     """
-    source = READERS.get(dataset, FOLDER)
-    if source.n_classes not in (None, params.n_classes):
+    folder = Path(raw_dir or get_raw_dir(dataset))
+    if dataset not in READERS:
+        return open_folder(folder, params.n_classes)
+    raw = READERS[dataset](folder, params)
+    if len(raw.emotions) != params.n_classes:
         raise ParamsError(
-            f"prepare.n_classes: {dataset} has {source.n_classes}, found {params.n_classes}; correct it"
+            f"prepare.n_classes: {dataset} has {len(raw.emotions)}, found {params.n_classes}; correct it"
         )
-    return source.open(Path(raw_dir or get_raw_dir(dataset)), params)
+    return raw

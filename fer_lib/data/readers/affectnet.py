@@ -14,19 +14,20 @@ validation split is cut from the training set by `prepare`.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fer_lib.data.images import decode_image, list_images
 from fer_lib.data.readers.base import (
-    BadRow,
     CsvFile,
-    Excluded,
     Face,
+    RawDataset,
     build_layout_error,
     check_raw_dir,
     parse_int,
+    read_rows,
 )
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions
@@ -39,88 +40,86 @@ EXPRESSIONS = (
 
 _COLUMNS = (
     *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
-    *("facial_landmarks", "expression", "valence", "arousal"),
+    *("expression", "valence", "arousal"),
 )
 _LISTS = (("training.csv", "train|val"), ("validation.csv", "test"))
 _IMAGE_DIRS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
 _SETS = (("train_set", "train|val"), ("val_set", "test"))
 
 
-class AffectNetReader:
-    """AffectNet with 7 classes, or 8 with contempt; rows in the order of the lists, or of the image ids.
+def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
+    """Return AffectNet with 7 classes, or 8 with contempt, in the order of the lists, or of the image ids.
 
-    Images are yielded as uint8 (side, side, 3) RGB: in layout `lists` cropped to the face box, made square
-    about its centre, and repeating the frame's border where the square leaves the frame. Expressions
-    none, uncertain and no-face, and contempt with 7 classes, are Excluded. Factors: valence, arousal
-    (float in [-1, 1]). Raises DataError when no layout is recognised or a column is missing.
+    Images are uint8 (side, side, 3) RGB: in layout `lists` cropped to the face box, made square about its
+    centre, and repeating the frame's border where the square leaves the frame. Expressions none, uncertain
+    and no-face, and contempt with 7 classes, are left out. Factors: valence, arousal (float in [-1, 1]).
+    Raises DataError when no layout is recognised or a column is missing.
     """
+    emotions = get_emotions(n_classes)
+    expected = "training.csv and validation.csv, or train_set/ and val_set/"
+    check_raw_dir(raw_dir, expected)
+    lists_dir = raw_dir / "Manually_Annotated_file_lists"
+    if not lists_dir.is_dir():
+        lists_dir = raw_dir
+    if all((lists_dir / name).is_file() for name, _ in _LISTS):
+        return _open_lists(raw_dir, lists_dir, emotions)
+    if all((raw_dir / name / "images").is_dir() for name, _ in _SETS):
+        return _open_sets(raw_dir, emotions)
+    raise build_layout_error(raw_dir, expected)
 
-    def __init__(self, raw_dir: Path, n_classes: int) -> None:
-        self.emotions = get_emotions(n_classes)
-        self._raw_dir = raw_dir
-        expected = "training.csv and validation.csv, or train_set/ and val_set/"
-        check_raw_dir(raw_dir, expected)
-        lists_dir = raw_dir / "Manually_Annotated_file_lists"
-        if not lists_dir.is_dir():
-            lists_dir = raw_dir
-        if all((lists_dir / name).is_file() for name, _ in _LISTS):
-            self.layout = "lists"
-            self._images_dir = next(raw_dir / name for name in _IMAGE_DIRS if (raw_dir / name).is_dir())
-            self._lists = [(CsvFile(lists_dir / name, _COLUMNS), split) for name, split in _LISTS]
-        elif all((raw_dir / name / "images").is_dir() for name, _ in _SETS):
-            self.layout = "annotations"
-            self._images = [item for name, split in _SETS for item in _list_set(raw_dir / name, split)]
-        else:
-            raise build_layout_error(raw_dir, expected)
 
-    def __len__(self) -> int:
-        if self.layout == "lists":
-            return sum(len(table) for table, _ in self._lists)
-        return len(self._images)
+def _open_lists(raw_dir: Path, lists_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
+    images_dir = next(raw_dir / name for name in _IMAGE_DIRS if (raw_dir / name).is_dir())
+    tables = [(CsvFile(lists_dir / name, _COLUMNS), split) for name, split in _LISTS]
 
-    def __iter__(self) -> Iterator[Face | BadRow | Excluded]:
-        return self._read_lists() if self.layout == "lists" else self._read_sets()
-
-    def _read_lists(self) -> Iterator[Face | BadRow | Excluded]:
-        for table, split in self._lists:
+    def list_rows() -> Iterator[tuple[str, Any]]:
+        for table, split in tables:
+            name = table.path.relative_to(raw_dir).as_posix()
             for line, fields in table:
-                source = f"{table.path.relative_to(self._raw_dir).as_posix()}:{line}"
-                try:
-                    yield self._build_listed_face(source, split, table.pick(fields))
-                except ValueError as error:
-                    yield BadRow(source, str(error))
+                yield f"{name}:{line}", (table, fields, split)
 
-    def _build_listed_face(self, source: str, split: str, values: list[str]) -> Face | Excluded:
-        path, *box, _, expression, valence, arousal = values
-        label = self._get_label(expression)
+    def read(source: str, values: tuple[CsvFile, list[str], str]) -> Face | None:
+        table, fields, split = values
+        path, *box, expression, valence, arousal = table.pick(fields)
+        label = _get_label(expression, emotions)
         if label is None:
-            return Excluded(source, f"expression {expression}")
+            return None
         try:
-            image = decode_image(self._images_dir / path)
+            image = decode_image(images_dir / path)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         image = crop_square_box(image, *map(_parse_pixel, box))
         return Face(image, label, split, source, factors=_build_factors(valence, arousal))
 
-    def _read_sets(self) -> Iterator[Face | BadRow | Excluded]:
-        for path, split in self._images:
-            source = path.relative_to(self._raw_dir).as_posix()
-            try:
-                yield self._build_annotated_face(source, split, path)
-            except ValueError as error:
-                yield BadRow(source, str(error))
+    n_rows = sum(table.count_rows() for table, _ in tables)
+    return RawDataset(emotions, "lists", n_rows, read_rows(list_rows(), read))
 
-    def _build_annotated_face(self, source: str, split: str, path: Path) -> Face | Excluded:
+
+def _open_sets(raw_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
+    images = []
+    for name, split in _SETS:
+        paths = list_images(raw_dir / name / "images")
+        if not paths:
+            raise DataError(f"{raw_dir / name / 'images'}: expected images, found none; unpack the set again")
+        # Ids are numbers without leading zeros: by value they are in the official order.
+        paths.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
+        images += [(path.relative_to(raw_dir).as_posix(), split) for path in paths]
+
+    def read(source: str, split: str) -> Face | None:
+        path = raw_dir / source
         expression = _read_annotation(path, "exp")
-        label = self._get_label(expression)
+        label = _get_label(expression, emotions)
         if label is None:
-            return Excluded(source, f"expression {expression}")
+            return None
         factors = _build_factors(_read_annotation(path, "val"), _read_annotation(path, "aro"))
         return Face(decode_image(path), label, split, source, factors=factors)
 
-    def _get_label(self, expression: str) -> int | None:
-        name = EXPRESSIONS[parse_int(expression, 0, len(EXPRESSIONS) - 1, "an expression code")]
-        return self.emotions.index(name) if name in self.emotions else None
+    return RawDataset(emotions, "annotations", len(images), read_rows(images, read))
+
+
+def _get_label(expression: str, emotions: tuple[str, ...]) -> int | None:
+    name = EXPRESSIONS[parse_int(expression, 0, len(EXPRESSIONS) - 1, "an expression code")]
+    return emotions.index(name) if name in emotions else None
 
 
 def crop_square_box(image: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -142,15 +141,6 @@ def crop_square_box(image: np.ndarray, x: int, y: int, width: int, height: int) 
     kept = image[max(top, 0) : min(bottom, frame_height), max(left, 0) : min(right, frame_width)]
     margins = (max(-top, 0), max(bottom - frame_height, 0), max(-left, 0), max(right - frame_width, 0))
     return cv2.copyMakeBorder(kept, *margins, cv2.BORDER_REPLICATE)
-
-
-def _list_set(folder: Path, split: str) -> list[tuple[Path, str]]:
-    images = list_images(folder / "images")
-    if not images:
-        raise DataError(f"{folder / 'images'}: expected images, found none; unpack the set again")
-    # Ids are numbers without leading zeros: by value they are in the official order.
-    images.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else -1, path.name))
-    return [(path, split) for path in images]
 
 
 def _read_annotation(image: Path, kind: str) -> str:

@@ -1,16 +1,19 @@
-"""Define what a reader yields, and read folders, CSV tables and image files with errors a user can act on."""
+"""Define what raw data are, and read folders, CSV tables and image files with errors a user can act on."""
 
 import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from fer_lib.data.images import decode_image
+from fer_lib.data.images import decode_image, list_images
+from fer_lib.data.packed import SPLITS
 from fer_lib.errors import DataError
+from fer_lib.labels import get_emotions, normalise_emotion
+
+Values = TypeVar("Values")
 
 
 @dataclass(frozen=True)
@@ -53,48 +56,46 @@ class BadRow:
     reason: str
 
 
+Row = Face | BadRow | None
+"""None: readable, but left out by the source's protocol, e.g. for having no majority."""
+
+
 @dataclass(frozen=True)
-class Excluded:
-    """A readable row that the source's protocol leaves out, e.g. for having no majority. Only counted."""
+class RawDataset:
+    """A recognised source: its classes, its layout, and its rows in a fixed order, streamed once.
 
-    source: str
-    reason: str
-
-
-class Reader(Protocol):
-    """A recognised source: its classes, and its rows in a fixed order, streamed.
-
-    `len(reader)`, where a reader has it, is the number of rows to expect; it only scales the progress bar.
+    n_rows: how many to expect; it only scales the progress bar.
     """
 
     emotions: tuple[str, ...]
     layout: str
+    n_rows: int
+    rows: Iterable[Row]
 
-    def __iter__(self) -> Iterator[Face | BadRow | Excluded]: ...
+
+def read_rows(
+    rows: Iterable[tuple[str, Values]], read: Callable[[str, Values], Face | None]
+) -> Iterator[Row]:
+    """Yield what `read` makes of each (source, values); where it raises ValueError, a BadRow."""
+    for source, values in rows:
+        try:
+            yield read(source, values)
+        except ValueError as error:
+            yield BadRow(source, str(error))
 
 
-def check_raw_dir(raw_dir: Path, expected: str) -> Path:
-    """Return `raw_dir`; raise DataError, saying what is expected in it, when it is missing or empty."""
+def check_raw_dir(raw_dir: Path, expected: str) -> None:
+    """Raise DataError, saying what is expected in `raw_dir`, when it is missing or empty."""
     if not raw_dir.is_dir():
         raise DataError(f"{raw_dir}: expected a folder with {expected}, found none; see data/README.md")
     if not any(raw_dir.iterdir()):
         raise DataError(f"{raw_dir}: expected {expected}, found an empty folder; see data/README.md")
-    return raw_dir
 
 
 def build_layout_error(raw_dir: Path, expected: str) -> DataError:
     """Return the error of a folder whose files are in none of the known layouts."""
     found = ", ".join(sorted(path.name for path in raw_dir.iterdir())[:5])
     return DataError(f"{raw_dir}: expected {expected}, found {found}; see data/README.md")
-
-
-def read_face(path: Path, raw_dir: Path, label: int, split: str, grey: bool = False) -> Face | BadRow:
-    """Return the face in an image file, or the BadRow saying why there is none."""
-    source = path.relative_to(raw_dir).as_posix()
-    try:
-        return Face(decode_image(path, grey), label, split, source)
-    except ValueError as error:
-        return BadRow(source, str(error))
 
 
 class CsvFile:
@@ -120,7 +121,8 @@ class CsvFile:
         self._width = len(header)
         self._positions = [header.index(name) for name in columns]
 
-    def __len__(self) -> int:
+    def count_rows(self) -> int:
+        """Return the number of lines after the header."""
         with open(self.path, "rb") as file:
             n_lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
         return max(0, n_lines - 1)  # a file cut off inside its header has no line end at all
@@ -147,7 +149,7 @@ class CsvFile:
             )
         return [fields[position] for position in self._positions]
 
-    def _open(self) -> io.TextIOWrapper:
+    def _open(self) -> TextIO:
         # Undecodable bytes become characters that no field accepts: a bad row rather than a crash.
         return open(self.path, encoding="utf-8-sig", errors="replace", newline="")
 
@@ -161,3 +163,57 @@ def parse_int(text: str, low: int, high: int, what: str) -> int:
     if not low <= value <= high:
         raise ValueError(f"expected {what} {low} to {high}, found {str(text)[:20]!r}")
     return value
+
+
+def open_folder(raw_dir: Path, n_classes: int) -> RawDataset:
+    """Return the images of `<class>/<image>`, or of the same under `train/`, `val/` and `test/`, as RGB.
+
+    They come in the order of folder and file names. With split folders, a missing `val` or `test` is cut
+    from `train` by `prepare`; with none, both are. Raises DataError for a class folder that is empty or
+    whose name is no emotion.
+    """
+    emotions = get_emotions(n_classes)
+    check_raw_dir(raw_dir, "one folder of images per emotion")
+    given = [split for split in SPLITS if (raw_dir / split).is_dir()]
+    if given and "train" not in given:
+        raise DataError(f"{raw_dir}: expected a folder train/ beside {given[0]}/, found none; add it")
+    missing = [split for split in SPLITS if split not in given]
+    images = []
+    for split in given or [""]:
+        target = "|".join(["train", *missing]) if split == "train" else split
+        for path, label in list_class_images(raw_dir / split, emotions):
+            images.append((path.relative_to(raw_dir).as_posix(), (label, target)))
+
+    def read(source: str, values: tuple[int, str]) -> Face:
+        return Face(decode_image(raw_dir / source), *values, source)
+
+    layout = "split folders" if given else "folders"
+    return RawDataset(emotions, layout, len(images), read_rows(images, read))
+
+
+def list_class_images(folder: Path, emotions: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """Return (image file, label) for `folder/<class>/<image>`, sorted by class folder, then file name.
+
+    Raises DataError for a folder name that is none of `emotions` and for a folder without images.
+    """
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise DataError(f"{folder}: expected one folder per emotion ({', '.join(emotions)}), found none")
+    images = []
+    for path in classes:
+        label = _get_label(path, emotions)
+        files = list_images(path)
+        if not files:
+            raise DataError(f"{path}: expected images, found none; fill the folder or remove it")
+        images += [(file, label) for file in files]
+    return images
+
+
+def _get_label(folder: Path, emotions: tuple[str, ...]) -> int:
+    try:
+        return emotions.index(normalise_emotion(folder.name))
+    except (KeyError, ValueError):
+        raise DataError(
+            f"{folder}: expected a folder named after one of the {len(emotions)} classes "
+            f"({', '.join(emotions)}), found {folder.name!r}; rename or remove it"
+        ) from None

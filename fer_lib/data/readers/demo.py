@@ -31,27 +31,16 @@ def make_face(i: int, size: int, seed: int) -> Face:
     )
 
 
-class DemoReader:
-    """Draws faces 0 .. n_faces - 1 in order, `size` pixels square, as a stream.
+def draw_faces(n_faces: int, size: int, seed: int, workers: int | None = None) -> Iterator[Face]:
+    """Draw faces 0 .. n_faces - 1 in order, `size` pixels square, as a stream.
 
-    The faces do not depend on `workers`, the number of processes (by default one per CPU).
+    They do not depend on `workers`, the number of processes (by default one per CPU).
     """
-
-    emotions: tuple[str, ...] = EMOTIONS_7
-    layout = "demo"
-
-    def __init__(self, n_faces: int, size: int, seed: int, workers: int | None = None) -> None:
-        self.n_faces, self.size, self.seed = n_faces, size, seed
-        self.workers = workers or os.cpu_count() or 1
-
-    def __len__(self) -> int:
-        return self.n_faces
-
-    def __iter__(self) -> Iterator[Face]:
-        draw = partial(make_face, size=self.size, seed=self.seed)
-        if self.workers == 1 or self.n_faces < _SMALL_SET:
-            yield from map(draw, range(self.n_faces))
-            return
-        # Spawned processes inherit no threads or locks from the caller, whatever it has loaded.
-        with get_context("spawn").Pool(self.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            yield from pool.imap(draw, range(self.n_faces), chunksize=_CHUNK)
+    draw = partial(make_face, size=size, seed=seed)
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or n_faces < _SMALL_SET:
+        yield from map(draw, range(n_faces))
+        return
+    # Spawned processes inherit no threads or locks from the caller, whatever it has loaded.
+    with get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.imap(draw, range(n_faces), chunksize=_CHUNK)

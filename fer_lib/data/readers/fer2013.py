@@ -1,4 +1,4 @@
-"""Read FER2013 in the layouts it is passed around in, with FER+'s votes where they are at hand.
+"""Read FER2013 in the layouts it is passed around in, and FER+: its pixels, relabelled by ten annotators.
 
 Looked for in this order; the first one found is read and named in `layout`:
 
@@ -10,12 +10,13 @@ Looked for in this order; the first one found is read and named in `layout`:
    or `PrivateTest_`; where no name does, test/ is the test split and val is cut from train.
 
 A row's `source` is `file:row`: the line number in a CSV file (the header is line 1), the row number
-counted from 0 in a parquet file.
+counted from 0 in a parquet file. FER+: Barsoum et al. 2016, arXiv 1608.01041.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,17 @@ import pyarrow.parquet as pq
 
 from fer_lib.data.images import decode_image
 from fer_lib.data.readers.base import (
-    BadRow,
     CsvFile,
     Face,
+    RawDataset,
     build_layout_error,
     check_raw_dir,
+    list_class_images,
     parse_int,
-    read_face,
+    read_rows,
 )
-from fer_lib.data.readers.folder import list_class_images
 from fer_lib.errors import DataError
-from fer_lib.labels import EMOTIONS_7, VOTES
+from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
 SIDE = 48
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -50,57 +51,106 @@ _IS_OF_TYPE = {
     "string": lambda found: str(found) in ("string", "large_string", "string_view"),
     "binary": lambda found: str(found) in ("binary", "large_binary", "binary_view"),
 }
-# Small enough that a batch of decoded Python rows stays near 1 MB.
-_PARQUET_BATCH = 512
 
 
-class Fer2013Reader:
-    """FER2013, 48x48 grey, in file order: Training is train, PublicTest is val, PrivateTest is test.
+def open_fer2013(raw_dir: Path) -> RawDataset:
+    """Return FER2013, 48x48 grey, in file order: Training is train, PublicTest is val, PrivateTest is test.
 
     FER+ votes, from the parquet file's own columns or from `fer2013new.csv` beside a CSV file (same row
     order), become factors `votes_neutral` ... `votes_nf`. Folders keep no row order, hence no votes.
     Raises DataError when no layout is recognised, a column is missing or of a wrong type, or the votes do
     not match.
     """
-
-    emotions: tuple[str, ...] = EMOTIONS_7
-
-    def __init__(self, raw_dir: Path) -> None:
-        self.layout, self._path = _recognise_layout(raw_dir)
-        self.has_votes = False
-        if self.layout == "parquet":
-            self._parquet_columns = _check_parquet(self._path)
-            self.has_votes = len(self._parquet_columns) > len(_PARQUET_COLUMNS)
-        elif self.layout == "folders":
-            self._images = _list_images(raw_dir)
-        else:
-            votes_file = raw_dir / VOTES_FILE
-            self._table = CsvFile(self._path, _CSV_COLUMNS)
-            self._votes = CsvFile(votes_file, _VOTES_COLUMNS) if votes_file.is_file() else None
-            self.has_votes = self._votes is not None
-
-    def __len__(self) -> int:
-        if self.layout == "parquet":
-            return pq.read_metadata(self._path).num_rows
-        return len(self._images) if self.layout == "folders" else len(self._table)
-
-    def __iter__(self) -> Iterator[Face | BadRow]:
-        if self.layout == "parquet":
-            return _read_parquet(self._path, self._parquet_columns)
-        if self.layout == "folders":
-            return self._read_folders()
-        return _read_csv(self._table, self._votes)
-
-    def _read_folders(self) -> Iterator[Face | BadRow]:
-        for path, label, split in self._images:
-            if split:
-                yield read_face(path, self._path, label, split, grey=True)
-            else:
-                source = path.relative_to(self._path).as_posix()
-                yield BadRow(source, "expected the prefix PublicTest_ or PrivateTest_")
+    return _open_pixels(raw_dir)[0]
 
 
-def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
+def open_ferplus(raw_dir: Path) -> RawDataset:
+    """Return FER2013 relabelled by FER+'s votes, eight classes; for where it is read, see `find_pixels_dir`.
+
+    Raises DataError as `open_fer2013`, and when there are no votes.
+    """
+    pixels_dir = find_pixels_dir(raw_dir)
+    raw, has_votes = _open_pixels(pixels_dir)
+    if not has_votes:
+        raise DataError(
+            f"{pixels_dir}: expected {VOTES_FILE} beside fer2013.csv, or a parquet file with ferplus_* "
+            f"columns, found layout {raw.layout!r} without votes; see data/README.md"
+        )
+    rows = (_relabel(row) if isinstance(row, Face) else row for row in raw.rows)
+    return replace(raw, emotions=EMOTIONS_8, rows=rows)
+
+
+def find_pixels_dir(raw_dir: Path) -> Path:
+    """Return the one folder FER+ is made from: `raw_dir` if it holds pixels, else `fer2013` beside it.
+
+    Raises DataError for votes in a `raw_dir` without pixels. A second folder would be one that the pipeline
+    does not watch: changed votes would go unnoticed.
+    """
+    if _find_layout(raw_dir) is not None:
+        return raw_dir
+    pixels_dir = raw_dir.with_name("fer2013")
+    if (raw_dir / VOTES_FILE).is_file():
+        raise DataError(
+            f"{raw_dir}: expected {VOTES_FILE} beside the pixels it labels, found it without them; "
+            f"move it into {pixels_dir}"
+        )
+    return pixels_dir
+
+
+def count_majority(votes: np.ndarray) -> tuple[int, np.ndarray] | None:
+    """Return (label, soft label) for one face's votes, or None when FER+'s protocol leaves the face out.
+
+    votes: integers (10,), in the order of `labels.VOTES`. The soft label is float32 (8,), summing to 1.
+
+    The label follows mode `majority` of the reference code (github.com/microsoft/FERPlus, `src/ferplus.py`,
+    `_process_data`): choices with a single vote count as outliers and are set to zero; the winner needs
+    more than half of the votes that remain, those for `unknown` and `not a face` included; a face without
+    such a winner, or whose winner is one of these two, is left out. The reference code then trains on the
+    winner alone; the soft label here keeps the remaining votes for the eight emotions, normalised.
+    """
+    kept = np.where(votes > 1, votes, 0)
+    winner = int(kept.argmax())
+    if 2 * kept[winner] <= kept.sum() or winner not in VOTE_OF_LABEL:
+        return None
+    emotions = kept[list(VOTE_OF_LABEL)].astype(np.float32)
+    return VOTE_OF_LABEL.index(winner), emotions / emotions.sum()
+
+
+def _relabel(face: Face) -> Face | None:
+    majority = count_majority(np.array(list(face.factors.values())))
+    if majority is None:
+        return None
+    label, soft_label = majority
+    return replace(face, label=label, soft_label=soft_label)
+
+
+def _open_pixels(raw_dir: Path) -> tuple[RawDataset, bool]:
+    """Return FER2013, and whether its faces have votes."""
+    expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
+    check_raw_dir(raw_dir, expected)
+    found = _find_layout(raw_dir)
+    if found is None:
+        raise build_layout_error(raw_dir, expected)
+    layout, path = found
+    if layout == "parquet":
+        columns = _check_parquet(path)
+        n_rows, rows = pq.read_metadata(path).num_rows, read_rows(_list_records(path, columns), _read_record)
+        has_votes = len(columns) > len(_PARQUET_COLUMNS)
+    elif layout == "folders":
+        images = _list_images(raw_dir)
+        n_rows, rows, has_votes = len(images), read_rows(images, partial(_read_image, raw_dir)), False
+    else:
+        table, votes_file = CsvFile(path, _CSV_COLUMNS), raw_dir / VOTES_FILE
+        votes = CsvFile(votes_file, _VOTES_COLUMNS) if votes_file.is_file() else None
+        n_rows, rows = (
+            table.count_rows(),
+            read_rows(_pair_lines(table, votes), partial(_read_lines, table, votes)),
+        )
+        has_votes = votes is not None
+    return RawDataset(EMOTIONS_7, layout, n_rows, rows), has_votes
+
+
+def _find_layout(raw_dir: Path) -> tuple[str, Path] | None:
     """Return the layout in `raw_dir` and the file or folder it is in; None when there is none.
 
     Raises DataError for several parquet files: which of them to read, and in which order, is not known.
@@ -121,14 +171,6 @@ def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
     if (raw_dir / "train").is_dir() and (raw_dir / "test").is_dir():
         return "folders", raw_dir
     return None
-
-
-def _recognise_layout(raw_dir: Path) -> tuple[str, Path]:
-    expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
-    layout = find_layout(check_raw_dir(raw_dir, expected))
-    if layout is None:
-        raise build_layout_error(raw_dir, expected)
-    return layout
 
 
 def _check_parquet(path: Path) -> tuple[str, ...]:
@@ -160,62 +202,46 @@ def _build_parquet_error(path: Path, error: Exception) -> DataError:
     )
 
 
-def _read_parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Face | BadRow]:
+def _list_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with pq.ParquetFile(path) as file:
-            rows = (
-                row
-                for batch in file.iter_batches(_PARQUET_BATCH, columns=list(columns))
-                for row in batch.to_pylist()
-            )
-            for number, row in enumerate(rows):
-                yield _build_parquet_face(f"{path.name}:{number}", row)
+            # So few that a batch of decoded Python rows stays near 1 MB.
+            batches = file.iter_batches(512, columns=list(columns))
+            records = (record for batch in batches for record in batch.to_pylist())
+            for number, record in enumerate(records):
+                yield f"{path.name}:{number}", record
     except (OSError, pa.ArrowException) as error:
         raise _build_parquet_error(path, error) from None
 
 
-def _build_parquet_face(source: str, row: dict[str, Any]) -> Face | BadRow:
-    try:
-        return Face(
-            image=decode_image(row["image"] or b"", grey=True),
-            label=_parse_label(row["emotion"]),
-            split=_parse_usage(row["usage"]),
-            source=source,
-            factors=_parse_votes([row[name] for name in _PARQUET_VOTES if name in row]),
-        )
-    except ValueError as error:
-        return BadRow(source, str(error))
+def _read_record(source: str, record: dict[str, Any]) -> Face:
+    return Face(
+        image=decode_image(record["image"] or b"", grey=True),
+        label=_parse_label(record["emotion"]),
+        split=_parse_usage(record["usage"]),
+        source=source,
+        factors=_parse_votes([record[name] for name in _PARQUET_VOTES if name in record]),
+    )
 
 
-def _read_csv(table: CsvFile, votes: CsvFile | None) -> Iterator[Face | BadRow]:
-    for line, fields, vote in _pair_rows(table, votes):
-        source = f"{table.path.name}:{line}"
-        try:
-            label, pixels, usage = table.pick(fields)
-            face = Face(_parse_pixels(pixels), _parse_label(label), _parse_usage(usage), source)
-            if votes is not None and vote is not None:
-                face = _add_votes(face, votes, *vote)
-        except ValueError as error:
-            yield BadRow(source, str(error))
-        else:
-            yield face
-
-
-def _pair_rows(
-    table: CsvFile, votes: CsvFile | None
-) -> Iterator[tuple[int, list[str], tuple[int, list[str]] | None]]:
-    """Yield each row's line and fields, and those of its votes; DataError when one file ends early."""
-    if votes is None:
-        yield from ((line, fields, None) for line, fields in table)
-        return
-    for count, (row, vote) in enumerate(zip_longest(table, votes)):
-        if row is None or vote is None:
+def _pair_lines(table: CsvFile, votes: CsvFile | None) -> Iterator[tuple[str, Any]]:
+    """Yield each row's source, fields and votes (line, fields); DataError when one file ends early."""
+    for count, (row, vote) in enumerate(zip_longest(table, () if votes is None else votes)):
+        if votes is not None and (row is None or vote is None):
             more, fewer = (votes, table) if row is None else (table, votes)
             raise DataError(
                 f"{fewer.path}: expected a row for every row of {more.path.name}, found only {count}; "
                 "use the whole files, or take the votes file away"
             )
-        yield *row, vote
+        line, fields = row
+        yield f"{table.path.name}:{line}", (fields, vote)
+
+
+def _read_lines(table: CsvFile, votes: CsvFile | None, source: str, values: Any) -> Face:
+    fields, vote = values
+    label, pixels, usage = table.pick(fields)
+    face = Face(_parse_pixels(pixels), _parse_label(label), _parse_usage(usage), source)
+    return face if votes is None else _add_votes(face, votes, *vote)
 
 
 def _add_votes(face: Face, votes: CsvFile, line: int, fields: list[str]) -> Face:
@@ -259,15 +285,13 @@ def _parse_pixels(text: str) -> np.ndarray:
         wrong = next(value for value in values if not (value.isdecimal() and int(value) < 256))
         raise ValueError(f"expected pixel values 0 to 255, found {wrong[:20]!r}") from None
     if len(pixels) != SIDE * SIDE:
-        raise ValueError(
-            f"expected {SIDE * SIDE} pixels, found {len(pixels)}"
-            + (" (is the file cut off here?)" if len(pixels) < SIDE * SIDE else "")
-        )
+        hint = " (is the file cut off here?)" if len(pixels) < SIDE * SIDE else ""
+        raise ValueError(f"expected {SIDE * SIDE} pixels, found {len(pixels)}{hint}")
     return np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
 
 
-def _list_images(raw_dir: Path) -> list[tuple[Path, int, str]]:
-    """List the folder tree by the number in the file name, then by name: close to the original order.
+def _list_images(raw_dir: Path) -> list[tuple[str, tuple[int, str]]]:
+    """List (source, (label, split)) by the number in the name, then by name: close to the original order.
 
     The split is empty where a test image lacks the prefix that the others have.
     """
@@ -277,13 +301,21 @@ def _list_images(raw_dir: Path) -> list[tuple[Path, int, str]]:
     prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in test)
     items = [(path, label, "train" if prefixed else "train|val") for path, label in train]
     items += [(path, label, _get_prefix_split(path) if prefixed else "test") for path, label in test]
-    return sorted(items, key=lambda item: (_get_number(item[0]), item[0].name, item[0]))
+
+    def get_order(item: tuple[Path, int, str]) -> tuple[int, str, Path]:
+        digits = re.search(r"\d+", item[0].stem)
+        return int(digits.group()) if digits else -1, item[0].name, item[0]
+
+    items.sort(key=get_order)
+    return [(path.relative_to(raw_dir).as_posix(), (label, split)) for path, label, split in items]
+
+
+def _read_image(raw_dir: Path, source: str, values: tuple[int, str]) -> Face:
+    label, split = values
+    if not split:
+        raise ValueError("expected the prefix PublicTest_ or PrivateTest_")
+    return Face(decode_image(raw_dir / source, grey=True), label, split, source)
 
 
 def _get_prefix_split(path: Path) -> str:
     return SPLIT_OF_USAGE.get(path.name.split("_")[0], "")
-
-
-def _get_number(path: Path) -> int:
-    digits = re.search(r"\d+", path.stem)
-    return int(digits.group()) if digits else -1
