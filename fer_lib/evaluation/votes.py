@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import entropy
 
-from fer_lib.data.readers.ferplus import count_majority
+from fer_lib.data.readers.fer2013 import count_majority
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.labels import VOTE_OF_LABEL
 from fer_lib.metrics_file import Interval, Metrics

@@ -69,7 +69,7 @@ def _build_from_votes(data: PackedDataset, labels: np.ndarray, kind: str) -> np.
 def count_votes(data: PackedDataset) -> np.ndarray:
     """Return int (N, C), FER+'s votes for the classes of `data`, single ones left out as its protocol does.
 
-    See `fer_lib.data.readers.ferplus.count_majority` for the source.
+    See `fer_lib.data.readers.fer2013.count_majority` for the source.
 
     Raises
     ------
