@@ -270,3 +270,11 @@ def test_camera_tells_its_faces_until_it_stops(capsys, monkeypatch):
     assert out.startswith("#1 ")
     assert out.count("\n") == 1  # three frames take no second
     assert "gives no more images" in err.splitlines()[-1]
+
+
+def test_audit_tells_in_one_plain_line_what_is_wrong_with_the_faces(tmp_path):
+    done = run_fer_lib(REPO, "audit", "--data", tmp_path, "--out", tmp_path / "audit")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}: expected ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "audit").exists()

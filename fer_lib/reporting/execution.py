@@ -172,9 +172,16 @@ def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None =
                 extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
+            message = " ".join(str(error.evalue).split())
+            is_ours = isinstance(getattr(errors, error.ename, None), type)
+            if is_ours and without:  # an audit's user is told about the faces, and need not know the notebook
+                raise FerError(message) from None
             kept = SCRATCH_DIR / "failed" / f"{parameters['dataset']}_{path.name}"
             write_atomically(kept, executed.read_bytes())
-            raise FerError(_describe_failure(notebook, error, kept)) from None
+            raise FerError(
+                f"{notebook}, cell {error.cell_index}: {message if is_ours else f'{error.ename}: {message}'} "
+                f"(the notebook as it failed: {_shorten(kept)})"
+            ) from None
         except DeadKernelError:
             raise FerError(
                 f"{notebook}: its process died, as when memory runs out; start again, training goes on"
@@ -192,13 +199,6 @@ def _kernel_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(saved)
-
-
-def _describe_failure(notebook: str, error: Any, kept: Path) -> str:
-    is_ours = isinstance(getattr(errors, error.ename, None), type)
-    message = " ".join(str(error.evalue).split())
-    what = message if is_ours else f"{error.ename}: {message}"
-    return f"{notebook}, cell {error.cell_index}: {what} (the notebook as it failed: {_shorten(kept)})"
 
 
 def _read_provenance(dirs: OutputDirs, notebook: str) -> dict[str, Any]:
