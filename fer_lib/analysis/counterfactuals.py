@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,14 +46,8 @@ def predict_counterfactuals(dataset: str, out_dir: str | Path | None = None) -> 
     """Write the predictions of every network of `robustness.audited`; return the parquet file.
 
     Columns: row, label, person, factor, value (as text; of a pair, joined by + and by |), and per network
-    `<network>/pred`, the predicted class, and `.../confidence`.
-
-    Raises
-    ------
-    DataError
-        For faces that were not drawn.
-    ModelError
-        As `robustness.open_network`.
+    `<network>/pred`, the predicted class, and `.../confidence`. Raises DataError for faces that were not
+    drawn, and ModelError as `robustness.open_network`.
     """
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
@@ -100,19 +93,19 @@ class CounterfactualScores:
     def __init__(self, dirs: OutputDirs, data: PackedDataset, settings: RobustnessParams) -> None:
         self._table = read_table(get_counterfactuals_path(dirs), data, "counterfactuals")
         self._settings = settings
-        self._permutation: dict[str, Any] = {
-            "n_permutations": settings.n_permutations,
-            "seed": settings.seed,
-            "min_faces": settings.min_faces,
-        }
+        self._permutation = settings.model_dump(include={"n_permutations", "seed", "min_faces"})
         self.network = settings.audited[0]
 
     def read(self, network: str, factor: str) -> pd.DataFrame:
-        """Return the rows of one factor: row, label, person, value, and the network's pred and confidence."""
+        """Return the rows of one factor.
+
+        Columns: row, label, person, value, and the network's pred, confidence and is_correct.
+        """
         part = self._table[self._table["factor"] == factor].reset_index(drop=True)
         kept = part[["row", "label", "person", "value"]].astype({"label": np.int64})
-        pred = part[f"{network}/pred"].astype(np.int64)
-        return kept.assign(pred=pred, confidence=part[f"{network}/confidence"].astype(np.float64))
+        kept["pred"] = part[f"{network}/pred"].astype(np.int64)
+        kept["confidence"] = part[f"{network}/confidence"].astype(np.float64)
+        return kept.assign(is_correct=kept["pred"] == kept["label"])
 
     def score_factors(self) -> dict[str, pd.DataFrame]:
         """Return factor to the rates of its groups, as `fairness.score_groups`, in order of their values."""
@@ -137,8 +130,8 @@ class CounterfactualScores:
             part = self.read(self.network, f"{first}+{second}")
             values = np.array([value.split("|") for value in part["value"]])
             pair = {first.replace("_", " "): values[:, 0], second.replace("_", " "): values[:, 1]}
-            label, pred, row = _take(part, "label", "pred", "row")
-            tables.append(list_interactions(label, pred, pair, row, **self._permutation).head())
+            is_correct, row = _take(part, "is_correct", "row")
+            tables.append(list_interactions(is_correct, pair, row, **self._permutation).head())
         return pd.concat(tables)
 
     def score_networks(self) -> pd.DataFrame:
@@ -148,7 +141,7 @@ class CounterfactualScores:
             part = self.read(name, TONE)
             gap, p_value = self._measure_gap(part)
             rows[name] = {
-                "accuracy": float((part["pred"] == part["label"]).mean()),
+                "accuracy": part["is_correct"].mean(),
                 "gap among tones": gap,
                 "p": p_value,
                 "recall ratio": f"{self.compute_ratio(name):.2f}",
@@ -166,10 +159,10 @@ class CounterfactualScores:
         found = {}
         for name, baseline in self._settings.mitigations.items():
             for factor in (TONE, LIGHT):
-                part, before = self.read(name, factor), self.read(baseline, factor)
-                label, pred, value = _take(part, "label", "pred", "value")
-                earlier = before["pred"].to_numpy()
-                found[name, factor] = compare_gaps(label, pred, earlier, value, self._draw(part))
+                part = self.read(name, factor)
+                is_correct, value = _take(part, "is_correct", "value")
+                was_correct = self.read(baseline, factor)["is_correct"].to_numpy()
+                found[name, factor] = compare_gaps(is_correct, was_correct, value, self._draw(part))
         return found
 
     def _draw(self, part: pd.DataFrame) -> Bootstrap:
@@ -177,8 +170,8 @@ class CounterfactualScores:
         return Bootstrap(len(part), settings.n_resamples, settings.seed, part["person"].to_numpy())
 
     def _measure_gap(self, part: pd.DataFrame) -> tuple[float, float]:
-        label, pred, value, row = _take(part, "label", "pred", "value", "row")
-        return measure_gap(label, pred, value, row, **self._permutation)
+        is_correct, value, row = _take(part, "is_correct", "value", "row")
+        return measure_gap(is_correct, value, row, **self._permutation)
 
 
 def _take(part: pd.DataFrame, *columns: str) -> list[np.ndarray]:

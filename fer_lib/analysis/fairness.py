@@ -1,7 +1,8 @@
 """Compare how a network treats groups of faces: rates, the largest gap, and whether chance explains it.
 
-In all functions labels and pred, int (N,), are true and predicted classes, and groups, (N,), the names of the
-groups that faces belong to. No labels of photographs are guessed; proxies say what an image itself shows.
+Of N faces, labels and pred, int (N,), are true and predicted classes; is_correct, bool (N,), says where they
+agree; groups, (N,), names the group of each. Faces of equal blocks, (N,), belong together: one face drawn in
+every group, or those of a person. Photographs are grouped by what an image itself shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -64,8 +65,7 @@ def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def measure_gap(
-    labels: np.ndarray,
-    pred: np.ndarray,
+    is_correct: np.ndarray,
     groups: np.ndarray,
     blocks: np.ndarray,
     n_permutations: int,
@@ -74,11 +74,10 @@ def measure_gap(
 ) -> tuple[float, float]:
     """Return the largest difference in accuracy between two groups, and the p-value of a permutation test.
 
-    Under the null hypothesis the group says nothing about being correct. Where most blocks (N,), such as a
-    face drawn in each tone, hold several groups, groups are exchanged within blocks; else whole blocks, such
-    as persons, exchange their groups. Groups of fewer faces do not count. p is (1 + as large) / (1 + drawn).
+    Under the null hypothesis the group says nothing about being correct. Where most blocks hold several
+    groups, groups are exchanged within blocks; else whole blocks exchange their groups. Groups of fewer faces
+    do not count. p is (1 + as large) / (1 + drawn).
     """
-    is_correct = (pred == labels).astype(float)
     names, codes = np.unique(groups, return_inverse=True)
     members = np.unique(blocks, return_inverse=True)[1]
     counted = np.flatnonzero(np.bincount(codes) >= min_faces)
@@ -119,21 +118,21 @@ def compute_ratio(labels: np.ndarray, pred: np.ndarray, groups: np.ndarray, boot
 
 
 def compare_gaps(
-    labels: np.ndarray, pred: np.ndarray, baseline: np.ndarray, groups: np.ndarray, bootstrap: Bootstrap
+    is_correct: np.ndarray, was_correct: np.ndarray, groups: np.ndarray, bootstrap: Bootstrap
 ) -> dict[str, Interval]:
-    """Return what changes from the predictions `baseline` to `pred` on the same faces.
+    """Return what changes from another network's predictions, `was_correct`, on the same faces.
 
     `accuracy`: the gain.   `gap`: the growth of the largest difference in accuracy between two groups.
     """
     members = [groups == name for name in np.unique(groups)]
 
-    def score(of: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        is_correct = (of == labels).astype(float)
-        by_group = np.stack([average(is_correct, weights * member) for member in members])
+    def score(correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        by_group = np.stack([average(correct, weights * member) for member in members])
         gap = np.nanmax(by_group, axis=0) - np.nanmin(by_group, axis=0)
-        return np.column_stack([average(is_correct, weights), gap])
+        return np.column_stack([average(correct, weights), gap])
 
-    drawn = bootstrap.score(lambda weights: score(pred, weights) - score(baseline, weights))
+    now, before = is_correct.astype(float), was_correct.astype(float)
+    drawn = bootstrap.score(lambda weights: score(now, weights) - score(before, weights))
     return {"accuracy": summarise_draws(drawn[:, 0]), "gap": summarise_draws(drawn[:, 1])}
 
 
@@ -145,8 +144,7 @@ def tabulate_gaps(gaps: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
 
 
 def list_interactions(
-    labels: np.ndarray,
-    pred: np.ndarray,
+    is_correct: np.ndarray,
     factors: Mapping[str, np.ndarray],
     blocks: np.ndarray,
     min_faces: int,
@@ -157,23 +155,22 @@ def list_interactions(
 
     The largest excess first: first, second, n, accuracy, expected (least squares of both factors' own
     effects), excess (points), p (that of the largest excess of all that are listed). Residuals are exchanged
-    within blocks, int (N,), such as a face's counterfactuals (Freedman and Lane 1983). Cells of fewer faces
-    are left out.
+    within blocks (Freedman and Lane 1983). Cells of fewer faces are left out.
     """
-    is_correct, rows, makers, residuals = (pred == labels).astype(float), [], [], []
+    correct, rows, makers, residuals = is_correct.astype(float), [], [], []
     for first, second in combinations(factors, 2):
         design = np.hstack([pd.get_dummies(factors[name]).to_numpy(float) for name in (first, second)])
         inverse = np.linalg.pinv(design, rcond=1e-9)  # both factors sum to one: a rank is missing
-        fitted = design @ (inverse @ is_correct)
+        fitted = design @ (inverse @ correct)
         pairs = pd.DataFrame({"a": factors[first], "b": factors[second]}).groupby(["a", "b"]).indices
         cells: dict[Any, Any] = {p: inside for p, inside in pairs.items() if len(inside) >= min_faces}
-        means = np.zeros((len(cells), len(labels)))
+        means = np.zeros((len(cells), len(correct)))
         for row, ((a, b), inside) in zip(means, cells.items(), strict=True):
             row[inside] = 1 / len(inside)
-            rates = is_correct[inside].mean(), fitted[inside].mean()
+            rates = correct[inside].mean(), fitted[inside].mean()
             rows.append((f"{first} {a}", f"{second} {b}", len(inside), *rates))
         makers.append(means - (means @ design) @ inverse)
-        residuals.append(is_correct - fitted)
+        residuals.append(correct - fitted)
     table = pd.DataFrame(rows, columns=["first", "second", "n", "accuracy", "expected"])
     table["excess"] = 100 * (table["accuracy"] - table["expected"])
     rng, largest = np.random.default_rng(seed), np.zeros(n_permutations)
