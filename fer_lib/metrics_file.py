@@ -123,7 +123,7 @@ class Metrics(Mapping[str, Any]):
         row, key = Row(model, split, metric, of, number, low, high, n), build_key(metric, model, split, of)
         if not all(math.isfinite(each) for each in (number, low, high) if each is not None):
             raise FerError(f"{self.stage}: {metric}: expected finite numbers, found {row}")
-        if self._rows.get(key, row)[:4] != row[:4] or key in self.facts:
+        if key in self:
             raise FerError(f"{self.stage}: two numbers are called {key}; rename one")
         self._rows[key] = row
 
@@ -143,7 +143,9 @@ class Metrics(Mapping[str, Any]):
             self.add(metric, value, model=model, split=split, of=of, n=n)
 
     def describe(self, key: str, value: str | int | float | bool | Sequence[Any]) -> None:
-        """Add what is no measurement."""
+        """Add what is no measurement. Raises FerError for a key that is taken."""
+        if key in self:
+            raise FerError(f"{self.stage}: expected a key for each fact, found {key} twice; rename one")
         self.facts[key] = value
 
     def interval(self, key: str) -> Interval:
@@ -237,18 +239,23 @@ def write_metrics(
 
 
 def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
-    """Return the metrics that stage `name` wrote. Raises FerError when it has not run."""
-    path = dirs.get_table(name)
+    """Return the metrics that stage `name` wrote. Raises FerError when it has not run or a file is damaged."""
+    table, path = dirs.get_table(name), dirs.get_provenance(name)
     try:
-        frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(COLUMNS, str))
-        provenance = json.loads(dirs.get_provenance(name).read_bytes())
-    except FileNotFoundError:
-        raise FerError(f"{path}: not found; run stage {name!r} first") from None
-    metrics = Metrics(name, provenance.get("facts", {}), provenance)
-    for _, model, split, metric, of, value, *bounds, n in frame.itertuples(index=False):
-        low, high = (float(text) if text else None for text in bounds)
-        row = Row(model, split, metric, of, float(value), low, high, int(n) if n else None)
-        metrics._rows[build_key(metric, model, split, of)] = row
+        frame = pd.read_csv(table, keep_default_na=False, dtype=str, usecols=COLUMNS)
+        provenance = json.loads(path.read_bytes())
+        metrics = Metrics(name, provenance["facts"], provenance)
+        for _, model, split, metric, of, value, *bounds, n in frame.itertuples(index=False):
+            low, high = (float(text) if text else None for text in bounds)
+            row = Row(model, split, metric, of, float(value), low, high, int(n) if n else None)
+            metrics._rows[build_key(metric, model, split, of)] = row
+    except FileNotFoundError as error:
+        raise FerError(f"{error.filename}: not found; run stage {name!r} first") from None
+    except (ValueError, TypeError, KeyError) as error:
+        found = " ".join(str(error).split())
+        raise FerError(
+            f"{table}, {path}: expected what stage {name!r} writes, found {found}; run it again"
+        ) from error
     return metrics
 
 
@@ -282,6 +289,8 @@ def _is_same(path: Path, table: str, provenance_path: Path, provenance: dict[str
     try:
         written, before = path.read_text(), json.loads(provenance_path.read_bytes())
     except (FileNotFoundError, ValueError):
+        return False
+    if before.get("table_sha256") != hash_file(path):
         return False
     kept, now = ({k: v for k, v in p.items() if k not in VOLATILE} for p in (before, provenance))
     return _drop_times(written) == _drop_times(table) and kept == json.loads(json.dumps(now))

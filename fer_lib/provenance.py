@@ -20,6 +20,8 @@ from fer_lib.paths import ROOT
 CODE_FOLDERS = ("demo_faces", "fer_lib")
 """Where code stands among a stage's dependencies in `dvc.yaml`, beside the notebooks."""
 
+PAGES = "fer_lib/reporting"
+
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 """What `dvc.yaml` fills in: a data set, a network."""
 
@@ -36,14 +38,14 @@ def hash_file(path: Path) -> str:
 def hash_code(paths: Iterable[Path]) -> str:
     """Return the sha256 (hex) over the syntax trees of Python files and of all such files in folders.
 
-    Comments, docstrings and the layout of a line do not count; a file's name in its folder does.
+    Comments, docstrings and the layout of a line do not count; a file's name in its folder does. Every
+    version of Python that the project supports gives the same hash.
     """
     digest = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             name = file.relative_to(path.parent).as_posix()
-            tree = ast.dump(_DropStrings().visit(ast.parse(file.read_text())))
-            digest.update(f"{name}\n{tree}\n".encode())
+            digest.update(f"{name}\n{_dump(ast.parse(file.read_text()))}\n".encode())
     return digest.hexdigest()
 
 
@@ -99,12 +101,15 @@ def find_stage(name: str, dataset: str, root: Path = ROOT) -> dict[str, Any]:
 
 
 def hash_stage_code(stage: Mapping[str, Any], root: Path = ROOT) -> dict[str, str]:
-    """Return the hash of each package, module and notebook that a stage depends on."""
+    """Return the hash of each package, module and notebook that a stage's numbers depend on.
+
+    What draws figures and pages decides no number and is left out.
+    """
     hashes = {}
     for path in sorted(stage["deps"]):
         if path.startswith("notebooks/"):
             hashes[path] = hash_notebook(root / path)
-        elif path.split("/")[0] in CODE_FOLDERS:
+        elif path.split("/")[0] in CODE_FOLDERS and path != PAGES:
             hashes[path] = hash_code([root / path])
     return hashes
 
@@ -155,12 +160,24 @@ def run_git(*arguments: str, cwd: Path = ROOT) -> str:
     return done.stdout.strip()
 
 
-class _DropStrings(ast.NodeTransformer):
-    """Takes docstrings, and other strings that stand alone, out of a syntax tree."""
+def _dump(node: Any) -> str:
+    """Return a syntax tree as text, without strings that stand alone and without empty fields.
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_string else node
+    `ast.dump` would do, but for the fields and the empty strings in f-strings that Python 3.12 added.
+    """
+    if isinstance(node, list):
+        return f"[{', '.join(_dump(item) for item in node if not _is_string(item))}]"
+    if isinstance(node, ast.JoinedStr):
+        node.values = [part for part in node.values if getattr(part, "value", None) != ""]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_dump(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(fields)})"
+
+
+def _is_string(node: Any) -> bool:
+    """Return whether a statement is a docstring, or another string that stands alone."""
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
 
 
 def _look_up(content: Mapping[str, Any], key: str) -> Any:

@@ -130,6 +130,10 @@ def test_two_numbers_of_one_name_are_an_error():
     metrics.describe("selected", "b0")
     with pytest.raises(FerError, match="two numbers are called selected"):
         metrics.add("selected", 1)
+    with pytest.raises(FerError, match=r"two numbers are called test\.accuracy"):
+        metrics.add("accuracy", 0.9, split="test")
+    with pytest.raises(FerError, match=r"found test\.accuracy twice"):
+        metrics.describe("test.accuracy", "high")
 
 
 def test_number_without_interval_has_none():
@@ -214,6 +218,26 @@ def test_damaged_or_missing_file_is_replaced(dirs, number):
         assert path.read_bytes() == whole
 
 
+def test_changed_time_is_mended(dirs):
+    table, *_ = write(dirs)
+    whole = table.read_text()
+    table.write_text(whole.replace("seconds,,3.5", "seconds,,9.9"))
+    write(dirs)
+    assert table.read_text() == whole
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"seed": 0}', "stage,model\n", "a,b\n1,2\n"])
+def test_damaged_file_is_one_line_that_names_it(dirs, content):
+    table, _, provenance = write(dirs)
+    (table if "," in content else provenance).write_text(content)
+    with pytest.raises(
+        FerError, match="expected what stage 'training' writes, found .*; run it again"
+    ) as error:
+        read_metrics(dirs, "training")
+    assert str(table) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_interval_reads_as_the_field_writes_it():
     assert f"{ACCURACY}".replace("\N{NO-BREAK SPACE}", " ") == "0.652 [0.637, 0.668]"
     assert f"{ACCURACY:.1%}".replace("\N{NO-BREAK SPACE}", " ") == "65.2% [63.7%, 66.8%]"
@@ -223,4 +247,7 @@ def test_interval_reads_as_the_field_writes_it():
 
 def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(dirs):
     with pytest.raises(FerError, match=r"training\.csv: not found; run stage 'training' first"):
+        read_metrics(dirs, "training")
+    write(dirs)[2].unlink()
+    with pytest.raises(FerError, match=r"training\.json: not found; run stage 'training' first"):
         read_metrics(dirs, "training")
