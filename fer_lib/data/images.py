@@ -39,10 +39,7 @@ class ImageError(ValueError):
 def read_image(source: ImageSource) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB, read as `decode_image` does.
 
-    Raises
-    ------
-    MediaError
-        In one line that names the image, if it has a name: none, damaged, too large or too small.
+    Raises MediaError, in one line that names the image if it has a name: none, damaged, too large or small.
     """
     try:
         return decode_image(source)
@@ -55,7 +52,7 @@ def read_image(source: ImageSource) -> np.ndarray:
 
 
 def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
-    """Return an image as pixels, upright as its EXIF orientation says.
+    """Return an image as uint8 (H, W, 3) RGB, or (H, W) with `grey`, upright as its EXIF orientation says.
 
     Integers of 16 bits are scaled to 8; floats are taken to be in 0..1. Transparent parts become white. CMYK
     and palettes are converted; of several frames the first counts.
@@ -67,10 +64,6 @@ def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
         RGB or (H, W, 4) RGBA.
     grey
         Convert colours to grey with the weights of ITU-R BT.601.
-
-    Returns
-    -------
-    uint8 (H, W, 3) RGB, or (H, W) with `grey`
 
     Raises
     ------
@@ -129,7 +122,7 @@ def _convert(image: Image.Image, grey: bool) -> np.ndarray:
 
 
 def _convert_array(array: np.ndarray, grey: bool) -> np.ndarray:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
         raise ImageError(
             f"expected the shape (H, W), (H, W, 3) or (H, W, 4), found {array.shape}; reshape it"
         )
@@ -179,7 +172,7 @@ def _check_size(width: int, height: int) -> None:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, sorted by name; hidden files and others are left out."""
-    return sorted(filter(_is_image, folder.iterdir()))
+    return sorted(p for p in folder.iterdir() if _has_image_suffix(p) and not p.name.startswith("."))
 
 
 def expand_paths(arguments: Sequence[str]) -> Iterator[str]:
@@ -225,10 +218,6 @@ def _list_tree(path: str) -> list[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         found += map(str, list_images(Path(folder)))
     return (found or [path] * (not unread)) + [str(error.filename) for error in unread]
-
-
-def _is_image(path: Path) -> bool:
-    return _has_image_suffix(path) and not path.name.startswith(".")
 
 
 def _has_image_suffix(path: Path) -> bool:

@@ -83,13 +83,8 @@ class PackedDataset:
     def get_rows(self, split: str, drop_duplicates_of: str | None = None) -> np.ndarray:
         """Return the row numbers (int64, ascending) of a split; ValueError for a name that is none.
 
-        Parameters
-        ----------
-        split
-            One of `SPLITS`.
-        drop_duplicates_of
-            Leave out the faces whose exact pixels are also in this other split;
-            `get_rows("test", drop_duplicates_of="train")` is the test split `test_dedup`.
+        drop_duplicates_of: leave out the faces whose exact pixels are also in this other split;
+        `get_rows("test", drop_duplicates_of="train")` is the test split `test_dedup`.
         """
         chosen = self._is_split(split)
         if drop_duplicates_of is not None:
@@ -118,30 +113,26 @@ def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDat
         When there is none, a file is missing or truncated, or the files do not match.
     """
     folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
-    repair = f"run `make repro DATASET={dataset}`"
+    regions_file, repair = folder / REGIONS_FILE, f"run `make repro DATASET={dataset}`"
     if not (folder / META_FILE).is_file():
         raise DataError(f"{folder}: expected the packed data set {dataset!r}, found none; {repair}")
     try:
         meta = json.loads((folder / META_FILE).read_text())
         index = pd.read_parquet(folder / INDEX_FILE)
         faces = np.load(folder / FACES_FILE, mmap_mode="r")
-        regions = np.load(folder / REGIONS_FILE, mmap_mode="r") if (folder / REGIONS_FILE).is_file() else None
+        regions = np.load(regions_file, mmap_mode="r") if regions_file.is_file() else None
     except (OSError, ValueError, pa.ArrowException) as error:
         detail = " ".join(str(error).split())[:160]
         raise DataError(f"{folder}: expected a whole packed data set, found {detail}; {repair}") from None
-    found = {FACES_FILE: len(faces), INDEX_FILE: len(index)}
-    if regions is not None:
-        found[REGIONS_FILE] = len(regions)
-    for name, n_rows in found.items():
-        if n_rows != meta.get("n_faces"):
+    for name, rows in {FACES_FILE: faces, INDEX_FILE: index, REGIONS_FILE: regions}.items():
+        if rows is not None and len(rows) != meta.get("n_faces"):
             raise DataError(
                 f"{folder / name}: expected {meta.get('n_faces')} rows as {META_FILE} says, "
-                f"found {n_rows}; {repair}"
+                f"found {len(rows)}; {repair}"
             )
     return PackedDataset(faces=faces, index=index, meta=meta, packed_regions=regions)
 
 
-def load_dropped(dataset: str, packed_dir: str | Path | None = None) -> pd.DataFrame:
+def load_dropped(dataset: str) -> pd.DataFrame:
     """Return the rows that could not be read and were dropped: the columns source and reason."""
-    folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
-    return pd.read_csv(folder / DROPPED_FILE)
+    return pd.read_csv(get_packed_dir(dataset) / DROPPED_FILE)

@@ -15,14 +15,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fer_lib.data.framing import fit_image, fit_regions, measure_framing
-from fer_lib.data.packed import (
-    DROPPED_FILE,
-    FACES_FILE,
-    INDEX_FILE,
-    META_FILE,
-    REGIONS_FILE,
-    SPLITS,
-)
+from fer_lib.data.packed import DROPPED_FILE, FACES_FILE, INDEX_FILE, META_FILE, REGIONS_FILE, SPLITS
 from fer_lib.data.readers import open_raw
 from fer_lib.data.readers.base import BadRow, Face, RawDataset
 from fer_lib.errors import DataError, ParamsError
@@ -56,12 +49,8 @@ def prepare(
     ----------
     dataset
         A name of `readers.READERS`, or any other for a plain folder of images.
-    params
-        Section `prepare` of the parameters.
     raw_dir, out_dir
         By default `paths.get_raw_dir` and `paths.get_packed_dir`.
-    progress
-        Show a progress bar.
 
     Raises
     ------

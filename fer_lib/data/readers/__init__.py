@@ -35,14 +35,7 @@ READERS: dict[str, Callable[[Path, PrepareParams], RawDataset]] = {
 def open_raw(dataset: str, params: PrepareParams, raw_dir: str | Path | None = None) -> RawDataset:
     """Return the raw data of a data set of `READERS`; of any other name, a plain folder of images.
 
-    Parameters
-    ----------
-    dataset
-        Its name.
-    params
-        With the number of classes; for drawn faces also how many, their size and seed.
-    raw_dir
-        The folder with the raw files, by default `paths.get_raw_dir(dataset)`; `demo` reads none.
+    raw_dir: the folder with the raw files, by default `paths.get_raw_dir(dataset)`; `demo` reads none.
 
     Raises
     ------

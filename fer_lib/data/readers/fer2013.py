@@ -40,6 +40,7 @@ from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
 SIDE = 48
+_LABELS = (0, len(EMOTIONS_7) - 1, "a label")
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 VOTES_FILE = "fer2013new.csv"
 _CSV_COLUMNS = ("emotion", "pixels", "Usage")
@@ -134,19 +135,17 @@ def _open_pixels(raw_dir: Path) -> tuple[RawDataset, bool]:
     layout, path = found
     if layout == "parquet":
         columns = _check_parquet(path)
-        n_rows, rows = pq.read_metadata(path).num_rows, read_rows(_list_records(path, columns), _read_record)
-        has_votes = len(columns) > len(_PARQUET_COLUMNS)
+        n_rows, has_votes = pq.read_metadata(path).num_rows, len(columns) > len(_PARQUET_COLUMNS)
+        rows = read_rows(_list_records(path, columns), _read_record)
     elif layout == "folders":
         images = _list_images(raw_dir)
-        n_rows, rows, has_votes = len(images), read_rows(images, partial(_read_image, raw_dir)), False
+        n_rows, has_votes = len(images), False
+        rows = read_rows(images, partial(_read_image, raw_dir))
     else:
         table, votes_file = CsvFile(path, _CSV_COLUMNS), raw_dir / VOTES_FILE
         votes = CsvFile(votes_file, _VOTES_COLUMNS) if votes_file.is_file() else None
-        n_rows, rows = (
-            table.count_rows(),
-            read_rows(_pair_lines(table, votes), partial(_read_lines, table, votes)),
-        )
-        has_votes = votes is not None
+        n_rows, has_votes = table.count_rows(), votes is not None
+        rows = read_rows(_pair_lines(table, votes), partial(_read_lines, table, votes))
     return RawDataset(EMOTIONS_7, layout, n_rows, rows), has_votes
 
 
@@ -217,7 +216,7 @@ def _list_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, d
 def _read_record(source: str, record: dict[str, Any]) -> Face:
     return Face(
         image=decode_image(record["image"] or b"", grey=True),
-        label=_parse_label(record["emotion"]),
+        label=parse_int(record["emotion"], *_LABELS),
         split=_parse_usage(record["usage"]),
         source=source,
         factors=_parse_votes([record[name] for name in _PARQUET_VOTES if name in record]),
@@ -240,7 +239,7 @@ def _pair_lines(table: CsvFile, votes: CsvFile | None) -> Iterator[tuple[str, An
 def _read_lines(table: CsvFile, votes: CsvFile | None, source: str, values: Any) -> Face:
     fields, vote = values
     label, pixels, usage = table.pick(fields)
-    face = Face(_parse_pixels(pixels), _parse_label(label), _parse_usage(usage), source)
+    face = Face(_parse_pixels(pixels), parse_int(label, *_LABELS), _parse_usage(usage), source)
     return face if votes is None else _add_votes(face, votes, *vote)
 
 
@@ -263,10 +262,6 @@ def _parse_votes(counts: list) -> dict[str, int]:
     return {
         f"votes_{name}": parse_int(n, 0, 10, "a vote count") for name, n in zip(names, counts, strict=True)
     }
-
-
-def _parse_label(value: Any) -> int:
-    return parse_int(value, 0, len(EMOTIONS_7) - 1, "a label")
 
 
 def _parse_usage(text: str | None) -> str:
