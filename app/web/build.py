@@ -16,7 +16,7 @@ from demo_faces.clips import draw_scene
 from fer_lib.data.framing import cut_face
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_VARIANT, find_checkpoint, list_variants
+from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_VARIANT, list_variants
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -40,22 +40,21 @@ def build(target: Path = HERE / "dist") -> Path:
         shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, target)
     for name in PAGE:
         shutil.copy(HERE / name, target)
-    _write_model(target)
-    _write_example(target / "example.png")
+    recognizer = Recognizer.load()
+    _write_model(target, recognizer)
+    _write_example(target / "example.png", recognizer)
     return target
 
 
-def _write_model(target: Path) -> None:
-    recognizer = Recognizer.load()
+def _write_model(target: Path, recognizer: Recognizer) -> None:
     if recognizer.framing.channels != 1:
         raise FerError(
             f"{DEFAULT_MODEL}: expected a model of grey faces, which the page can show; release one"
         )
-    folder, variants = find_checkpoint(DEFAULT_MODEL), {}
-    small = list_variants(recognizer.config)
+    small, variants = list_variants(recognizer.config), {}
     del small[FLOAT_VARIANT]
     for name, variant in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # first: loaded at once
-        shutil.copy(folder / variant["file"], target)
+        shutil.copy(recognizer.folder / variant["file"], target)
         variants[name] = {
             "file": variant["file"],
             **variant["preprocessing"],
@@ -71,9 +70,9 @@ def _write_model(target: Path) -> None:
     (target / "model.json").write_text(json.dumps(model, indent=2))
 
 
-def _write_example(path: Path) -> None:
+def _write_example(path: Path, recognizer: Recognizer) -> None:
     """Draw a person and cut out the face as the network's faces are, only larger."""
-    recognizer, (scene, _) = Recognizer.load(), draw_scene(n_faces=1, width=640, height=480)
+    scene, _ = draw_scene(n_faces=1, width=640, height=480)
     (face,) = recognizer(scene)
     crop = cut_face(scene, face.landmarks, replace(recognizer.framing, size=EXAMPLE_SIDE, channels=3))
     cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
