@@ -6,16 +6,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from sklearn.metrics import confusion_matrix
 
 from fer_lib.evaluation import perturbations
 from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.evaluation.bootstrap import Bootstrap
-from fer_lib.evaluation.metrics import (
-    compute_confusion,
-    compute_reliability,
-    compute_risk_coverage,
-    score_predictions,
-)
+from fer_lib.evaluation.metrics import compute_reliability, compute_risk_coverage, score_predictions
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures import data, evaluation, studies
@@ -78,7 +74,7 @@ FIGURES = {
     "pixel_statistics": lambda _: data.plot_pixel_statistics(STATS),
     "training_curves": lambda _: evaluation.plot_training_curves(HISTORY, PAPER),
     "confusion": lambda _: evaluation.plot_confusion(
-        compute_confusion(LABELS, PROBABILITIES.argmax(axis=1), 7), EMOTIONS_7
+        confusion_matrix(LABELS, PROBABILITIES.argmax(axis=1)), EMOTIONS_7
     ),
     "class_scores": lambda scores: evaluation.plot_class_scores(
         scores, {"recall": "recall", "precision": "precision", "f1": "F1"}, EMOTIONS_7

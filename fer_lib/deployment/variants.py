@@ -8,8 +8,7 @@ from fer_lib.deployment.compression import INT8, INT8_ALL, REFERENCES, find_refe
 from fer_lib.deployment.latency import name_run
 from fer_lib.errors import FerError
 from fer_lib.evaluation.bootstrap import Bootstrap
-from fer_lib.evaluation.comparisons import summarise_gain
-from fer_lib.evaluation.metrics import score_predictions
+from fer_lib.evaluation.metrics import score_predictions, summarise_gain
 from fer_lib.evaluation.predictions import SPLITS
 from fer_lib.metrics_file import Interval, Metrics, build_key, read_metrics
 from fer_lib.params import CompressionParams, DeviceLimits

@@ -12,8 +12,7 @@ ECE_BINS = 15
 CHUNK_ELEMENTS = 2**18
 """Resamples are scored in chunks of about this many weights: bounded memory, and it stays in the cache."""
 
-LEVEL = 0.95
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # not 0.025: one ulp more, which decides the sixth digit of a tie
+TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)  # not 0.025: one ulp more, which decides the sixth digit of a tie
 
 PER_CLASS_METRICS = ("precision", "recall", "f1", "specificity", "auroc")
 
@@ -109,16 +108,7 @@ class Bootstrap:
     Two statistics of one bootstrap, or of two with the same images, clusters and seed, see the same
     resamples, so that what they share cancels in their difference.
 
-    Parameters
-    ----------
-    n_images
-        N.
-    n_resamples
-        R.
-    seed
-        Of the draws.
-    clusters
-        (N,) any values; images with equal ones, such as those of one person, are drawn together.
+    clusters: (N,) any values; images with equal ones, such as those of one person, are drawn together.
     """
 
     def __init__(
@@ -129,18 +119,10 @@ class Bootstrap:
         if clusters is not None:
             self._members = np.unique(clusters, return_inverse=True)[1]
 
-    @property
-    def weights(self) -> np.ndarray:
-        """Return float64 (1 + R, N): ones, which give the value itself, then the resamples."""
-        return np.concatenate(list(self._draw_chunks()))
-
     def score(self, statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return (1 + R, ...): a statistic of the images as they are, then of each resample.
 
-        Parameters
-        ----------
-        statistic
-            Takes weights, float64 (r, N), and returns one row for each of them. Chunks bound the memory.
+        `statistic` returns one row for each of its weights, float64 (r, N): chunks bound the memory.
         """
         return np.concatenate([statistic(weights) for weights in self._draw_chunks()])
 

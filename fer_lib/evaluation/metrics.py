@@ -9,31 +9,19 @@ Sensitivity is another name for recall and is stored once, as `recall.<emotion>`
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
-from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap, Scorer, assign_bins, summarise_draws
+from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap, Scorer, assign_bins, average, summarise_draws
 from fer_lib.labels import GROUPS, get_group_indices
 from fer_lib.metrics_file import Interval
 
-MAX_LOG_TEMPERATURE = 3.0
-
 COVERAGES = (90, 80, 70, 50)
 """Shares of the faces, in percent, at which selective prediction is scored."""
-
-
-class McNemar(NamedTuple):
-    """Outcome of McNemar's exact test: two-sided p, and how many images only A or only B has right."""
-
-    p_value: float
-    n_only_a: int
-    n_only_b: int
 
 
 def compute_metrics(
@@ -43,12 +31,8 @@ def compute_metrics(
 
     accuracy, balanced_accuracy (= macro.recall), precision|recall|f1|specificity|auroc.<emotion> and macro.*
     (one versus rest; precision and F1 are 0 when their denominator is), nll (nats per image), brier (sum over
-    classes, 0 to 2; Brier 1950), ece (Guo et al. 2017, eq. 3) and mean_confidence.
-
-    Raises
-    ------
-    ValueError
-        For arrays that do not fit.
+    classes, 0 to 2; Brier 1950), ece (Guo et al. 2017, eq. 3) and mean_confidence. Raises ValueError for
+    arrays that do not fit.
     """
     scorer = Scorer(labels, probabilities, emotions)
     values = scorer.score(np.ones((1, scorer.n_images)))
@@ -65,33 +49,9 @@ def score_predictions(
     The group view is `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
     """
     scorer = Scorer(labels, probabilities, emotions)
-    return _name_draws(scorer.names, bootstrap.score(scorer.score))
-
-
-def score_difference(
-    labels: np.ndarray,
-    probabilities_a: np.ndarray,
-    probabilities_b: np.ndarray,
-    emotions: Sequence[str],
-    bootstrap: Bootstrap,
-) -> dict[str, Interval]:
-    """Return A - B of every metric with its interval, for two models on the same images.
-
-    Both models are scored on the same resamples, so what they share cancels: the interval of the difference
-    is narrower than the two intervals suggest.
-    """
-    a, b = (Scorer(labels, p, emotions) for p in (probabilities_a, probabilities_b))
-    return _name_draws(a.names, bootstrap.score(lambda weights: a.score(weights) - b.score(weights)))
-
-
-def _name_draws(names: Sequence[str], drawn: np.ndarray) -> dict[str, Interval]:
-    found = {name: summarise_draws(values) for name, values in zip(names, drawn.T, strict=True)}
+    drawn = bootstrap.score(scorer.score)
+    found = {name: summarise_draws(values) for name, values in zip(scorer.names, drawn.T, strict=True)}
     return {name: interval for name, interval in found.items() if interval.is_defined}
-
-
-def compute_confusion(labels: np.ndarray, predictions: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return int (C, C) counts: row = label, column = prediction."""
-    return confusion_matrix(labels, predictions, labels=range(n_classes))
 
 
 def group_probabilities(probabilities: np.ndarray, emotions: Sequence[str]) -> np.ndarray:
@@ -105,8 +65,8 @@ def group_labels(labels: np.ndarray, emotions: Sequence[str]) -> np.ndarray:
     return np.asarray(get_group_indices(list(emotions)))[labels]
 
 
-def compare_mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
-    """Test whether two classifiers err equally often on the same images. Both inputs are bool (N,).
+def compare_mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Return the two-sided p-value that two classifiers err equally often on the same images, both bool (N,).
 
     Exact binomial form of McNemar 1947: under equality, images that one model alone has right split evenly.
     Raises ValueError when the shapes differ.
@@ -114,10 +74,17 @@ def compare_mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemar:
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape:
         raise ValueError(f"expected two arrays of one shape, found {a.shape} and {b.shape}")
-    n_only_a, n_only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    n_discordant = n_only_a + n_only_b
-    p_value = float(binomtest(n_only_a, n_discordant).pvalue) if n_discordant else 1.0
-    return McNemar(p_value, n_only_a, n_only_b)
+    n_discordant = int((a != b).sum())
+    return float(binomtest(int((a & ~b).sum()), n_discordant).pvalue) if n_discordant else 1.0
+
+
+def summarise_gain(
+    labels: np.ndarray, probabilities_a: np.ndarray, probabilities_b: np.ndarray, bootstrap: Bootstrap
+) -> tuple[Interval, float]:
+    """Return what A adds to B in accuracy on the same faces, and the p-value of McNemar's exact test."""
+    a, b = (probabilities.argmax(axis=1) == labels for probabilities in (probabilities_a, probabilities_b))
+    gain = bootstrap.interval(lambda weights: average(a, weights) - average(b, weights))
+    return gain, compare_mcnemar(a, b)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -133,8 +100,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         scaled = logits / np.exp(log_temperature)
         return float((logsumexp(scaled, axis=1) - scaled[rows, labels]).mean())
 
-    bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
-    return float(np.exp(minimize_scalar(compute_nll, bounds=bounds, method="bounded").x))
+    return float(np.exp(minimize_scalar(compute_nll, bounds=(-3.0, 3.0), method="bounded").x))
 
 
 def compute_reliability(
