@@ -12,6 +12,7 @@ from fer_lib.analysis.explain import (
     METHOD,
     PARTS,
     REDUCTION,
+    build_input,
     build_part_masks,
     compute_saliency,
     explain_face,
@@ -25,7 +26,6 @@ from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models.build import Checkpoint, create_model
-from fer_lib.models.preprocessing import preprocess
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures.explain import plot_explanations
 
@@ -84,7 +84,7 @@ def weigh_by_hand(model, image, stage, emotion, weigh):
 )
 def test_saliency_is_that_of_the_formula(recognizer, faces, method, weigh):
     model, emotion = recognizer.checkpoint.model, recognizer.emotions.index("surprise")
-    image = torch.from_numpy(np.ascontiguousarray(preprocess([faces[0].crop], recognizer.preprocessing)))
+    image = build_input([faces[0].crop], recognizer.preprocessing)
     for stage in list_stages(model):
         expected = weigh_by_hand(model, image, stage, emotion, weigh)
         found = compute_saliency(model, image, np.array([emotion]), stage, method)[0]
@@ -96,7 +96,7 @@ def test_saliency_is_that_of_the_formula(recognizer, faces, method, weigh):
 def test_maps_of_a_batch_are_those_of_its_faces(recognizer, faces):
     checkpoint = recognizer.checkpoint
     crops = [face.crop for face in faces[:2]]
-    images = torch.from_numpy(np.ascontiguousarray(preprocess(crops, checkpoint.preprocessing)))
+    images = build_input(crops, checkpoint.preprocessing)
     targets = np.array([checkpoint.emotions.index(face.label) for face in faces[:2]])
     together = compute_saliency(checkpoint.model, images, targets, find_stage(checkpoint.model))
     for crop, face, found in zip(crops, faces, together, strict=False):

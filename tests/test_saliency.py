@@ -3,14 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from fer_lib.analysis import faithfulness
-from fer_lib.analysis.explain import FACE, compute_saliency, find_stage
+from fer_lib.analysis.explain import FACE, build_input, compute_saliency, find_stage
 from fer_lib.data.framing import cut_face
 from fer_lib.data.readers.demo import make_face
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.models.preprocessing import preprocess
 
 NEUTRAL = 6
 """No action unit makes it, so no region is active."""
@@ -32,10 +30,10 @@ def correct():
         labels.append(face.label)
     labels = np.array(labels)
     right = np.flatnonzero(recognizer.compute_probabilities(crops).argmax(axis=1) == labels)
-    images = preprocess([crops[i] for i in right], recognizer.preprocessing)
+    images = build_input([crops[i] for i in right], recognizer.preprocessing)
     side = images.shape[-1]
     masks = np.stack([cv2.resize(regions[i].astype(np.float32), (side, side)) for i in right])
-    return recognizer, torch.from_numpy(np.ascontiguousarray(images)), labels[right], masks
+    return recognizer, images, labels[right], masks
 
 
 def bound(values):

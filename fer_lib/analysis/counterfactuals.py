@@ -15,14 +15,7 @@ from demo_faces.counterfactuals import (
     list_counterfactuals,
     name_factors,
 )
-from fer_lib.analysis.fairness import (
-    compare_gaps,
-    compute_ratio,
-    list_interactions,
-    measure_gap,
-    score_groups,
-    tabulate_gaps,
-)
+from fer_lib.analysis import fairness
 from fer_lib.analysis.robustness import open_network
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError
@@ -113,7 +106,7 @@ class CounterfactualScores:
         for factor, (values, _) in FACTORS.items():
             part = self.read(self.network, factor)
             label, pred, confidence, value = _take(part, "label", "pred", "confidence", "value")
-            table = score_groups(label, pred, confidence, value, self._draw(part))
+            table = fairness.score_groups(label, pred, confidence, value, self._draw(part))
             found[factor] = table.loc[list(map(str, values))]
         return found
 
@@ -121,7 +114,7 @@ class CounterfactualScores:
         """Return factor by gap (the largest difference in accuracy), p (Holm's) and the lowest group."""
         gaps = {factor: self._measure_gap(self.read(self.network, factor)) for factor in groups}
         lowest = {name: table["accuracy"].map(itemgetter(0)).idxmin() for name, table in groups.items()}
-        return tabulate_gaps(gaps).rename_axis("factor").assign(lowest=pd.Series(lowest))
+        return fairness.tabulate_gaps(gaps).rename_axis("factor").assign(lowest=pd.Series(lowest))
 
     def list_pairs(self) -> pd.DataFrame:
         """Return the cells of two factors that differ most from both alone; see `list_interactions`."""
@@ -131,7 +124,7 @@ class CounterfactualScores:
             values = np.array([value.split("|") for value in part["value"]])
             pair = {first.replace("_", " "): values[:, 0], second.replace("_", " "): values[:, 1]}
             is_correct, row = _take(part, "is_correct", "row")
-            tables.append(list_interactions(is_correct, pair, row, **self._permutation).head())
+            tables.append(fairness.list_interactions(is_correct, pair, row, **self._permutation).head())
         return pd.concat(tables)
 
     def score_networks(self) -> pd.DataFrame:
@@ -152,7 +145,7 @@ class CounterfactualScores:
         """Return the lowest macro recall of a tone over the highest; see `fairness.compute_ratio`."""
         part = self.read(network, TONE)
         label, pred, value = _take(part, "label", "pred", "value")
-        return compute_ratio(label, pred, value, self._draw(part))
+        return fairness.compute_ratio(label, pred, value, self._draw(part))
 
     def compare_mitigations(self) -> dict[tuple[str, str], dict[str, Interval]]:
         """Return (mitigation, factor) to what it changes on the same faces, as `fairness.compare_gaps`."""
@@ -162,7 +155,7 @@ class CounterfactualScores:
                 part = self.read(name, factor)
                 is_correct, value = _take(part, "is_correct", "value")
                 was_correct = self.read(baseline, factor)["is_correct"].to_numpy()
-                found[name, factor] = compare_gaps(is_correct, was_correct, value, self._draw(part))
+                found[name, factor] = fairness.compare_gaps(is_correct, was_correct, value, self._draw(part))
         return found
 
     def _draw(self, part: pd.DataFrame) -> Bootstrap:
@@ -171,7 +164,7 @@ class CounterfactualScores:
 
     def _measure_gap(self, part: pd.DataFrame) -> tuple[float, float]:
         is_correct, value, row = _take(part, "is_correct", "value", "row")
-        return measure_gap(is_correct, value, row, **self._permutation)
+        return fairness.measure_gap(is_correct, value, row, **self._permutation)
 
 
 def _take(part: pd.DataFrame, *columns: str) -> list[np.ndarray]:
@@ -193,11 +186,7 @@ def tabulate_changes(
     changes: Mapping[tuple[str, str], Mapping[str, Interval]], mitigations: Mapping[str, str]
 ) -> pd.DataFrame:
     """Return what `compare_mitigations` found as text, one row per mitigation and factor."""
-    rows = {
-        f"{name} – {mitigations[name]}, {factor.replace('_', ' ')}": {
-            "accuracy gained": f"{change['accuracy']:+.3f}",
-            "gap grown by": f"{change['gap']:+.3f}",
-        }
-        for (name, factor), change in changes.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("networks, groups")
+    names = [f"{name} – {mitigations[name]}, {factor.replace('_', ' ')}" for name, factor in changes]
+    table = pd.DataFrame(list(changes.values()), index=names).map("{:+.3f}".format)
+    titles = {"accuracy": "accuracy gained", "gap": "gap grown by"}
+    return table.rename(columns=titles).rename_axis("networks, groups")

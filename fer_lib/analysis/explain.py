@@ -15,7 +15,7 @@ from fer_lib.data.detector import Detector
 from fer_lib.data.framing import FER2013_FRAMING, find_landmarks
 from fer_lib.errors import ModelError
 from fer_lib.models.build import Checkpoint
-from fer_lib.models.preprocessing import preprocess, resize_face, to_rgb
+from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face, to_rgb
 
 METHODS: Mapping[str, type[BaseCAM]] = {
     "Grad-CAM": GradCAM,
@@ -74,9 +74,14 @@ def explain_face(checkpoint: Checkpoint, crop: np.ndarray, emotion: str) -> np.n
         raise ModelError(
             f"emotion: expected one that the model knows, {', '.join(checkpoint.emotions)}, found {emotion!r}"
         )
-    images = torch.from_numpy(np.ascontiguousarray(preprocess([crop], checkpoint.preprocessing)))
     target = np.array([checkpoint.emotions.index(emotion)])
+    images = build_input([crop], checkpoint.preprocessing)
     return compute_saliency(checkpoint.model, images, target, find_stage(checkpoint.model))[0]
+
+
+def build_input(crops: list[np.ndarray], preprocessing: Preprocessing) -> torch.Tensor:
+    """Return crops as a network's input, float32 (N, 3, S, S)."""
+    return torch.from_numpy(np.ascontiguousarray(preprocess(crops, preprocessing)))
 
 
 def compute_saliency(

@@ -121,14 +121,14 @@ class SaliencyScores:
 
     def _compute_background_gap(self, weights: np.ndarray) -> np.ndarray:
         share = self._get(CHOSEN, f"part_{BACKGROUND}")
-        total, weighted = np.zeros(len(weights)), np.zeros(len(weights))
+        gaps, sizes = [], []
         for index in np.unique(self._pred):
             of_emotion = weights * (self._pred == index)
             wrong = of_emotion * ~self._is_correct
-            gap = average(share, wrong) - average(share, of_emotion * self._is_correct)
-            is_known = ~np.isnan(gap)
-            size = np.where(is_known, wrong.sum(axis=1), 0.0)
-            total, weighted = total + size, weighted + np.where(is_known, gap, 0.0) * size
+            gaps.append(average(share, wrong) - average(share, of_emotion * self._is_correct))
+            sizes.append(wrong.sum(axis=1))
+        known = np.where(np.isnan(gaps), 0.0, sizes)
+        total, weighted = known.sum(axis=0), (np.nan_to_num(gaps) * known).sum(axis=0)
         return np.divide(weighted, total, out=np.full_like(total, np.nan), where=total > 0)
 
 

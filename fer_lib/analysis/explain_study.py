@@ -16,6 +16,7 @@ from fer_lib.analysis.explain import (
     ACTIVE_PARTS,
     FACE,
     METHODS,
+    build_input,
     build_part_masks,
     compute_saliency,
     list_stages,
@@ -37,7 +38,6 @@ from fer_lib.evaluation.bootstrap import draw_rows
 from fer_lib.evaluation.predictions import write_table
 from fer_lib.files import write_atomically
 from fer_lib.models.build import Checkpoint, load_checkpoint
-from fer_lib.models.preprocessing import preprocess
 from fer_lib.params import GradcamParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.recipes import check_match
@@ -114,8 +114,7 @@ def load_faces(checkpoint: Checkpoint, data: PackedDataset, split: str, n: int, 
     """Return `n` faces of a split, drawn by the seed, and the network's predictions."""
     rows = draw_rows(data.get_rows(split), n, seed)
     crops = [data.faces[row] for row in rows]
-    pixels = preprocess(crops, checkpoint.preprocessing)
-    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    images = build_input(crops, checkpoint.preprocessing)
     with torch.inference_mode():
         pred = np.concatenate([checkpoint.model(part).argmax(dim=1).numpy() for part in images.split(128)])
     return Faces(rows, data.labels[rows], pred, images, *locate_landmarks(crops))

@@ -16,7 +16,7 @@ from fer_lib.models.build import load_checkpoint
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import check_match
 
 MEASURES = {
@@ -45,10 +45,10 @@ def measure_privacy(dataset: str, out_dir: str | Path | None = None) -> Path:
     n = min(settings.n_members, *map(len, rows.values()))
     rng = np.random.default_rng(settings.seed)
     rows = {split: np.sort(rng.choice(found, n, replace=False)) for split, found in rows.items()}
+    predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
     losses = {}
     for split, chosen in rows.items():
-        asked = (checkpoint.preprocessing, params.evaluation.batch_size)
-        probabilities = compute_softmax(predict_logits(checkpoint.model, data, chosen, *asked))
+        probabilities = predictor.predict(data.faces, chosen)
         losses[split] = -np.log(np.maximum(probabilities[np.arange(n), data.labels[chosen]], 1e-12))
     persons = np.concatenate([data.persons[rows[split]] for split in rows])
     bootstrap = Bootstrap(2 * n, settings.n_resamples, settings.seed, persons)

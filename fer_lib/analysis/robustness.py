@@ -1,7 +1,7 @@
 """Predict test faces under common corruptions, and write the predictions to files that notebook 08 reads."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from fer_lib.analysis.explain import compute_saliency, find_stage, locate_landmarks
+import fer_lib
+from fer_lib.analysis.explain import build_input, compute_saliency, find_stage, locate_landmarks
 from fer_lib.analysis.external import ExternalFaces
 from fer_lib.analysis.faithfulness import correlate_ranks
 from fer_lib.data.packed import PackedDataset, load_packed
@@ -45,9 +46,6 @@ SALIENCY = "saliency"
 
 BATCH_SIZE = 64
 
-PACKAGES = ("analysis", "data", "deployment", "evaluation", "inference", "models", "training")
-"""Those of `fer_lib` that decide the predictions: a state that other code of them left is void."""
-
 Network = Callable[[Sequence[np.ndarray]], np.ndarray]
 """Faces, uint8, to float64 (N, C) probabilities."""
 
@@ -67,17 +65,15 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
     names = dict.fromkeys(name for name in (*settings.networks, *settings.members) if name != ENSEMBLE)
     networks = {name: open_network(name, dirs, data) for name in names}
     rows = draw_rows(data.get_rows("test"), settings.n_faces, settings.seed)
-    faces, samples = [np.asarray(data.faces[row]) for row in rows], build_samples(data, rows, settings.seed)
+    faces = [np.asarray(data.faces[row]) for row in rows]
+    samples = build_samples(faces, rows, settings.seed)
     few = draw_rows(np.arange(len(rows)), settings.n_saliency, settings.seed)
     checkpoint = load_checkpoint(dirs.models / settings.explained)
     follower = SaliencyFollower(checkpoint, [faces[i] for i in few], [samples[i] for i in few])
     state, fingerprint = dirs.training_state / "perturbed.npz", _describe_run(dirs, data, settings)
     found = _read_state(state, fingerprint)
     done = {key.split("|")[1].split("/")[0] for key in found}
-    for name, severity in tqdm(list(list_conditions()), desc="perturb", unit="condition", disable=None):
-        if name in done:
-            continue
-        changed = perturb_faces(faces, name, severity, samples)
+    for name, severity, changed in perturb_all(faces, samples, done):
         probabilities = {network: predict(changed) for network, predict in networks.items()}
         probabilities[ENSEMBLE] = np.mean([probabilities[member] for member in settings.members], axis=0)
         for network in settings.networks:
@@ -109,17 +105,21 @@ def predict_external(
     crops = [faces.crops[i] for i in chosen]
     samples = [Sample(landmarks[i] * recognizer.framing.size, int(i)) for i in chosen]
     columns: Columns = {"row": chosen, "label": faces.labels[chosen]}
-    for name, severity in tqdm(list(list_conditions()), desc="perturb", unit="condition", disable=None):
-        probabilities = recognizer.compute_probabilities(perturb_faces(crops, name, severity, samples))
+    for name, severity, changed in perturb_all(crops, samples):
+        probabilities = recognizer.compute_probabilities(changed)
         columns[f"{name}/{severity}/pred"] = probabilities.argmax(axis=1)
         columns[f"{name}/{severity}/confidence"] = probabilities.max(axis=1)
     return pd.DataFrame(columns)
 
 
-def list_conditions() -> Iterator[tuple[str, int]]:
-    """Yield the clean faces, severity 0, then every corruption at severities 1 to 5."""
-    yield CLEAN, 0
-    yield from ((name, severity) for name in CORRUPTIONS for severity in SEVERITIES[1:])
+def perturb_all(
+    faces: Sequence[np.ndarray], samples: Sequence[Sample], done: Container[str] = ()
+) -> Iterator[tuple[str, int, list[np.ndarray]]]:
+    """Yield `CLEAN`, 0 and the faces, then corruption, severity and faces, but for corruptions in `done`."""
+    conditions = [(CLEAN, 0), *((name, severity) for name in CORRUPTIONS for severity in SEVERITIES[1:])]
+    for name, severity in tqdm(conditions, desc="perturb", unit="condition", disable=None):
+        if name not in done:
+            yield name, severity, perturb_faces(faces, name, severity, samples)
 
 
 def perturb_faces(
@@ -138,7 +138,7 @@ class SaliencyFollower:
     def __init__(self, checkpoint: Checkpoint, faces: list[np.ndarray], samples: list[Sample]):
         self._checkpoint, self._samples = checkpoint, samples
         self._stage = find_stage(checkpoint.model)
-        images = self._build_input(faces)
+        images = build_input(faces, checkpoint.preprocessing)
         with torch.inference_mode():
             self._pred = checkpoint.model(images).argmax(dim=1).numpy()
         self._clean = compute_saliency(checkpoint.model, images, self._pred, self._stage)
@@ -148,15 +148,13 @@ class SaliencyFollower:
 
         Where a corruption moves the face, the earlier map is moved as well before the two are compared.
         """
-        maps = compute_saliency(self._checkpoint.model, self._build_input(faces), self._pred, self._stage)
+        images = build_input(faces, self._checkpoint.preprocessing)
+        maps = compute_saliency(self._checkpoint.model, images, self._pred, self._stage)
         clean = self._clean
         if CORRUPTIONS[name].family in (FRAMING, ORIENTATION):
             levels = [np.round(255 * saliency).astype(np.uint8) for saliency in clean]
             clean = np.stack(perturb_faces(levels, name, severity, self._samples))
         return correlate_ranks(clean, maps).astype(np.float32)
-
-    def _build_input(self, faces: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(preprocess(faces, self._checkpoint.preprocessing)))
 
 
 def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
@@ -186,10 +184,10 @@ def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
     return predict
 
 
-def build_samples(data: PackedDataset, rows: np.ndarray, seed: int) -> list[Sample]:
+def build_samples(faces: Sequence[np.ndarray], rows: np.ndarray, seed: int) -> list[Sample]:
     """Return what the corruptions may know of each face."""
-    landmarks, _ = locate_landmarks([data.faces[row] for row in rows])
-    side = data.faces.shape[1]
+    landmarks, _ = locate_landmarks(faces)
+    side = len(faces[0])
     return [Sample(points * side, seed + int(row)) for points, row in zip(landmarks, rows, strict=True)]
 
 
@@ -210,7 +208,7 @@ def _describe_run(dirs: OutputDirs, data: PackedDataset, settings: RobustnessPar
     files = [dirs.models / name / part for name, _, _ in networks for part in (CONFIG_NAME, WEIGHTS_NAME)]
     files += [get_variants_dir(dirs, name) / f"{variant}.onnx" for name, _, variant in networks if variant]
     used = {"networks", "members", "explained", "n_faces", "n_saliency", "seed"}
-    code = hash_code(Path(__file__).parents[1] / package for package in PACKAGES)
+    code = hash_code([Path(fer_lib.__file__).parent])
     return hash_values([data.data_hash, settings.model_dump(include=used), list(map(hash_file, files)), code])
 
 
