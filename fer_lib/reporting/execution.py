@@ -14,6 +14,7 @@ from fer_lib import errors
 from fer_lib.errors import FerError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics
+from fer_lib.params import load_params
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import build_index, list_notebooks
 from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
@@ -50,6 +51,7 @@ def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT,
     """
     if smoke and out_dir and Path(out_dir).resolve() == ROOT:
         raise FerError("a smoke run may not replace the study's results; leave --out-dir out")
+    load_params(dataset)  # an unknown data set is told before a kernel starts
     dirs = get_output_dirs(dataset, out_dir)
     parameters = {"dataset": dataset, "smoke": smoke, "out_dir": _shorten(out_dir)}
     # Two runs that train into one state would spoil each other's weights.
