@@ -25,7 +25,7 @@ from fer_lib.models.build import Checkpoint, create_model, load_checkpoint, save
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import ALL, Predictor, compute_softmax, predict_logits
+from fer_lib.training.predict import ALL, Predictor, compute_softmax
 from fer_lib.training.recipes import check_match, get_metrics_name
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
@@ -35,10 +35,8 @@ PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 def written(enter_project, tiny_project, tmp_path):
     """Return the data, the network and the output folders after it has named both splits."""
     enter_project(predictions, tiny_project)
-    data, dirs = (
-        load_packed("demo", tiny_project / "data" / "packed" / "demo"),
-        get_output_dirs("demo", tmp_path),
-    )
+    data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
+    dirs = get_output_dirs("demo", tmp_path)
     config = {
         "architecture": "test_efficientnet",
         "emotions": data.emotions,
@@ -57,19 +55,16 @@ def written(enter_project, tiny_project, tmp_path):
 def test_predictions_are_what_the_network_says(written):
     data, model, dirs = written
     found = read_predictions(get_predictions_path(dirs, "b0"), data)
+    predictor = Predictor(model, PREPROCESSING, 16)
     rows = {split: data.get_rows(split) for split in ("val", "test")}
     for split, logits in found.logits.items():
-        expected = predict_logits(model, data, rows[split], PREPROCESSING, 16)
-        assert np.allclose(logits, expected, atol=1e-4)
-    assert np.allclose(
-        found.views, Predictor(model, PREPROCESSING, 16).predict(data.faces, rows["test"], ALL), atol=1e-5
-    )
+        assert np.allclose(logits, predictor.predict_logits(data.faces, rows[split]), atol=1e-4)
+    assert np.allclose(found.views, predictor.predict(data.faces, rows["test"], ALL), atol=1e-5)
     assert not np.allclose(found.views, compute_softmax(found.logits["test"]), atol=1e-3)
     assert list(found.conditions) == ["clean", *CONDITIONS]
     assert found.conditions["clean"].tolist() == found.logits["val"].argmax(axis=1).tolist()
-    faces = np.stack([perturb_fixed(face, "darker") for face in data.faces[rows["val"]]])
-    darker, every = PackedDataset(faces, data.index, data.meta), np.arange(len(faces))
-    expected = predict_logits(model, darker, every, PREPROCESSING, 16).argmax(axis=1)
+    darker = np.stack([perturb_fixed(face, "darker") for face in data.faces[rows["val"]]])
+    expected = predictor.predict_logits(darker).argmax(axis=1)
     assert found.conditions["darker"].tolist() == expected.tolist()
 
 

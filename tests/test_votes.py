@@ -167,14 +167,9 @@ def test_human_ceiling_by_hand():
 
 @pytest.mark.parametrize("label", range(7))
 def test_human_ceiling_maps_every_vote_column_to_its_label(label):
-    column = dict(
-        zip(
-            EMOTIONS_7,
-            ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
-            strict=True,
-        )
-    )[EMOTIONS_7[label]]
-    votes = np.array([make_votes(**{column: 10})] * 3)
+    # In the order of EMOTIONS_7.
+    answer = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")[label]
+    votes = np.array([make_votes(**{answer: 10})] * 3)
     agree, _ = estimate_human_ceiling(votes, np.full(3, label), 20, seed=0)
     assert {interval.value for interval in agree.values()} == {1.0}
     other, _ = estimate_human_ceiling(votes, np.full(3, (label + 1) % 7), 20, seed=0)

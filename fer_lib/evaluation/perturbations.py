@@ -1,8 +1,9 @@
 """Perturb faces as another lamp, pose, crop, camera or object in front of them would: common corruptions.
 
 Every perturbation is a function of one face, a level in a unit, and what `Sample` holds of that face; nothing
-is shared between faces, so none can leak. A new one is an entry of `PERTURBATIONS`; with five levels it is
-measured as a corruption (Hendrycks and Dietterich 2019).
+is shared between faces, so none can leak. A face is uint8 (H, W) grey or (H, W, 3) RGB; a new one of the same
+shape is returned. Another perturbation is an entry of `PERTURBATIONS`; with five levels it is measured as a
+corruption (Hendrycks and Dietterich 2019).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import pandas as pd
 from fer_lib.evaluation import occlusions
 
 HAZE = 80
-"""Grey levels that `flatten` adds."""
+"""Grey levels by which haze or stray light lifts the shadows of a flatter face."""
 
 SEVERITIES = range(6)
 """Of a corruption; 0 is the clean face."""
@@ -60,10 +61,7 @@ class Perturbation:
 
 
 def perturb(face: np.ndarray, name: str, severity: int, sample: Sample) -> np.ndarray:
-    """Return the face, uint8 of the same shape, under a perturbation of `PERTURBATIONS`.
-
-    severity: 0 (clean) to 5.
-    """
+    """Return the face under a perturbation of `PERTURBATIONS`. severity: 0 (clean) to 5."""
     if severity == 0:
         return face.copy()
     chosen = PERTURBATIONS[name]
@@ -79,12 +77,7 @@ def perturb_fixed(face: np.ndarray, condition: str) -> np.ndarray:
 def score_conditions(predicted: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> pd.DataFrame:
     """Return accuracies (0 to 1): one row per network, one column per condition.
 
-    Parameters
-    ----------
-    predicted
-        Network to condition to int (N,), its predictions; see `predictions.Predictions.conditions`.
-    labels
-        int (N,) of the same faces.
+    `predicted` has int (N,), the predictions of the labelled faces, by network and condition.
     """
     shares = {
         name: {c: np.mean(found == labels) for c, found in by.items()} for name, by in predicted.items()
@@ -93,12 +86,10 @@ def score_conditions(predicted: Mapping[str, Mapping[str, np.ndarray]], labels: 
 
 
 def warp(face: np.ndarray, zoom_x: float, zoom_y: float) -> np.ndarray:
-    """Return the face enlarged about its middle, uint8; what comes in from outside repeats the border."""
-    height, width = face.shape[:2]
-    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    """Return the face enlarged about its middle; what comes in from outside repeats the border."""
+    middle = _find_middle(face)
     zooms = np.array([zoom_x, zoom_y])
-    matrix = np.column_stack([np.diag(zooms), middle - zooms * middle])
-    return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return _move(face, np.column_stack([np.diag(zooms), middle - zooms * middle]))
 
 
 def relight(face: np.ndarray, gain: float, offset: float = 0.0, slope: float = 0.0) -> np.ndarray:
@@ -131,22 +122,10 @@ def light_side(face: np.ndarray, slope: float, sample: Sample) -> np.ndarray:
     return relight(face, 1.0, slope=sample.draw_sign("side light") * slope)
 
 
-def darken(face: np.ndarray, gain: float, _sample: Sample) -> np.ndarray:
-    """Multiply the pixels, as an underexposed picture without a camera's curve."""
-    return relight(face, gain)
-
-
-def flatten(face: np.ndarray, gain: float, _sample: Sample) -> np.ndarray:
-    """Multiply the pixels and lift the shadows, as haze or stray light does."""
-    return relight(face, gain, HAZE)
-
-
 def rotate(face: np.ndarray, degrees: float, sample: Sample) -> np.ndarray:
     """Turn the face in its plane, clockwise or not at random. What comes in repeats the border."""
-    sign = sample.draw_sign("rotation")
-    height, width = face.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), sign * degrees, 1.0)
-    return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    middle = _find_middle(face).tolist()
+    return _move(face, cv2.getRotationMatrix2D(middle, sample.draw_sign("rotation") * degrees, 1.0))
 
 
 def turn(face: np.ndarray, degrees: float, sample: Sample, axis: str) -> np.ndarray:
@@ -157,11 +136,10 @@ def turn(face: np.ndarray, degrees: float, sample: Sample, axis: str) -> np.ndar
     angle = np.radians(degrees) * sample.draw_sign(axis)
     side = face.shape[0]
     corners = (np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) - 0.5) * side
-    cosine, sine = np.cos(angle), np.sin(angle)
-    along = corners[:, 0] if axis == "yaw" else corners[:, 1]
-    depth = 3 * side + along * sine
+    turned = 0 if axis == "yaw" else 1
+    depth = 3 * side + corners[:, turned] * np.sin(angle)
     seen = corners.copy()
-    seen[:, 0 if axis == "yaw" else 1] = along * cosine
+    seen[:, turned] *= np.cos(angle)
     seen *= (3 * side / depth)[:, None]
     middle = (side - 1) / 2
     matrix = cv2.getPerspectiveTransform(
@@ -175,17 +153,20 @@ def zoom(face: np.ndarray, factor: float, _sample: Sample) -> np.ndarray:
     return warp(face, factor, factor)
 
 
-def narrow(face: np.ndarray, factor: float, _sample: Sample) -> np.ndarray:
-    """Scale the face's width alone."""
-    return warp(face, factor, 1.0)
-
-
 def shift(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
     """Move the face by this share of its side in a random direction; without a seed, right and down."""
-    height, width = face.shape[:2]
     angle = np.pi / 4 if sample.seed is None else sample.build_generator("shift").uniform(0, 2 * np.pi)
-    moved = share * height * np.array([np.cos(angle), np.sin(angle)])
-    matrix = np.column_stack([np.eye(2), moved])
+    moved = share * face.shape[0] * np.array([np.cos(angle), np.sin(angle)])
+    return _move(face, np.column_stack([np.eye(2), moved]))
+
+
+def _find_middle(face: np.ndarray) -> np.ndarray:
+    height, width = face.shape[:2]
+    return np.array([(width - 1) / 2, (height - 1) / 2])
+
+
+def _move(face: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    height, width = face.shape[:2]
     return cv2.warpAffine(face, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -220,21 +201,6 @@ def reduce_resolution(face: np.ndarray, share: float, sample: Sample) -> np.ndar
     return downsample(face, round(share * face.shape[1]), sample)
 
 
-def occlude_hand(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
-    """Lay a hand over one cheek, at random, and the mouth; see `occlusions.occlude_hand`."""
-    return occlusions.occlude_hand(face, sample.landmarks, share, sample.draw_sign("hand"))
-
-
-def cutout(face: np.ndarray, side: float, sample: Sample) -> np.ndarray:
-    """Hide a square about a landmark drawn at random; see `occlusions.cutout`."""
-    which = int(sample.build_generator("block").integers(len(sample.landmarks)))
-    return occlusions.cutout(face, sample.landmarks, side, which)
-
-
-def _wear(draw: Callable[[np.ndarray, np.ndarray, float], np.ndarray]) -> Callable:
-    return lambda face, level, sample: draw(face, sample.landmarks, level)
-
-
 FAMILIES = ("lighting", "orientation", "framing", "quality", "occlusion")
 LIGHTING, ORIENTATION, FRAMING, QUALITY, OCCLUSION = FAMILIES
 
@@ -256,19 +222,19 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "JPEG": Perturbation(QUALITY, "quality", (50, 30, 20, 10, 5), compress_jpeg),
     "low resolution": Perturbation(QUALITY, "pixels a side", (32, 24, 16, 12, 8), downsample),
     "glasses": Perturbation(
-        OCCLUSION, "rim, share of eye distance", (0.04, 0.07, 0.1, 0.15, 0.2), _wear(occlusions.wear_glasses)
+        OCCLUSION, "rim, share of eye distance", (0.04, 0.07, 0.1, 0.15, 0.2), occlusions.wear_glasses
     ),
-    "sunglasses": Perturbation(
-        OCCLUSION, "opacity", (0.2, 0.4, 0.6, 0.8, 1.0), _wear(occlusions.wear_sunglasses)
-    ),
+    "sunglasses": Perturbation(OCCLUSION, "opacity", (0.2, 0.4, 0.6, 0.8, 1.0), occlusions.wear_sunglasses),
     "mask": Perturbation(
-        OCCLUSION, "share, chin to nose bridge", (0.2, 0.4, 0.6, 0.8, 1.0), _wear(occlusions.wear_mask)
+        OCCLUSION, "share, chin to nose bridge", (0.2, 0.4, 0.6, 0.8, 1.0), occlusions.wear_mask
     ),
-    "hand": Perturbation(OCCLUSION, "share of the width", (0.15, 0.3, 0.45, 0.6, 0.75), occlude_hand),
-    "block": Perturbation(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), cutout),
-    "darker": Perturbation(LIGHTING, "gain", (0.4,), darken),
-    "flatter": Perturbation(LIGHTING, "gain", (0.5,), flatten),
-    "narrower": Perturbation(FRAMING, "horizontal zoom", (0.85,), narrow),
+    "hand": Perturbation(
+        OCCLUSION, "share of the width", (0.15, 0.3, 0.45, 0.6, 0.75), occlusions.occlude_hand
+    ),
+    "block": Perturbation(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), occlusions.cutout),
+    "darker": Perturbation(LIGHTING, "gain", (0.4,), lambda face, gain, _: relight(face, gain)),
+    "flatter": Perturbation(LIGHTING, "gain", (0.5,), lambda face, gain, _: relight(face, gain, HAZE)),
+    "narrower": Perturbation(FRAMING, "horizontal zoom", (0.85,), lambda face, x, _: warp(face, x, 1.0)),
     "coarser": Perturbation(QUALITY, "share of the side", (0.5,), reduce_resolution),
 }
 """At levels of which a person reads the first with ease and the last with trouble."""

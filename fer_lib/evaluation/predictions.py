@@ -34,10 +34,7 @@ def write_table(
 ) -> None:
     """Write a parquet table made of `data`, without its index.
 
-    Parameters
-    ----------
-    source
-        What else it was made by, as plain values; `read_table` returns it in `attrs`, with the data's hash.
+    source: what else it was made by, plain values; `read_table` returns it in `attrs`, with the data's hash.
     """
     stamped = frame.copy(deep=False)
     stamped.attrs = {}  # pandas keeps them in the file's metadata
@@ -46,19 +43,9 @@ def write_table(
 
 
 def read_table(path: Path, data: PackedDataset, command: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table of `write_table`.
+    """Return a table of `write_table`, which `command` of `fer_lib` writes and which must have `columns`.
 
-    Parameters
-    ----------
-    command
-        Of `fer_lib`, that writes it.
-    columns
-        Those that it must have.
-
-    Raises
-    ------
-    DataError
-        When there is none, when it lacks a column, or when it was made of other data.
+    Raises DataError when there is none, when it lacks a column, or when it was made of other data.
     """
     dataset = data.meta["dataset"]
     repair = f"run `python -m fer_lib {command} --dataset {dataset}` or `make repro DATASET={dataset}`"
@@ -107,8 +94,7 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
     predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
     logits = {split: predictor.predict_logits(data.faces, data.get_rows(split)) for split in SPLITS}
     views = predictor.predict(data.faces, data.get_rows("test"), ALL)
-    conditions = {CLEAN: logits["val"].argmax(axis=1)}
-    validation = data.faces[data.get_rows("val")]
+    conditions, validation = {}, data.faces[data.get_rows("val")]
     for name in CONDITIONS:
         perturbed = [perturb_fixed(face, name) for face in validation]
         conditions[name] = predictor.predict_logits(perturbed).argmax(axis=1)
@@ -117,9 +103,8 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
         "weights_sha256": hash_weights(dirs.models / network),
         "training": checkpoint.config["params"]["training"],
     }
-    predictions = Predictions(logits, views, conditions, source)
     path = get_predictions_path(dirs, network)
-    write_predictions(path, data, predictions)
+    write_predictions(path, data, Predictions(logits, views, conditions, source))
     return path
 
 
@@ -161,35 +146,35 @@ def write_predictions(path: Path, data: PackedDataset, predictions: Predictions)
     Those are `logit_<emotion>`; `views_<emotion>`, empty for validation; and `under_<condition>`, the
     predicted class (as index), empty for test.
     """
+    columns = _name_columns(data)
+    conditions = np.column_stack([predictions.conditions[name] for name in CONDITIONS])
+    further = {
+        "val": pd.DataFrame(conditions, columns=columns["under"]).astype("UInt8"),
+        "test": pd.DataFrame(predictions.views.astype(np.float32), columns=columns["views"]),
+    }
     frames = []
     for split, logits in predictions.logits.items():
         rows = data.get_rows(split)
         frame = pd.DataFrame({"row": rows, "split": split, "label": data.labels[rows].astype(np.uint8)})
-        parts = [frame, _name_columns("logit", data, logits)]
-        if split == "test":
-            parts.append(_name_columns("views", data, predictions.views))
-        else:
-            named = {f"under_{name}": predictions.conditions[name] for name in CONDITIONS}
-            parts.append(pd.DataFrame(named).astype("UInt8"))
-        frames.append(pd.concat(parts, axis=1))
+        frame[columns["logit"]] = logits.astype(np.float32)
+        frames.append(pd.concat([frame, further[split]], axis=1))
     write_table(path, pd.concat(frames, ignore_index=True), data, predictions.source)
 
 
 def read_predictions(path: Path, data: PackedDataset) -> Predictions:
     """Return the predictions in a file of `write_predictions`. Raises DataError as `read_table` does."""
-    names = {kind: [f"{kind}_{emotion}" for emotion in data.emotions] for kind in ("logit", "views")}
-    under = [f"under_{name}" for name in CONDITIONS]
-    table = read_table(path, data, f"predict-splits {path.stem}", [*names["logit"], *names["views"], *under])
+    columns = _name_columns(data)
+    expected = [name for names in columns.values() for name in names]
+    table = read_table(path, data, f"predict-splits {path.stem}", expected)
     parts = {split: table[table["split"] == split] for split in SPLITS}
-    logits = {split: part[names["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()}
-    conditions = {name: parts["val"][f"under_{name}"].to_numpy(np.int64) for name in CONDITIONS}
-    return Predictions(
-        logits,
-        parts["test"][names["views"]].to_numpy(np.float32, copy=True),
-        {CLEAN: logits["val"].argmax(axis=1), **conditions},
-        {str(key): value for key, value in table.attrs.items()},
-    )
+    logits = {split: part[columns["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()}
+    conditions = {CLEAN: logits["val"].argmax(axis=1)}
+    for name, column in zip(CONDITIONS, columns["under"], strict=True):
+        conditions[name] = parts["val"][column].to_numpy(np.int64)
+    views = parts["test"][columns["views"]].to_numpy(np.float32, copy=True)
+    return Predictions(logits, views, conditions, {str(key): value for key, value in table.attrs.items()})
 
 
-def _name_columns(kind: str, data: PackedDataset, values: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(values.astype(np.float32), columns=[f"{kind}_{name}" for name in data.emotions])
+def _name_columns(data: PackedDataset) -> dict[str, list[str]]:
+    named = {"logit": data.emotions, "views": data.emotions, "under": CONDITIONS}
+    return {kind: [f"{kind}_{name}" for name in names] for kind, names in named.items()}

@@ -27,33 +27,24 @@ def label_by_majority(index: pd.DataFrame, n_classes: int) -> np.ndarray:
 def measure_agreement(index: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     """Return one row per number of annotators who gave a face's most frequent answer.
 
-    An answer that is no class of the labels counts as wrong.
-
-    Parameters
-    ----------
-    index
-        Rows with FER+'s votes.
-    labels
-        int (N,).
-    probabilities
-        float (N, C).
+    An answer that is no class of the labels counts as wrong.   index: rows with FER+'s votes.
 
     Returns
     -------
     DataFrame
         n_agreeing (the index; fewer than four counted as four), n_images, and accuracies: model, of
-        `probabilities`; annotators, of the most frequent answer, ties sharing the credit; voter, of a random
-        annotator. The last two are left out where the labels are the majority of the votes, as FER+'s are.
+        `probabilities`, float (N, C); annotators, of the most frequent answer, ties sharing the credit;
+        voter, of a random annotator. The last two are left out where the labels, int (N,), are the majority
+        of the votes, as FER+'s are.
     """
-    votes = index[VOTE_COLUMNS].to_numpy(np.float64)
-    rows, columns = np.arange(len(votes)), np.asarray(VOTE_OF_LABEL)[labels]
-    shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    votes = index[VOTE_COLUMNS].to_numpy(np.int64)
+    voter, annotators = _credit_label(votes, labels)
     table = pd.DataFrame(
         {
-            "n_agreeing": np.maximum(votes.max(axis=1), 4).astype(int),
+            "n_agreeing": np.maximum(votes.max(axis=1), 4),
             "model": probabilities.argmax(axis=1) == labels,
-            "annotators": _share_lead(votes)[rows, columns],
-            "voter": shares[rows, columns],
+            "annotators": annotators,
+            "voter": voter,
         }
     )
     majority = label_by_majority(index, probabilities.shape[1])
@@ -69,14 +60,8 @@ def add_votes(
 ) -> None:
     """Add the table of `measure_agreement`, and the NLL of the votes, to the metrics.
 
-    `votes.soft_nll` is the network's against the distribution of the votes, `votes.entropy` the votes' own.
-
-    Parameters
-    ----------
-    votes
-        (N, C) counts of the classes; faces without any are left out.
-    probabilities
-        float (N, C).
+    `votes.soft_nll` is that of the network's probabilities, float (N, C), against the distribution of the
+    votes for the classes, counts (N, C); `votes.entropy` the votes' own. Faces without a vote are left out.
     """
     n_images = agreement["n_images"]
     for column in agreement.columns.drop("n_images"):
@@ -108,25 +93,14 @@ def describe_votes(metrics: Metrics) -> str:
 
 
 def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean cross-entropy of probabilities (N, C) to distributions (N, C), in nats.
-
-    Of `targets` to themselves it is their entropy: the least there can be.
-    """
+    """Return the mean cross-entropy in nats, (N, C) to (N, C); of `targets` to themselves, their entropy."""
     return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
 
 
 def compute_vote_entropy(votes: np.ndarray) -> np.ndarray:
-    """Return the Shannon entropy of each face's votes in bits.
+    """Return float64 (N,), the Shannon entropy in bits of each face's votes, (N, 10) as `labels.VOTES`.
 
-    Parameters
-    ----------
-    votes
-        int (N, 10), FER+'s votes in the order of `labels.VOTES`.
-
-    Returns
-    -------
-    float64 (N,)
-        0 where all annotators agree, 1 for two equal halves, NaN where nobody voted.
+    0 where all annotators agree, 1 for two equal halves, NaN where nobody voted.
     """
     with np.errstate(invalid="ignore"):
         return entropy(np.asarray(votes, dtype=np.float64), base=2, axis=1)
@@ -139,16 +113,7 @@ def estimate_human_ceiling(
 
     Every share is an average over the images with at least two votes; where several answers lead equally,
     each gets an equal part of the credit. A vote for contempt, unknown or not-a-face cannot agree with one of
-    the seven FER2013 labels.
-
-    Parameters
-    ----------
-    votes
-        int (N, 10), FER+'s votes in the order of `labels.VOTES`.
-    labels
-        int (N,).
-    n_resamples, seed
-        Of the bootstrap over images.
+    the seven FER2013 labels.   votes: int (N, 10), in the order of `labels.VOTES`.   labels: int (N,).
 
     Returns
     -------
@@ -163,24 +128,22 @@ def estimate_human_ceiling(
     votes, labels = np.asarray(votes, dtype=np.int64), np.asarray(labels)
     counted = votes.sum(axis=1) >= 2
     votes, labels = votes[counted], labels[counted]
-    rows, columns = np.arange(len(votes)), np.asarray(VOTE_OF_LABEL)[labels]
-    shares = votes / votes.sum(axis=1, keepdims=True)
-    credits = {
-        "voter_vs_others": _score_against_others(votes, shares),
-        "voter_vs_label": shares[rows, columns],
-        "majority_vs_label": _share_lead(votes)[rows, columns],
-    }
+    shares, among_others = votes / votes.sum(axis=1, keepdims=True), np.zeros(len(votes))
+    for answer in range(votes.shape[1]):
+        others = votes.copy()
+        others[:, answer] -= 1
+        among_others += shares[:, answer] * _share_lead(others)[:, answer]
+    voter, majority = _credit_label(votes, labels)
+    credits = {"voter_vs_others": among_others, "voter_vs_label": voter, "majority_vs_label": majority}
     bootstrap = Bootstrap(len(votes), n_resamples, seed)
     return {name: bootstrap.mean(credit) for name, credit in credits.items()}, len(votes)
 
 
-def _score_against_others(votes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    credit = np.zeros(len(votes))
-    for column in range(votes.shape[1]):
-        others = votes.copy()
-        others[:, column] -= 1
-        credit += shares[:, column] * _share_lead(others)[:, column]
-    return credit
+def _credit_label(votes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (N,) shares: of the voters who name the label, and of the lead that is the label's."""
+    of_label = np.arange(len(votes)), np.asarray(VOTE_OF_LABEL)[labels]
+    shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    return shares[of_label], _share_lead(votes)[of_label]
 
 
 def _share_lead(votes: np.ndarray) -> np.ndarray:
