@@ -15,7 +15,7 @@ from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import ROOT, get_output_dirs
-from fer_lib.training.predict import predict_logits
+from fer_lib.training.predict import Predictor
 
 SIZES = range(48, 145, 8)
 STRIDE = 32
@@ -47,7 +47,8 @@ def main() -> None:
 def score(checkpoint, size: int, data, rows: np.ndarray) -> float:
     """Return the accuracy, 0 to 1, on faces enlarged to `size` pixels."""
     own = checkpoint.preprocessing
-    logits = predict_logits(checkpoint.model, data, rows, Preprocessing(size, own.mean, own.std), 128)
+    predictor = Predictor(checkpoint.model, Preprocessing(size, own.mean, own.std), 128)
+    logits = predictor.predict_logits(data.faces, rows)
     return float(np.mean(logits.argmax(axis=1) == data.labels[rows]))
 
 

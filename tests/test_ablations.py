@@ -33,7 +33,7 @@ from fer_lib.metrics_file import read_metrics
 from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
-from fer_lib.training.ensemble import vote
+from fer_lib.training.predict import vote
 
 ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
 SEEDS = [1, 0]  # those of the tiny parameters, in their order

@@ -10,9 +10,9 @@ from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import get_output_dirs
-from fer_lib.training import ensemble
-from fer_lib.training.ensemble import fit_weights, vote, write_teacher
-from fer_lib.training.predict import FLIP, Predictor
+from fer_lib.training import recipes
+from fer_lib.training.predict import FLIP, Predictor, fit_weights, vote
+from fer_lib.training.recipes import write_teacher
 from fer_lib.training.targets import read_teacher
 
 
@@ -56,7 +56,7 @@ PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 
 @pytest.fixture
 def data(enter_project, tiny_project):
-    enter_project(ensemble, tiny_project)
+    enter_project(recipes, tiny_project)
     return load_packed("demo", tiny_project / "data" / "packed" / "demo")
 
 

@@ -1,11 +1,23 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_lib.data.packed import PackedDataset
+from fer_lib.errors import ParamsError
+from fer_lib.params import load_params
 from fer_lib.training.loading import EpochBatches, build_eval_batches, compute_sampling_weights
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])
+GROUPS = np.repeat(["pale", "dark", "pale", "dark"], [800, 100, 45, 55])
+
+
+def weigh(sampler: str, balance: str | None = None, **columns) -> np.ndarray | None:
+    index = pd.DataFrame({"label": LABELS, "tone": GROUPS, **columns})
+    data = PackedDataset(np.zeros((1000, 2, 2), np.uint8), index, {"dataset": "three"})
+    training = load_params("demo").training.model_copy(update={"sampler": sampler, "balance": balance})
+    return compute_sampling_weights(data, np.arange(1000), training)
 
 
 def list_rows(batches: EpochBatches) -> list[int]:
@@ -13,7 +25,7 @@ def list_rows(batches: EpochBatches) -> list[int]:
 
 
 def test_weighted_sampler_draws_every_class_equally_often():
-    batches = EpochBatches(np.arange(1000), compute_sampling_weights(LABELS, True), 10, seed=0)
+    batches = EpochBatches(np.arange(1000), weigh("weighted"), 10, seed=0)
     drawn = []
     for batches.epoch in range(20):
         drawn += list_rows(batches)
@@ -22,20 +34,21 @@ def test_weighted_sampler_draws_every_class_equally_often():
     assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.0133)
 
 
-@pytest.mark.parametrize("is_weighted", [True, False])
-def test_groups_are_drawn_equally_often_within_a_class_and_classes_as_before(is_weighted):
-    groups = np.concatenate([np.repeat([0, 1], [800, 100]), np.repeat([0, 1], [45, 45]), np.ones(10, int)])
-    weights = compute_sampling_weights(LABELS, is_weighted, groups)
-    shares = {
-        (label, group): weights[(label == LABELS) & (group == groups)].sum() / weights.sum()
-        for label in range(3)
-        for group in range(2)
-    }
-    of_class = [1 / 3] * 3 if is_weighted else [0.9, 0.09, 0.01]
+@pytest.mark.parametrize(("sampler", "of_class"), [("weighted", [1 / 3] * 3), ("shuffle", [0.9, 0.09, 0.01])])
+def test_groups_are_drawn_equally_often_within_a_class_and_classes_as_before(sampler, of_class):
+    weights = pd.Series(weigh(sampler, "tone"))
+    shares = weights.groupby([LABELS, GROUPS]).sum() / weights.sum()
     for label in (0, 1):
-        assert shares[label, 0] == pytest.approx(of_class[label] / 2)
-        assert shares[label, 1] == pytest.approx(of_class[label] / 2)
-    assert shares[2, 1] == pytest.approx(of_class[2])  # a class of one group keeps its share
+        assert shares[label].tolist() == pytest.approx([of_class[label] / 2] * 2)
+    assert shares[2].to_dict() == {"dark": pytest.approx(of_class[2])}  # one group keeps the class's share
+
+
+def test_groups_that_are_not_known_of_every_face_are_refused():
+    assert weigh("shuffle") is None
+    with pytest.raises(ParamsError, match=r"balance: expected a column that three knows .* found 'age'"):
+        weigh("shuffle", "age")
+    with pytest.raises(ParamsError, match="found 'age'; use null"):
+        weigh("shuffle", "age", age=[None, *range(999)])
 
 
 @settings(max_examples=30, deadline=None)
@@ -52,7 +65,7 @@ def test_shuffle_uses_every_row_at_most_once(n, batch_size, seed):
 @settings(max_examples=30, deadline=None)
 @given(start=st.integers(0, 12), weighted=st.booleans(), epoch=st.integers(0, 5))
 def test_an_interrupted_epoch_goes_on_with_the_same_batches(start, weighted, epoch):
-    weights = compute_sampling_weights(LABELS, True) if weighted else None
+    weights = weigh("weighted" if weighted else "shuffle")
     whole = EpochBatches(np.arange(1000), weights, 80, seed=4, epoch=epoch)
     rest = EpochBatches(np.arange(1000), weights, 80, seed=4, epoch=epoch, start=start)
     assert list(whole)[start:] == list(rest)

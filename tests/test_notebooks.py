@@ -80,8 +80,7 @@ for name in ("baseline", "b0", "lite0"):
     "06_compression": """
 from fer_lib.deployment.compression import compress
 from fer_lib.params import load_params
-from fer_lib.training.recipes import train_recipe
-from fer_lib.training.ensemble import write_teacher
+from fer_lib.training.recipes import train_recipe, write_teacher
 from fer_lib.deployment.latency import time_variants
 train_recipe("resnet18", "demo")
 write_teacher("demo")

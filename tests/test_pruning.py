@@ -5,7 +5,7 @@ import torch
 
 from fer_lib.errors import ModelError
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
-from fer_lib.models.pruning import CHANNEL_STEP, count_macs, match_shapes, prune_channels
+from fer_lib.models.networks import CHANNEL_STEP, count_macs, match_shapes, prune_channels
 
 SIZE = 32
 CONFIG = {

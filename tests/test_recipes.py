@@ -17,14 +17,13 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
 from fer_lib.training import recipes
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import (
     build_recipe,
     get_metrics_name,
     list_training_seconds,
     read_or_train,
     read_time_curve,
-    resolve_recipe,
     tabulate_settings,
     train_recipe,
     use_known_targets,
@@ -160,9 +159,8 @@ def test_start_and_teacher_are_files_of_the_run():
 
 
 def test_baseline_is_the_data_sets_own_parameters():
-    params, resolved = load_params("demo"), resolve_recipe("demo", "baseline")
-    assert resolved == params
-    assert resolve_recipe("demo", "b0").training.loss == params.recipes["b0"].training["loss"]
+    params = load_params("demo")
+    assert build_recipe("baseline", params, get_output_dirs("demo")) == params
 
 
 def test_record_of_a_training_is_read_where_it_was_written_and_trained_elsewhere(here, tmp_path, monkeypatch):
@@ -264,8 +262,8 @@ def test_student_learns_what_its_teacher_says(tmp_path, tiny_project, write_reci
         dirs = get_output_dirs("demo", tmp_path / name)
         write_teacher(dirs, tiny_project, probabilities)
         checkpoint = load_checkpoint(train_recipe("other", "demo", tmp_path / name))
-        logits = predict_logits(checkpoint.model, data, data.get_rows("test"), checkpoint.preprocessing, 32)
-        predicted[name] = compute_softmax(logits)[:, SURPRISE].mean()
+        predictor = Predictor(checkpoint.model, checkpoint.preprocessing)
+        predicted[name] = predictor.predict(data.faces, data.get_rows("test"))[:, SURPRISE].mean()
     # Half of the first one's targets are `surprise`, and a seventh of the other's.
     assert predicted["sure"] > predicted["unsure"] + 0.1
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import onnx
-import pandas as pd
 import pytest
 from conftest import REPO, build_command_environment
 from hypothesis import given, settings
@@ -16,12 +15,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from demo_faces.clips import draw_scene
-from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import MediaError, ModelError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7, GROUP_OF
 from fer_lib.models.build import create_model, save_checkpoint
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import Predictor
 
 RELEASE = REPO / "models" / "release" / "fer2013-b0"
 PARITY = 1e-3
@@ -61,13 +59,9 @@ def tabulate(emotions):
 def test_pytorch_onnx_and_the_notebooks_agree(recognizer, crops):
     by_onnx = recognizer.compute_probabilities(crops)
     by_torch = Recognizer.load(RELEASE, backend="torch", threads=1).compute_probabilities(crops)
-    index = pd.DataFrame({"label": np.zeros(len(crops), int), "split": "test"})
-    data = PackedDataset(np.stack(crops), index, {"emotions": list(recognizer.emotions), "size": 48})
-    logits = predict_logits(
-        recognizer.checkpoint.model, data, np.arange(len(crops)), recognizer.preprocessing, batch_size=4
-    )
+    predictor = Predictor(recognizer.checkpoint.model, recognizer.preprocessing, batch_size=4)
     assert np.abs(by_onnx - by_torch).max() < PARITY
-    assert np.abs(by_onnx - compute_softmax(logits)).max() < PARITY
+    assert np.abs(by_onnx - predictor.predict(crops)).max() < PARITY
     assert by_onnx.max() > 0.5  # or all of them would say nothing, and agree in that
 
 

@@ -29,7 +29,7 @@ from fer_lib.models.checkpoints import DEFAULT_MODEL, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import compute_softmax, predict_logits
+from fer_lib.training.predict import Predictor, compute_softmax
 
 COMMITTED = REPO / "models" / "release" / DEFAULT_MODEL
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
@@ -77,7 +77,7 @@ def build_data():
     index.loc[500:503, "duplicate_group"] = [0, 1, 2, 3]  # four test faces that were trained on
     meta = {"emotions": list(EMOTIONS_7), "size": 48, "dataset": "tiny", "data_hash": CONFIG["data_hash"]}
     model, data = build_network(faces), PackedDataset(faces, index.assign(label=0), meta)
-    logits = predict_logits(model, data, np.arange(900), PREPROCESSING, batch_size=100)
+    logits = Predictor(model, PREPROCESSING, 100).predict_logits(data.faces, np.arange(900))
     chances = compute_softmax(logits / TEMPERATURE).cumsum(axis=1)
     labels = (chances < np.random.default_rng(1).random((900, 1))).sum(axis=1).clip(0, 6)
     return model, PackedDataset(faces, index.assign(label=labels), meta), logits

@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,12 @@ from conftest import REPO
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
 from fer_lib.models.build import create_model
-from fer_lib.models.weights import InitialWeights
 from fer_lib.params import Params, load_params
 from fer_lib.training import fit as training
-from fer_lib.training.fit import _Run, choose_precision, fit
+from fer_lib.training.fit import CODE, PACKAGE, _Run, choose_precision, fit
 from fer_lib.training.loading import select_train_rows
 from fer_lib.training.optim import build_optimizer, compute_image_size, compute_lr
-from fer_lib.training.state import CODE, PACKAGE, TrainingState, compute_fingerprint
+from fer_lib.training.state import TrainingState
 
 CPU = torch.device("cpu")
 
@@ -125,19 +124,24 @@ def test_a_finished_training_is_not_repeated_but_a_changed_one_is(data, tmp_path
     assert not are_equal(changed, finished)
 
 
-def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages():
+def test_fingerprint_covers_what_decides_the_weights_and_nothing_of_other_stages(data):
     params = make_params()
     scoring = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"seed": 9})})
-    start = InitialWeights("file", "w.safetensors", "a" * 64, (0.5,) * 3, (0.5,) * 3)
-    other_start = InitialWeights("file", "w.safetensors", "b" * 64, (0.5,) * 3, (0.5,) * 3)
-    targets = np.eye(2)
-    print_of = compute_fingerprint("a", targets, params, start, CPU, "float32")
-    assert compute_fingerprint("a", targets, scoring, start, CPU, "float32") == print_of
-    assert compute_fingerprint("b", targets, params, start, CPU, "float32") != print_of
-    assert compute_fingerprint("a", targets[::-1], params, start, CPU, "float32") != print_of
-    assert compute_fingerprint("a", targets, make_params(seed=5), start, CPU, "float32") != print_of
-    assert compute_fingerprint("a", targets, params, other_start, CPU, "float32") != print_of
-    assert compute_fingerprint("a", targets, params, start, CPU, "bfloat16") != print_of
+    run = _Run(data, params, CPU)
+    before = run.compute_fingerprint()
+    run.params = scoring
+    assert run.compute_fingerprint() == before
+    changes = {
+        "data": Faces(data_hash="1" * 64),
+        "targets": run.targets[::-1],
+        "params": make_params(seed=5),
+        "initial": replace(run.initial, sha256="b" * 64),
+        "precision": "bfloat16",
+    }
+    for part, other in changes.items():
+        changed = _Run(data, params, CPU)
+        setattr(changed, part, other)
+        assert changed.compute_fingerprint() != before, part
 
 
 def find_imports(file):

@@ -51,7 +51,7 @@ CALLS = {
         "Train a recipe of params.yaml, or `baseline`.",
     ),
     "teach": Call(
-        "training.ensemble:write_teacher",
+        "training.recipes:write_teacher",
         STUDY,
         "teacher",
         "Write the ensemble's probabilities for a student.",

@@ -31,12 +31,12 @@ from fer_lib.evaluation.predictions import SPLITS, hash_weights, read_table, wri
 from fer_lib.inference.recognizer import open_session, run_session
 from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import Checkpoint, load_checkpoint
+from fer_lib.models.networks import count_macs
 from fer_lib.models.preprocessing import Preprocessing, preprocess
-from fer_lib.models.pruning import count_macs
 from fer_lib.params import CompressionParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
-from fer_lib.training.predict import predict_logits
+from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import ENSEMBLE, TEACHER_NAME, check_match
 
 FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
@@ -62,7 +62,7 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
     round_weights(checkpoint.model)
     checkpoint.model.float()
     rows = data.get_rows("val")
-    logits = predict_logits(checkpoint.model, data, rows, preprocessing, BATCH_SIZE)
+    logits = Predictor(checkpoint.model, preprocessing, BATCH_SIZE).predict_logits(data.faces, rows)
     temperature = fit_temperature(logits, data.labels[rows])
     scale_logits(checkpoint.model, temperature)
     facts = {

@@ -29,9 +29,8 @@ from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
-from fer_lib.training.ensemble import fit_weights, vote
 from fer_lib.training.fit import fit
-from fer_lib.training.predict import Predictor
+from fer_lib.training.predict import Predictor, fit_weights, vote
 from fer_lib.training.targets import has_votes
 
 REFERENCE = "reference"

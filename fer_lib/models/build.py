@@ -14,9 +14,8 @@ from torch import nn
 
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
-from fer_lib.models.networks import attach_hierarchical_head, get_classifier
+from fer_lib.models.networks import attach_hierarchical_head, get_classifier, match_shapes
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.models.pruning import match_shapes
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,8 @@ class Checkpoint:
 def create_model(architecture: str, n_classes: int, dropout: float = 0.0) -> nn.Module:
     """Return a timm network with random weights: float32 (N, 3, H, W) to logits (N, n_classes).
 
-    Parameters
-    ----------
-    architecture
-        A name that timm knows, or one of `models.networks`.
-    n_classes
-        Number of logits.
-    dropout
-        Probability before the classifier.
-
-    Raises
-    ------
-    ModelError
-        For an unknown name, with those that come close.
+    `architecture` is a name that timm knows, or one of `models.networks`; `dropout` stands before the
+    classifier. Raises ModelError for an unknown name, with those that come close.
     """
     if not timm.is_model(architecture):
         close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:9]}*")[:5])
@@ -82,13 +70,7 @@ def save_checkpoint(folder: Path, model: nn.Module, config: dict[str, Any]) -> N
 
 
 def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Load a checkpoint folder; the network is in eval mode on `device`.
-
-    Raises
-    ------
-    ModelError
-        In one line, when a file is missing, damaged or does not fit the other.
-    """
+    """Load a checkpoint folder. Raises ModelError for a file that is missing, damaged or fits no other."""
     config = read_config(folder)
     if not (folder / WEIGHTS_NAME).is_file():
         raise ModelError(
@@ -103,9 +85,7 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
             match_shapes(model, tensors)
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"{folder / WEIGHTS_NAME}: does not fit {config['architecture']}: {reason}"
-        ) from None
+        fault = f"does not fit {config['architecture']}: {str(error).splitlines()[0]}"
+        raise ModelError(f"{folder / WEIGHTS_NAME}: {fault}") from None
     model.eval().to(device).to(memory_format=torch.channels_last)
     return Checkpoint(model, config)

@@ -22,13 +22,7 @@ DEFAULT_MODEL = "fer2013-b0"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a checkpoint folder.
-
-    Raises
-    ------
-    ModelError
-        In one line, when the folder is none or the config lacks what every model needs.
-    """
+    """Return the config of a checkpoint folder. Raises ModelError when it lacks what every model needs."""
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise ModelError(f"{folder}: expected a checkpoint folder, {CONFIG_NAME} is missing; train one first")
@@ -75,20 +69,17 @@ def list_checkpoints() -> dict[str, Path]:
     Releases come first, the default one before all. The folders are listed anew at each call.
     """
     found = sorted(path.parent for path in MODELS_DIR.glob(f"[!.]*/[!.]*/{CONFIG_NAME}"))
-    releases = {folder.name: folder for folder in found if folder.parent == RELEASE_DIR}
-    others = {
-        f"{folder.parent.name}/{folder.name}": folder for folder in found if folder.parent != RELEASE_DIR
+    found.sort(key=lambda folder: (folder.parent != RELEASE_DIR, folder != RELEASE_DIR / DEFAULT_MODEL))
+    return {
+        folder.name if folder.parent == RELEASE_DIR else f"{folder.parent.name}/{folder.name}": folder
+        for folder in found
     }
-    return dict(sorted(releases.items(), key=lambda item: item[0] != DEFAULT_MODEL)) | others
 
 
 def find_checkpoint(model: str | Path) -> Path:
     """Return the folder of a model: a name as `list_checkpoints` gives it, or the path of a folder.
 
-    Raises
-    ------
-    ModelError
-        When it is neither, with the names there are.
+    Raises ModelError when it is neither, with the names there are.
     """
     known = list_checkpoints()
     if str(model) in known:

@@ -9,15 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model expects of its input; stored in its checkpoint.
-
-    Parameters
-    ----------
-    image_size
-        Side in pixels.
-    mean, std
-        Of RGB values in 0..1; subtracted, and divided by.
-    """
+    """What a model expects of its input: its side in pixels, and mean and std of RGB values in 0..1."""
 
     image_size: int
     mean: tuple[float, float, float]

@@ -7,7 +7,7 @@ of a checkpoint of the same architecture. `none`: random.
 
 import urllib.error
 import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,8 @@ from torch import nn
 
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
-from fer_lib.models.networks import get_classifier_name
+from fer_lib.models.networks import get_classifier_name, match_shapes
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.models.pruning import match_shapes
 from fer_lib.provenance import hash_file
 
 PACKAGE_ARCHITECTURES = ("tf_efficientnet_lite0", "tf_efficientnet_b0")
@@ -48,10 +47,6 @@ class InitialWeights:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
 
 def load_initial_weights(
     model: nn.Module,
@@ -62,19 +57,9 @@ def load_initial_weights(
 ) -> InitialWeights:
     """Load weights into everything but the classifier of `model`, in place.
 
-    Parameters
-    ----------
-    source
-        `package`, `hub`, `file` or `none`.
-    weights_file
-        For `file`.
-    with_head
-        Load the classifier's too, from a `file` of the same classes.
-
-    Raises
-    ------
-    ModelError
-        When `source` does not have weights for `architecture`, or does not answer.
+    `source` is `package`, `hub`, `none`, or `file`, which reads `weights_file`; `with_head` loads the
+    classifier's too, from a file of the same classes. Raises ModelError when the source does not have weights
+    for `architecture`, or does not answer.
     """
     if source == "package":
         return _load_from_package(model, architecture)

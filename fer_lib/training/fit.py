@@ -1,9 +1,11 @@
 """Train a network: run epochs, keep the best, stop early, and go on where it was interrupted."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,17 @@ from tqdm import tqdm
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
 from fer_lib.models.build import create_model
-from fer_lib.models.networks import attach_hierarchical_head
+from fer_lib.models.networks import attach_hierarchical_head, count_macs, prune_channels
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.models.pruning import count_macs, prune_channels
 from fer_lib.models.weights import load_initial_weights
 from fer_lib.params import Params
+from fer_lib.provenance import hash_code, hash_values
 from fer_lib.training.loading import (
     EpochBatches,
     FaceDataset,
     build_eval_batches,
     build_loader,
     compute_sampling_weights,
-    select_groups,
     select_train_rows,
 )
 from fer_lib.training.optim import (
@@ -42,31 +43,28 @@ from fer_lib.training.optim import (
     set_trainable,
 )
 from fer_lib.training.predict import View, run_batches
-from fer_lib.training.state import TrainingState, compute_fingerprint
+from fer_lib.training.state import TrainingState
 from fer_lib.training.targets import Teacher, build_targets, build_teacher, mix_batch
 from fer_lib.training.transforms import TrainTransform
 
 SAVE_EVERY_SECONDS = 60.0
 """An interruption costs at most about a minute of training."""
 
+PACKAGE = Path(__file__).parents[1]
+CODE = [PACKAGE / name for name in ("training", "models", "data/packed.py", "labels.py")]
+"""All code that decides the trained weights; a change in any of it makes an older state void."""
+
 
 @dataclass(frozen=True)
 class FitResult:
     """A trained network and the record of its training.
 
-    Parameters
-    ----------
-    model
-        With the weights of the best epoch.
-    history
-        One row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds since the start.
-    config
-        What `save_checkpoint` stores beside the weights.
+    `history` has one row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds since the start.
     """
 
-    model: nn.Module
+    model: nn.Module  # with the weights of the best epoch
     history: pd.DataFrame
-    config: dict[str, Any]
+    config: dict[str, Any]  # what `save_checkpoint` stores beside the weights
 
     @property
     def best_epoch(self) -> int:
@@ -90,11 +88,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
-    teacher_hash = run.teacher.weights_sha256 if run.teacher else None
-    fingerprint = compute_fingerprint(
-        data.data_hash, run.targets, params, run.initial, device, run.precision, teacher_hash
-    )
-    state = TrainingState.load_or_create(state_dir, fingerprint)
+    state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
     run.restore(state)
     total = params.training.epochs * len(run.batches)
     done = state.epoch * len(run.batches) + state.step
@@ -103,11 +97,11 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
             bar.set_description(f"epoch {state.epoch + 1}/{params.training.epochs}")
             run.train_one_epoch(state, bar)
             run.finish_epoch(state)
-            bar.set_postfix_str(_describe_last(state.history))
+            last = state.history[-1]
+            bar.set_postfix_str(f"val loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}")
             run.save(state)
     run.model.load_state_dict(state.best_weights)
-    history = pd.DataFrame(state.history)
-    return FitResult(run.model, history, run.describe(state, history))
+    return FitResult(run.model, pd.DataFrame(state.history), run.describe(state))
 
 
 class _Run:
@@ -132,17 +126,32 @@ class _Run:
         self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = build_ema(self.model, training.ema_decay)
         self.optimizer = build_optimizer(self.model, training)
-        self.rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
+        rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
         self.targets = build_targets(data, training)
-        self.loss = build_loss(training, self.targets[self.rows])
+        self.loss = build_loss(training, self.targets[rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
         self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
-        groups = select_groups(data, self.rows, training.balance) if training.balance else None
-        weights = compute_sampling_weights(data.labels[self.rows], training.sampler == "weighted", groups)
-        self.batches = EpochBatches(self.rows, weights, training.batch_size, training.seed)
+        weights = compute_sampling_weights(data, rows, training)
+        self.batches = EpochBatches(rows, weights, training.batch_size, training.seed)
         self.train_loaders: dict[int, DataLoader] = {}
         untouched = FaceDataset(data.faces, View(self.preprocessing))
         self.val_loader = build_loader(untouched, build_eval_batches(self.val_rows, 2 * training.batch_size))
+
+    def compute_fingerprint(self) -> str:
+        """Return a hash of all that decides the result; a state of another one is void."""
+        # Of the targets and weights themselves, for a file may change under its name.
+        facts = {
+            "data": self.data.data_hash,
+            "targets": hashlib.sha256(np.ascontiguousarray(self.targets).tobytes()).hexdigest(),
+            "initial": asdict(self.initial),
+            "teacher": self.teacher.weights_sha256 if self.teacher else None,
+            "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
+            "code": hash_code(CODE),
+            "libraries": [version(name) for name in ("albumentations", "timm", "torch")],
+            "device": self.device.type,
+            "precision": self.precision,
+        }
+        return hash_values(facts)
 
     def load_train_batches(self, image_size: int) -> DataLoader:
         """Return the loader of the training faces at this size; that of another size is dropped."""
@@ -223,16 +232,16 @@ class _Run:
         waited = state.epoch - state.best_epoch
         state.finished = state.epoch >= training.epochs or waited >= training.patience
 
-    def describe(self, state: TrainingState, history: pd.DataFrame) -> dict[str, Any]:
+    def describe(self, state: TrainingState) -> dict[str, Any]:
         """Return the checkpoint's config."""
-        best = history.set_index("epoch").loc[state.best_epoch].to_dict()
+        best = state.history[state.best_epoch - 1]
         return {
             "architecture": self.params.training.architecture,
             "head": self.params.training.head,
             "pruned": self.params.training.macs < 1,
             "emotions": list(self.data.emotions),
             "preprocessing": self.preprocessing.to_dict(),
-            "initial_weights": self.initial.to_dict(),
+            "initial_weights": asdict(self.initial),
             "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
             "dataset": self.data.meta["dataset"],
             "data_hash": self.data.data_hash,
@@ -294,8 +303,3 @@ def _compute_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
     counts = multiclass_stat_scores(logits.argmax(dim=1), labels, logits.shape[1], average="micro")
     n_correct, *_, n = counts.tolist()
     return n_correct / n
-
-
-def _describe_last(history: list[dict[str, float]]) -> str:
-    last = history[-1]
-    return f"val loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"

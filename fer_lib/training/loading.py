@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -40,24 +41,14 @@ class FaceDataset(Dataset):
 
 @dataclass
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of keys of one epoch; set `epoch` and `start` before each iteration.
+    """Batches of keys of one epoch; set `epoch` and `start` before each iteration."""
 
-    Parameters
-    ----------
-    rows
-        Int (N,), of the store.
-    weights
-        Float (N,), sampling weights, or None to shuffle.
-    start
-        Batches to skip, when an interrupted epoch goes on.
-    """
-
-    rows: np.ndarray
-    weights: np.ndarray | None
+    rows: np.ndarray  # int (N,), of the store
+    weights: np.ndarray | None  # float (N,), how often each is drawn relative to others; None: shuffle
     batch_size: int
     seed: int
     epoch: int = 0
-    start: int = 0
+    start: int = 0  # batches to skip, when an interrupted epoch goes on
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch; what does not fill a batch is left out (batch norm)."""
@@ -77,10 +68,7 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
-    """Return the rows of the train split to train on.
-
-    Where asked, without copies of one another, of val and of test; and a share of each class alone.
-    """
+    """Return the rows to train on: where asked without copies, of val and test too, or a share per class."""
     rows = data.get_rows("train")
     if training.drop_duplicates:
         not_in_val, not_in_test = (data.get_rows("train", drop_duplicates_of=s) for s in ("val", "test"))
@@ -94,42 +82,27 @@ def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarr
     return rows
 
 
-def select_groups(data: PackedDataset, rows: np.ndarray, name: str) -> np.ndarray:
-    """Return int (N,): the group of each row by the index's column `name`.
+def compute_sampling_weights(
+    data: PackedDataset, rows: np.ndarray, training: TrainingParams
+) -> np.ndarray | None:
+    """Return float64 (N,): how often each row is to be drawn, relative to others; None: all alike.
 
-    Raises
-    ------
-    ParamsError
-        For a column that the data do not have, or do not know of every face.
+    The sampler `weighted` draws every class as often as another. `balance` names a column of the index whose
+    values are drawn equally often within each class, and leaves the class its share. Raises ParamsError for a
+    column that the data do not have, or do not know of every face.
     """
-    if name not in data.index or data.index[name].iloc[rows].isna().any():
+    labels, column = data.labels[rows], training.balance
+    in_class = np.bincount(labels)[labels]
+    weights = 1.0 / in_class if training.sampler == "weighted" else None
+    if column is None:
+        return weights
+    if column not in data.index or data.index[column].iloc[rows].isna().any():
         raise ParamsError(
             f"training.balance: expected a column that {data.meta['dataset']} knows of every face, found "
-            f"{name!r}; use null"
+            f"{column!r}; use null"
         )
-    return np.unique(data.index[name].iloc[rows], return_inverse=True)[1]
-
-
-def compute_sampling_weights(
-    labels: np.ndarray, is_weighted: bool, groups: np.ndarray | None = None
-) -> np.ndarray | None:
-    """Return float64 (N,): how often each face is to be drawn, relative to others; None: all alike.
-
-    Parameters
-    ----------
-    labels
-        Int (N,).
-    is_weighted
-        Whether every class is drawn as often as another; else each as often as it is there.
-    groups
-        Int (N,), to be drawn equally often within each class, whose own share stays as it is.
-    """
-    weights = 1.0 / np.bincount(labels)[labels] if is_weighted else None
-    if groups is None:
-        return weights
-    cells = pd.DataFrame({"label": labels, "group": groups})
+    cells = pd.DataFrame({"label": labels, "group": data.index[column].to_numpy()[rows]})
     in_cell = cells.groupby(["label", "group"])["group"].transform("size").to_numpy()
-    in_class = np.bincount(labels)[labels]
     n_groups = cells.groupby("label")["group"].transform("nunique").to_numpy()
     even = in_class / (n_groups * in_cell)
     return even if weights is None else even * weights
@@ -161,7 +134,5 @@ def build_eval_batches(rows: np.ndarray, batch_size: int) -> list[list[Key]]:
 
 def _limit_threads(_worker: int) -> None:
     # The loader's processes share the cores with the network; OpenCV would start a pool in each.
-    import cv2
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -37,10 +37,8 @@ def focal_loss(
 
     Parameters
     ----------
-    logits
-        Float (N, C).
-    targets
-        int64 (N,) class indices, or float (N, C) distributions.
+    logits, targets
+        As of `Loss`.
     gamma
         How much less a face counts that the network is sure of.
     label_smoothing
@@ -77,20 +75,7 @@ LOSSES: dict[str, Callable[[TrainingParams, np.ndarray], Loss]] = {
 
 
 def build_loss(training: TrainingParams, targets: np.ndarray) -> Loss:
-    """Return the loss that `training` names.
-
-    Parameters
-    ----------
-    training
-        With `loss` one of `LOSSES`.
-    targets
-        Float (N, C) of the training faces, whose class frequencies `weighted_cross_entropy` inverts.
-
-    Raises
-    ------
-    ParamsError
-        For a loss that is not there.
-    """
+    """Return the loss that `training` names; see `LOSSES`. Raises ParamsError for one that is not there."""
     if training.loss not in LOSSES:
         raise ParamsError(f"training.loss: no {training.loss!r}; known: {', '.join(LOSSES)}")
     return LOSSES[training.loss](training, targets)

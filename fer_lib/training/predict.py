@@ -1,25 +1,36 @@
-"""Predict emotions in batches: of faces in memory, or of rows of the packed store."""
+"""Predict emotions in batches, of faces in memory or in the packed store; let several networks vote."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
+from scipy.special import softmax
 from torch import nn
 
-from fer_lib.data.packed import PackedDataset
 from fer_lib.models.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 from fer_lib.training.loading import FaceDataset, build_eval_batches, build_loader
 
 CROP_SHARE = 0.9
 """Side of the five crops as a share of the face: four corners and the middle."""
 
+CROPS = {
+    "top left": (0.0, 0.0),
+    "top right": (0.0, 1.0),
+    "bottom left": (1.0, 0.0),
+    "bottom right": (1.0, 1.0),
+    "middle": (0.5, 0.5),
+}
+"""The shares of what a crop leaves that lie above it and to its left."""
+
 PLAIN, FLIP = ("whole",), ("whole", "whole flipped")
-CROPS = ("top left", "top right", "bottom left", "bottom right", "middle")
 ALL = (*FLIP, *CROPS, *(f"{name} flipped" for name in CROPS))
 """Views by name: the face, with its mirror image, and with five crops of both."""
 
 MIN_FACES_FOR_WORKERS = 2000
 """Fewer are loaded sooner than processes start."""
+
+MIN_PROBABILITY = 1e-12
 
 
 class View:
@@ -33,29 +44,19 @@ class View:
     def __call__(self, image: np.ndarray, _seed: int | None = None) -> torch.Tensor:
         """Return float32 (3, S, S) of a uint8 (H, W) or (H, W, 3) face."""
         size = self._preprocessing.image_size
-        if self._place == PLAIN[0]:
-            seen = resize_face(image, size)
-        else:
+        if self._place in CROPS:
             larger = round(size / CROP_SHARE)
-            top, left = _find_corner(self._place, larger - size)
+            top, left = (int(share * (larger - size)) for share in CROPS[self._place])
             seen = resize_face(image, larger)[top : top + size, left : left + size]
+        else:
+            seen = resize_face(image, size)
         if self._is_flipped:
             seen = seen[:, ::-1]
         return torch.from_numpy(normalise(to_rgb(np.ascontiguousarray(seen)), self._preprocessing))
 
 
 class Predictor:
-    """A network that predicts emotions, computed where it lies, a batch at a time.
-
-    Parameters
-    ----------
-    model
-        float32 (N, 3, S, S) to logits (N, C).
-    preprocessing
-        What the network expects of its input.
-    batch_size
-        Faces at once; only so many are held at the network's size.
-    """
+    """A network, float32 (N, 3, S, S) to logits (N, C), that predicts where it lies, a batch at a time."""
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, batch_size: int = 64):
         self.model, self.preprocessing, self.batch_size = model, preprocessing, batch_size
@@ -63,23 +64,15 @@ class Predictor:
     def predict_logits(
         self, faces: Sequence[np.ndarray] | np.ndarray, rows: np.ndarray | None = None, view: str = "whole"
     ) -> np.ndarray:
-        """Return float32 (N, C) logits.
+        """Return float32 (N, C) logits of the faces in `rows`, int (N,), in this order; of all without it.
 
-        Parameters
-        ----------
-        faces
-            uint8 (H, W) or (H, W, 3) each, such as `PackedDataset.faces`.
-        rows
-            int (N,): which of the faces, in this order; all without it.
-        view
-            One of `ALL`.
+        `faces` are uint8 (H, W) or (H, W, 3) each, such as `PackedDataset.faces`; `view` is one of `ALL`.
         """
         rows = np.arange(len(faces)) if rows is None else rows
         dataset = FaceDataset(faces, View(self.preprocessing, view))
+        batches = build_eval_batches(rows, self.batch_size)
         in_process = len(rows) < MIN_FACES_FOR_WORKERS
-        return run_batches(
-            self.model, build_loader(dataset, build_eval_batches(rows, self.batch_size), in_process)
-        )
+        return run_batches(self.model, build_loader(dataset, batches, in_process))
 
     def predict(
         self,
@@ -93,13 +86,6 @@ class Predictor:
         """
         total = sum(compute_softmax(self.predict_logits(faces, rows, view)) for view in views)
         return np.asarray(total / len(views))
-
-
-def predict_logits(
-    model: nn.Module, data: PackedDataset, rows: np.ndarray, preprocessing: Preprocessing, batch_size: int
-) -> np.ndarray:
-    """Return float32 (len(rows), C) logits of a packed data set's faces, in the order of `rows`."""
-    return Predictor(model, preprocessing, batch_size).predict_logits(data.faces, rows)
 
 
 def run_batches(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray:
@@ -118,8 +104,23 @@ def compute_softmax(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
 
-def _find_corner(place: str, margin: int) -> tuple[int, int]:
-    if place == "middle":
-        return margin // 2, margin // 2
-    vertical, horizontal = place.split()
-    return (0 if vertical == "top" else margin), (0 if horizontal == "left" else margin)
+def fit_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return float64 (M,) weights, summing to 1, with which M networks' soft vote has the least NLL.
+
+    `probabilities` are float (M, N, C) on a validation split, `labels` int (N,). The problem is convex in the
+    weights, so the optimum does not depend on where the search starts.
+    """
+    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
+
+    def compute_nll(scores: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = softmax(scores)
+        mixed = np.maximum(weights @ of_label, MIN_PROBABILITY)
+        slope = -(of_label / mixed).mean(axis=1)
+        return float(-np.log(mixed).mean()), weights * (slope - weights @ slope)
+
+    return softmax(minimize(compute_nll, np.zeros(len(probabilities)), jac=True, method="L-BFGS-B").x)
+
+
+def vote(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return float64 (N, C), the weighted mean of (M, N, C) probabilities."""
+    return np.tensordot(weights, probabilities.astype(np.float64), axes=1)

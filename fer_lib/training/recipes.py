@@ -1,20 +1,22 @@
-"""Train by recipe: the paper's own, called `baseline`, or a named set of changes to it."""
+"""Train by recipe, the paper's own, called `baseline`, or a named set of changes to it; teach by a vote."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
-from fer_lib.models.build import Checkpoint, save_checkpoint
+from fer_lib.models.build import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.fit import FitResult, fit
+from fer_lib.training.predict import FLIP, PLAIN, Predictor, fit_weights, vote
 from fer_lib.training.targets import has_votes
 
 BASELINE = "baseline"
@@ -44,36 +46,18 @@ NAMED_SETTINGS = ("lr", "schedule", "epochs", "dropout", "patience")
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is known of a finished training without its weights.
+    """What is known of a finished training without its weights."""
 
-    Parameters
-    ----------
-    history
-        One row per epoch: epoch, lr, train_loss, val_loss, val_accuracy, seconds since the start.
-    config
-        As in the checkpoint: `params`, `initial_weights` (source, name), `device`.
-    metrics
-        As `describe_training` returns them.
-    """
-
-    history: pd.DataFrame
-    config: dict[str, Any]
-    metrics: Metrics
-
-
-def resolve_recipe(dataset: str, name: str, out_dir: str | Path | None = None, smoke: bool = False) -> Params:
-    """Return the parameters that recipe `name` trains `dataset` with.
-
-    Raises
-    ------
-    ParamsError
-        For a data set or recipe that is not there.
-    """
-    return build_recipe(name, load_params(dataset, smoke=smoke), get_output_dirs(dataset, out_dir))
+    history: pd.DataFrame  # as of `FitResult`
+    config: dict[str, Any]  # `params`, `initial_weights` (source, name) and `device` of the checkpoint's
+    metrics: Metrics  # as `describe_training` returns them
 
 
 def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
-    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`."""
+    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`.
+
+    Raises ParamsError for a recipe that is not there.
+    """
     recipe = Recipe() if name == BASELINE else find_recipe(params, name)
     changed = apply_recipe(params, recipe)
     files: dict[str, object] = {}
@@ -94,14 +78,8 @@ def train_recipe(
     """Train `baseline` or a recipe of `params.yaml` on `dataset`; return the folder of its checkpoint.
 
     Writes `models/<dataset>/<name>`, the metrics `recipes/<name>` and `recipes/<name>.csv`, one row an epoch.
-    Killed and started again, the training goes on; finished, it only writes them again.
-
-    Parameters
-    ----------
-    smoke
-        Whether the parameters are those of a smoke run.
-    data
-        In place of all faces of `dataset`.
+    Killed and started again, the training goes on; finished, it only writes them again. `smoke` takes the
+    parameters of a smoke run; `data` stand in place of all faces of `dataset`.
 
     Raises
     ------
@@ -110,9 +88,9 @@ def train_recipe(
     FerError
         When another run trains it, and whatever `fit` raises.
     """
-    dirs, params = get_output_dirs(dataset, out_dir), resolve_recipe(dataset, name, out_dir, smoke)
+    dirs, plain = get_output_dirs(dataset, out_dir), load_params(dataset, smoke=smoke)
     data = load_packed(dataset) if data is None else data
-    params = use_known_targets(params, data)
+    params = use_known_targets(build_recipe(name, plain, dirs), data)
     state = dirs.training_state / name
     with hold_lock(state / "lock"):
         result = fit(data, params, state)
@@ -122,8 +100,7 @@ def train_recipe(
     write_atomically(_get_history_path(dirs, name), table.encode())
     seconds = float(result.history["seconds"].iloc[-1])
     metrics = describe_training(result, get_metrics_name(name))
-    # Not the resolved ones: the hash of the parameters can be computed again from `params.yaml` alone.
-    plain = load_params(dataset, smoke=smoke)
+    # Not the recipe's own: the hash of the parameters can be computed again from `params.yaml` alone.
     write_metrics(dirs, metrics, data.meta, plain, params.training.seed, seconds)
     return folder
 
@@ -147,7 +124,7 @@ def read_or_train(
     metrics = read_metrics(dirs, get_metrics_name(name))
     history = pd.read_csv(_get_history_path(dirs, name))
     history["seconds"] = read_time_curve(dirs, name)["seconds"]
-    params = resolve_recipe(dataset, name, out_dir, smoke)
+    params = build_recipe(name, load_params(dataset, smoke=smoke), dirs)
     config = {
         "params": params.model_dump(mode="json", include={"training", "augmentation"}),
         "initial_weights": {"source": metrics["initial_weights"], "name": metrics["initial_weights.name"]},
@@ -165,14 +142,9 @@ def use_known_targets(params: Params, data: PackedDataset) -> Params:
 
 
 def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
-    """Check that `data` are those the checkpoint was trained on: the same faces and splits.
+    """Raise ModelError when `data` are not the faces and splits that the checkpoint was trained on.
 
     Packed anew, a face may have moved from training to test; a score on such a test split is worth nothing.
-
-    Raises
-    ------
-    ModelError
-        When they are not.
     """
     trained_on, found = checkpoint.config["data_hash"], data.data_hash
     if trained_on != found:
@@ -189,25 +161,29 @@ def describe_training(result: FitResult, stage: str) -> Metrics:
     `epoch_<n>.train_loss`, `.val_loss`, `.val_accuracy`, `.seconds`. The rest are facts.
     """
     metrics, config, settings = Metrics(stage), result.config, result.config["params"]["training"]
-    best = result.history.set_index("epoch").loc[result.best_epoch].to_dict()
+    epochs = result.history.to_dict("records")
+    best = epochs[result.best_epoch - 1]
     metrics.add("accuracy", best["val_accuracy"], split="val")
     metrics.add("loss", best["val_loss"], split="val")
     metrics.add("loss", best["train_loss"], split="train")
     metrics.add("best_epoch", result.best_epoch)
-    metrics.add("epochs", len(result.history))
+    metrics.add("epochs", len(epochs))
     metrics.add("n_parameters", sum(parameter.numel() for parameter in result.model.parameters()))
-    for row in result.history.to_dict("records"):
+    for row in epochs:
         for metric in ("train_loss", "val_loss", "val_accuracy", "seconds"):
-            metrics.add(metric, row[metric], split=f"epoch_{row['epoch']:.0f}")
-    metrics.describe("architecture", config["architecture"])
-    metrics.describe("image_size", config["preprocessing"]["image_size"])
-    metrics.describe("initial_weights", config["initial_weights"]["source"])
-    metrics.describe("initial_weights.name", config["initial_weights"]["name"])
-    metrics.describe("trained_at_commit", config["git_commit"])
-    metrics.describe("precision", config["precision"])
-    metrics.describe("device", config["device"])
-    for key in NAMED_SETTINGS:
-        metrics.describe(f"recipe.{key}", settings[key])
+            metrics.add(metric, row[metric], split=f"epoch_{row['epoch']}")
+    facts = {
+        "architecture": config["architecture"],
+        "image_size": config["preprocessing"]["image_size"],
+        "initial_weights": config["initial_weights"]["source"],
+        "initial_weights.name": config["initial_weights"]["name"],
+        "trained_at_commit": config["git_commit"],
+        "precision": config["precision"],
+        "device": config["device"],
+        **{f"recipe.{key}": settings[key] for key in NAMED_SETTINGS},
+    }
+    for name, fact in facts.items():
+        metrics.describe(name, fact)
     return metrics
 
 
@@ -219,12 +195,7 @@ def get_metrics_name(name: str) -> str:
 def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[str, float]:
     """Return the seconds of every training behind network `name`: its own, its start's, its teachers'.
 
-    By the clock of the machine that trained, as the metrics say.
-
-    Raises
-    ------
-    FerError
-        Where those are missing.
+    By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
     """
     recipe = params.recipes.get(name, Recipe())
     seconds = {name: read_metrics(dirs, get_metrics_name(name)).provenance["wall_seconds"]}
@@ -251,6 +222,30 @@ def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
     epochs = range(1, round(metrics["epochs"]) + 1)
     columns = ("seconds", "val_accuracy")
     return pd.DataFrame({key: [metrics[f"epoch_{n}.{key}"] for n in epochs] for key in columns})
+
+
+def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Write `models/<dataset>/teacher.parquet`: row, and `probability_<emotion>` of every training face.
+
+    The members' soft vote with the weights that fit validation best, each seeing a face and its mirror image.
+    Raises ModelError when a member has not been trained, or was trained on other data.
+    """
+    params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
+    train, val = data.get_rows("train"), data.get_rows("val")
+    of_train, of_val = [], []
+    for name in params.ensemble.members:
+        checkpoint = load_checkpoint(dirs.models / name)
+        check_match(checkpoint, data)
+        predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
+        of_train.append(predictor.predict(data.faces, train, FLIP))
+        of_val.append(predictor.predict(data.faces, val, PLAIN))
+    weights = fit_weights(np.stack(of_val), data.labels[val])
+    columns = [f"probability_{name}" for name in data.emotions]
+    table = pd.DataFrame(vote(np.stack(of_train), weights).astype(np.float32), columns=columns)
+    table.insert(0, "row", train)
+    path = dirs.models / TEACHER_NAME
+    write_atomically(path, table.to_parquet(index=False))
+    return path
 
 
 def _get_history_path(dirs: OutputDirs, name: str) -> Path:

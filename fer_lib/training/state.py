@@ -1,58 +1,15 @@
 """Keep what an interrupted training needs to go on to the same result, in one file written atomically."""
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import albumentations
-import numpy as np
-import timm
 import torch
 
-from fer_lib.models.weights import InitialWeights
-from fer_lib.params import Params
-from fer_lib.provenance import get_commit, hash_code, hash_values
+from fer_lib.provenance import get_commit
 
 STATE_NAME = "state.pt"
-PACKAGE = Path(__file__).parents[1]
-CODE = [PACKAGE / name for name in ("training", "models", "data/packed.py", "labels.py")]
-"""All code that decides the trained weights; a change in any of it makes an older state void."""
-
-
-def compute_fingerprint(
-    data_hash: str,
-    targets: np.ndarray,
-    params: Params,
-    initial: InitialWeights,
-    device: torch.device,
-    precision: str,
-    teacher_hash: str | None = None,
-) -> str:
-    """Return a hash of all that decides the result: data, start, parameters, code, libraries, device.
-
-    Parameters
-    ----------
-    targets
-        Float (N, C), what the faces are trained towards; a teacher's file may change under its name.
-    precision
-        What it computes in; `auto` is another on another processor.
-    teacher_hash
-        Of the weights of a teacher that is a network.
-    """
-    facts = {
-        "data": data_hash,
-        "targets": hashlib.sha256(np.ascontiguousarray(targets).tobytes()).hexdigest(),
-        "initial": initial.to_dict(),
-        "teacher": teacher_hash,
-        "params": params.model_dump(mode="json", include={"training", "augmentation"}),
-        "code": hash_code(CODE),
-        "libraries": [str(library.__version__) for library in (albumentations, timm, torch)],
-        "device": device.type,
-        "precision": precision,
-    }
-    return hash_values(facts)
 
 
 @dataclass

@@ -30,50 +30,34 @@ SAMPLE_FACES = 1000
 """Enough for means to a tenth of a grey level, few enough for seconds."""
 
 
-def _warp(p: AugmentationParams) -> A.BasicTransform:
+TRANSFORMS: dict[tuple[str, ...], Callable[[AugmentationParams], A.BasicTransform]] = {
     # One warp for the three: every further interpolation would blur the face.
-    return A.Affine(
+    ("rotation_degrees", "scale", "shift"): lambda p: A.Affine(
         rotate=(-p.rotation_degrees, p.rotation_degrees),
         scale=(1 - p.scale, 1 + p.scale),
         keep_ratio=True,
         translate_percent=(-p.shift, p.shift),
         border_mode=cv2.BORDER_REPLICATE,  # faces fill their frame; black corners would be a cue
         p=1.0,
-    )
-
-
-def _stretch(p: AugmentationParams) -> A.BasicTransform:
-    width = {"x": (1 - p.aspect, 1 + p.aspect), "y": (1.0, 1.0)}
-    return A.Affine(scale=width, border_mode=cv2.BORDER_REPLICATE, p=0.5)
-
-
-def _change_gamma(p: AugmentationParams) -> A.BasicTransform:
-    most = 100 * (1 + p.gamma)  # in percent
-    return A.RandomGamma((10_000 / most, most), p=1.0)
-
-
-def _light_from_a_side(p: AugmentationParams) -> A.BasicTransform:
-    return A.Illumination(intensity_range=(MIN_LIGHTING, max(MIN_LIGHTING, p.lighting)), p=0.5)
-
-
-def _downscale(p: AugmentationParams) -> A.BasicTransform:
-    areas = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
-    return A.Downscale((1 - p.downscale, 1.0), interpolation_pair=areas, p=0.5)
-
-
-def _erase(p: AugmentationParams) -> A.BasicTransform:
-    return A.Erasing(ERASED_AREA, fill="random_uniform", p=p.erasing_probability)
-
-
-TRANSFORMS: dict[tuple[str, ...], Callable[[AugmentationParams], A.BasicTransform]] = {
-    ("rotation_degrees", "scale", "shift"): _warp,
-    ("aspect",): _stretch,
+    ),
+    ("aspect",): lambda p: A.Affine(
+        scale={"x": (1 - p.aspect, 1 + p.aspect), "y": (1.0, 1.0)}, border_mode=cv2.BORDER_REPLICATE, p=0.5
+    ),
     ("flip_probability",): lambda p: A.HorizontalFlip(p=p.flip_probability),
     ("brightness", "contrast"): lambda p: A.RandomBrightnessContrast(p.brightness, p.contrast, p=1.0),
-    ("gamma",): _change_gamma,
-    ("lighting",): _light_from_a_side,
-    ("downscale",): _downscale,
-    ("erasing_probability",): _erase,
+    # In percent, from 1 / (1 + gamma) to 1 + gamma.
+    ("gamma",): lambda p: A.RandomGamma((10_000 / (100 * (1 + p.gamma)), 100 * (1 + p.gamma)), p=1.0),
+    ("lighting",): lambda p: A.Illumination(
+        intensity_range=(MIN_LIGHTING, max(MIN_LIGHTING, p.lighting)), p=0.5
+    ),
+    ("downscale",): lambda p: A.Downscale(
+        (1 - p.downscale, 1.0),
+        interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR},
+        p=0.5,
+    ),
+    ("erasing_probability",): lambda p: A.Erasing(
+        ERASED_AREA, fill="random_uniform", p=p.erasing_probability
+    ),
 }
 """The random transforms in the order in which they are applied, by the parameters that turn them on."""
 
@@ -86,10 +70,7 @@ AUGMENTATIONS = {
 
 
 class TrainTransform:
-    """Turn a face into the network's input: resize, augment, to RGB, normalise.
-
-    A range of 0 leaves its augmentation out.
-    """
+    """Turn a face into the network's input: resize, augment (where a range is not 0), to RGB, normalise."""
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationParams):
         self._preprocessing = preprocessing
@@ -102,19 +83,13 @@ class TrainTransform:
         )
 
     def augment(self, image: np.ndarray, seed: int | None = None) -> np.ndarray:
-        """Return the resized and augmented face, uint8 (S, S, 3) RGB.
+        """Return a uint8 (H, W) grey or (H, W, 3) RGB face resized and augmented, uint8 (S, S, 3) RGB.
 
-        Parameters
-        ----------
-        image
-            uint8, (H, W) grey or (H, W, 3) RGB.
-        seed
-            The same always gives the same result, whichever process computes it.
+        The same seed always gives the same result, whichever process computes it.
         """
-        if seed is not None:
-            # One generator for all: `set_random_seed` would start every transform at the same draw, so that
-            # a face shifted to the left would always be flipped.
-            self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        # One generator for all: `set_random_seed` would start every transform at the same draw, so that a
+        # face shifted to the left would always be flipped.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         resized = resize_face(image, self._preprocessing.image_size)
         return to_rgb(self._compose(image=resized)["image"])
 
@@ -139,22 +114,14 @@ def apply_each(
 ) -> dict[str, list[np.ndarray]]:
     """Return the faces as the network sees them: untouched, under each active augmentation, under all.
 
-    The i-th face always draws with the seed `augmentation.seed + i`.
-
-    Parameters
-    ----------
-    faces
-        uint8 (N, H, W) or (N, H, W, 3).
-
-    Returns
-    -------
-    dict
-        By name, `ORIGINAL` first and `TOGETHER` last, N images uint8 (S, S, 3), before normalisation.
+    `faces` are uint8 (N, H, W) or (N, H, W, 3); the i-th always draws with the seed `augmentation.seed + i`.
+    By name, `ORIGINAL` first and `TOGETHER` last, they become N images uint8 (S, S, 3), not yet normalised.
     """
     settings = {ORIGINAL: isolate_augmentation(augmentation, None)}
     settings |= {name: isolate_augmentation(augmentation, name) for name in list_active(augmentation)}
+    settings[TOGETHER] = augmentation
     images = {}
-    for name, chosen in (settings | {TOGETHER: augmentation}).items():
+    for name, chosen in settings.items():
         transform = TrainTransform(preprocessing, chosen)
         images[name] = [transform.augment(face, augmentation.seed + i) for i, face in enumerate(faces)]
     return images
@@ -173,19 +140,15 @@ def measure_statistics(images: dict[str, list[np.ndarray]]) -> pd.DataFrame:
     """
     originals = np.stack(images[ORIGINAL]).astype(np.float32)
     axes = (1, 2, 3)
-    rows = []
+    tables = []
     for name, changed in images.items():
         pixels = np.stack(changed).astype(np.float32)
-        values = {
-            "transform": name,
-            "mean": pixels.mean(axes),
-            "std": pixels.std(axes),
-            "mean_shift": pixels.mean(axes) - originals.mean(axes),
-            "std_shift": pixels.std(axes) - originals.std(axes),
-            "change": np.abs(pixels - originals).mean(axes),
-        }
-        rows.append(pd.DataFrame(values))
-    return pd.concat(rows, ignore_index=True)
+        table = pd.DataFrame({"transform": name, "mean": pixels.mean(axes), "std": pixels.std(axes)})
+        table["mean_shift"] = table["mean"] - originals.mean(axes)
+        table["std_shift"] = table["std"] - originals.std(axes)
+        table["change"] = np.abs(pixels - originals).mean(axes)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def summarise_statistics(stats: pd.DataFrame) -> pd.DataFrame:
