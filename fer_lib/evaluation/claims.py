@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
-from fer_lib.metrics_file import Interval, Metrics, read_metrics
+from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.params import Section, validate
 from fer_lib.paths import ROOT, OutputDirs
 
@@ -73,8 +73,7 @@ class Records:
         if found is None:
             is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
             lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
-            why = f"needs stage {stage}, which has {lack}"
-            return Check(file, key, expected, MISSING, why=why)
+            return Check(file, key, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
         source = {
             "seeds": found.get("seeds", found.provenance.get("seed")),
             "data_hash": found.provenance.get("data"),
@@ -82,18 +81,15 @@ class Records:
         }
         if key not in found:
             return Check(file, key, expected, MISSING, why=f"{stage} reports no {key}", **source)
-        values = _get_interval(found, key) or (found[key], None, None)
-        if bounds and not isinstance(values, Interval):
-            why = f"{stage} reports no interval of {key}"
-            return Check(file, key, expected, MISSING, why=why, **source)
+        values: tuple[Any, float | None, float | None]
+        try:
+            values = found.interval(key)
+        except KeyError:
+            if bounds:
+                why = f"{stage} reports no interval of {key}"
+                return Check(file, key, expected, MISSING, why=why, **source)
+            values = found[key], None, None
         return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
-
-
-def _get_interval(metrics: Metrics, key: str) -> Interval | None:
-    try:
-        return metrics.interval(key)
-    except KeyError:
-        return None
 
 
 def judge_threshold(low: float, high: float, value: float) -> str:
@@ -111,10 +107,8 @@ class AtLeast(Section):
     value: float
 
     def _check(self, records: Records) -> list[Check]:
-        counts = {REACHED: True, CONTAINED: None, BELOW: False}
-
         def decide(_: float, low: float, high: float) -> bool | None:
-            return counts[judge_threshold(low, high, self.value)]
+            return {REACHED: True, CONTAINED: None, BELOW: False}[judge_threshold(low, high, self.value)]
 
         return [records.check(self.key, f"at least {_format(self.value)}", decide)]
 
@@ -225,20 +219,17 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
 
 
 def load_records(dirs: OutputDirs) -> Records:
-    """Return all that has been measured so far, on the data set of `dirs` and on those beside it."""
+    """Return all that has been measured so far, on the data set of `dirs` and on those beside it.
+
+    Raises FerError for a damaged file.
+    """
     metrics: dict[str, dict[str, Metrics]] = {dirs.reports.name: {}}
     for folder in sorted(path for path in dirs.reports.parent.glob("[!.]*") if path.is_dir()):
         other = replace(dirs, reports=folder)
         for stage in STAGES.split("|"):
             name = stage.split("_", 1)[1]
-            if not other.get_table(name).is_file():
-                continue
-            try:
+            if other.get_table(name).is_file():
                 metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
-            except ValueError:
-                raise FerError(
-                    f"{other.get_table(name)}: damaged; expected metrics; run the stage that wrote it again"
-                ) from None
     return Records(dirs.reports.name, metrics)
 
 

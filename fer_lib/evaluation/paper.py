@@ -79,16 +79,13 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
     rows = []
     for model, split in _order_accuracies(metrics):
         place, _, groups = split.partition(".")
+        kind = "annotators" if model.startswith("annotators") else "emotions"
         accuracy, low, high = metrics.interval(build_key("accuracy", model, split))
         rows.append(
             {
                 "dataset": records.dataset,
                 "split": "validation" if place == "val" else "test",
-                "labels": "groups"
-                if groups
-                else "annotators"
-                if model.startswith("annotators")
-                else "emotions",
+                "labels": "groups" if groups else kind,
                 "classes": len(GROUPS) if groups else n_emotions,
                 "model": _name_model(model, selected),
                 "accuracy": accuracy,
@@ -106,11 +103,9 @@ def _order_accuracies(metrics: Metrics) -> list[tuple[str, str]]:
     """Return model and split of the accuracies with an interval: test before validation, groups last."""
     found = metrics.select(metric="accuracy").dropna(subset="lo")
     splits = ["test", "test.group", "val", "val.group"]
-    places = [place for place in zip(found["model"], found["split"], strict=True) if place[1] in splits]
+    places = {place for place in zip(found["model"], found["split"], strict=True) if place[1] in splits}
     # The selected network's numbers stand in the table twice: under its name, and without one.
-    places = [
-        (model, split) for model, split in places if model or (metrics.get("selected"), split) not in places
-    ]
+    places -= {("", split) for split in splits if (metrics.get("selected"), split) in places}
     networks = sorted({model for model, _ in places} - WAYS.keys())
     order = ["", "baseline", *networks, *WAYS]
     return sorted(places, key=lambda place: (splits.index(place[1]), order.index(place[0])))
@@ -130,18 +125,18 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
     """Return in words where `value` is reached, or else what comes nearest to it."""
     if not accuracies:
         return f"No accuracy has been measured yet to set beside {value:.0%}."
-    best = max(accuracies, key=lambda row: row["accuracy"])
-    reached = [row for row in accuracies if row["reached"] == REACHED]
-    contained = [row for row in accuracies if row["reached"] == CONTAINED]
     n_sets = len({row["dataset"] for row in accuracies})
     counted = f"{len(accuracies)} accuracies on {n_sets} data set{'s' if n_sets > 1 else ''}"
+    reached, contained = (
+        [_describe(row) for row in accuracies if row["reached"] == place] for place in (REACHED, CONTAINED)
+    )
     if reached:
-        named = "; ".join(map(_describe, reached))
-        return f"{value:.0%} is reached by {len(reached)} of {counted}: {named}."
+        return f"{value:.0%} is reached by {len(reached)} of {counted}: {'; '.join(reached)}."
+    best = max(accuracies, key=lambda row: row["accuracy"])
+    nearest = f"the highest is {_describe(best)}"
     if contained:
-        named = "; ".join(map(_describe, contained))
-        return f"{value:.0%} is reached by none of {counted}; it lies within the interval of {named}."
-    return f"{value:.0%} is reached by none of {counted}; the highest is {_describe(best)}."
+        nearest = f"it lies within the interval of {'; '.join(contained)}"
+    return f"{value:.0%} is reached by none of {counted}; {nearest}."
 
 
 def _describe(row: Mapping[str, Any]) -> str:
