@@ -12,17 +12,14 @@ from fer_lib.evaluation.perturbations import (
     CONDITIONS,
     CORRUPTIONS,
     FAMILIES,
-    NO_DRAW,
-    PERTURBATIONS,
     SEVERITIES,
     Sample,
+    displace,
     downsample,
     expose,
     perturb,
-    perturb_fixed,
     relight,
     score_conditions,
-    shift,
     warp,
 )
 
@@ -119,11 +116,8 @@ def test_jpeg_keeps_colours_as_another_encoder_does():
 
 
 def test_families_are_all_used():
-    assert {perturbation.family for perturbation in PERTURBATIONS.values()} == set(FAMILIES)
+    assert {perturbation.family for perturbation in CORRUPTIONS.values()} == set(FAMILIES)
     assert all(len(set(perturbation.levels)) == 5 for perturbation in CORRUPTIONS.values())
-    # A condition that is no severity of a corruption has an entry of its own, with one level.
-    others = {name for name, _ in CONDITIONS.values()} | CORRUPTIONS.keys()
-    assert others == PERTURBATIONS.keys()
 
 
 @given(st.integers(1, 254))
@@ -144,7 +138,7 @@ def test_a_stop_doubles_linear_light(level):
 def test_a_turned_square_shrinks_by_the_cosine(name, axis):
     face = np.zeros((SIDE, SIDE), np.uint8)
     face[12:36, 12:36] = 255
-    degrees = PERTURBATIONS[name].levels[2]
+    degrees = CORRUPTIONS[name].levels[2]
     turned = perturb(face, name, 3, Sample(LANDMARKS, 0)) > 127
     lengths = turned.any(axis=1 - axis).sum()
     assert lengths == pytest.approx(24 * np.cos(np.radians(degrees)), abs=2)
@@ -200,18 +194,18 @@ def test_strength_of_blur_and_resolution_does_not_depend_on_the_stores_size():
 def test_every_condition_keeps_shape_and_the_original(name, shape):
     face = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     before = face.copy()
-    altered = perturb_fixed(face, name)
+    altered = CONDITIONS[name](face)
     assert altered.shape == shape
     assert altered.dtype == np.uint8
     assert (face == before).all()
     assert (altered != face).any()
-    assert (perturb_fixed(face, name) == altered).all()  # nothing is drawn
+    assert (CONDITIONS[name](face) == altered).all()  # nothing is drawn
 
 
-def test_zoom_of_one_moves_nothing_and_a_fixed_shift_moves_right_and_down():
+def test_zoom_of_one_moves_nothing_and_a_displaced_face_moves_right_and_down():
     face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     assert (warp(face, 1, 1) == face).all()
-    moved = shift(face, 0.125 * np.sqrt(2), NO_DRAW)  # six pixels
+    moved = displace(face, 0.125 * np.sqrt(2), np.pi / 4)  # six pixels
     assert (moved[6:, 6:] == face[:-6, :-6]).all()
     assert (moved[:6, 6:] == face[0, :-6]).all()  # the border repeats
 
@@ -229,15 +223,15 @@ def test_light_by_hand():
     grey = np.full((4, 5), 100, np.uint8)
     assert (relight(grey, 0.5, 30) == 80).all()
     assert relight(grey, 1.0, slope=0.5)[0].tolist() == [50, 75, 100, 125, 150]
-    assert (perturb_fixed(grey, "side light")[0] == [50, 75, 100, 125, 150]).all()
-    assert (perturb_fixed(grey, "darker") == 40).all()
-    assert (perturb_fixed(grey, "flatter") == 130).all()
+    assert (CONDITIONS["side light"](grey)[0] == [50, 75, 100, 125, 150]).all()
+    assert (CONDITIONS["darker"](grey) == 40).all()
+    assert (CONDITIONS["flatter"](grey) == 130).all()
     assert (relight(np.full((2, 2), 200, np.uint8), 2.0) == 255).all()  # clipped
 
 
 def test_downsampled_faces_lose_what_is_small():
     checks = (np.indices((48, 48)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    coarse = downsample(checks, 24, NO_DRAW)
+    coarse = downsample(checks, 24)
     assert np.ptp(coarse) < 5
     assert coarse.mean() == pytest.approx(127.5, abs=1)
 

@@ -11,7 +11,7 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError, ModelError
 from fer_lib.evaluation import predictions
 from fer_lib.evaluation.paper import EPOCHS, compare_recipe
-from fer_lib.evaluation.perturbations import CONDITIONS, perturb_fixed
+from fer_lib.evaluation.perturbations import CONDITIONS
 from fer_lib.evaluation.predictions import (
     get_predictions_path,
     predict_splits,
@@ -63,7 +63,7 @@ def test_predictions_are_what_the_network_says(written):
     assert not np.allclose(found.views, compute_softmax(found.logits["test"]), atol=1e-3)
     assert list(found.conditions) == ["clean", *CONDITIONS]
     assert found.conditions["clean"].tolist() == found.logits["val"].argmax(axis=1).tolist()
-    darker = np.stack([perturb_fixed(face, "darker") for face in data.faces[rows["val"]]])
+    darker = np.stack([CONDITIONS["darker"](face) for face in data.faces[rows["val"]]])
     expected = predictor.predict_logits(darker).argmax(axis=1)
     assert found.conditions["darker"].tolist() == expected.tolist()
 

@@ -2,8 +2,7 @@
 
 Every perturbation is a function of one face, a level in a unit, and what `Sample` holds of that face; nothing
 is shared between faces, so none can leak. A face is uint8 (H, W) grey or (H, W, 3) RGB; a new one of the same
-shape is returned. Another perturbation is an entry of `PERTURBATIONS`; with five levels it is measured as a
-corruption (Hendrycks and Dietterich 2019).
+shape is returned. Robustness is measured on `CORRUPTIONS` (Hendrycks and Dietterich 2019).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,9 +16,6 @@ import pandas as pd
 
 from fer_lib.evaluation import occlusions
 
-HAZE = 80
-"""Grey levels by which haze or stray light lifts the shadows of a flatter face."""
-
 SEVERITIES = range(6)
 """Of a corruption; 0 is the clean face."""
 
@@ -31,28 +27,24 @@ REFERENCE_SIDE = 48
 class Sample:
     """What a perturbation may know of the face it changes.
 
-    landmarks: float (5, 2), pixels, in the order of `detector.LANDMARKS`.   seed: of this face; None draws
-    nothing, so that all faces are perturbed alike.
+    landmarks: float (5, 2), pixels, in the order of `detector.LANDMARKS`.   seed: of this face.
     """
 
     landmarks: np.ndarray
-    seed: int | None
+    seed: int
 
     def build_generator(self, name: str) -> np.random.Generator:
         """Return random numbers of this face and perturbation; the same at every severity."""
-        return np.random.default_rng([self.seed or 0, crc32(name.encode())])
+        return np.random.default_rng([self.seed, crc32(name.encode())])
 
     def draw_sign(self, name: str) -> int:
-        """Return -1 or 1 at random; 1 without a seed."""
-        return 1 if self.seed is None else int(self.build_generator(name).choice([-1, 1]))
-
-
-NO_DRAW = Sample(np.empty((0, 2)), None)
+        """Return -1 or 1 at random."""
+        return int(self.build_generator(name).choice([-1, 1]))
 
 
 @dataclass(frozen=True)
-class Perturbation:
-    """What is done to a face: its family, the unit of its levels, the levels, and the function."""
+class Corruption:
+    """What is done to a face: its family, the unit of its levels, the five levels, and the function."""
 
     family: str
     unit: str
@@ -61,17 +53,11 @@ class Perturbation:
 
 
 def perturb(face: np.ndarray, name: str, severity: int, sample: Sample) -> np.ndarray:
-    """Return the face under a perturbation of `PERTURBATIONS`. severity: 0 (clean) to 5."""
+    """Return the face under one of `CORRUPTIONS`. severity: 0 (clean) to 5."""
     if severity == 0:
         return face.copy()
-    chosen = PERTURBATIONS[name]
+    chosen = CORRUPTIONS[name]
     return chosen.apply(face, chosen.levels[severity - 1], sample)
-
-
-def perturb_fixed(face: np.ndarray, condition: str) -> np.ndarray:
-    """Return the face under a condition of `CONDITIONS`: the same change, without randomness, for all."""
-    name, level = CONDITIONS[condition]
-    return PERTURBATIONS[name].apply(face, level, NO_DRAW)
 
 
 def score_conditions(predicted: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray) -> pd.DataFrame:
@@ -154,8 +140,12 @@ def zoom(face: np.ndarray, factor: float, _sample: Sample) -> np.ndarray:
 
 
 def shift(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
-    """Move the face by this share of its side in a random direction; without a seed, right and down."""
-    angle = np.pi / 4 if sample.seed is None else sample.build_generator("shift").uniform(0, 2 * np.pi)
+    """Move the face by this share of its side in a random direction."""
+    return displace(face, share, sample.build_generator("shift").uniform(0, 2 * np.pi))
+
+
+def displace(face: np.ndarray, share: float, angle: float) -> np.ndarray:
+    """Move the face by this share of its side; at an angle of 0 to the right, of pi / 2 down."""
     moved = share * face.shape[0] * np.array([np.cos(angle), np.sin(angle)])
     return _move(face, np.column_stack([np.eye(2), moved]))
 
@@ -190,69 +180,59 @@ def compress_jpeg(face: np.ndarray, quality: float, _sample: Sample) -> np.ndarr
     return np.asarray(cv2.imdecode(coded, kind))
 
 
-def downsample(face: np.ndarray, pixels: float, _sample: Sample) -> np.ndarray:
+def downsample(face: np.ndarray, pixels: float) -> np.ndarray:
     """Reduce to so many pixels a side and enlarge again."""
     small = cv2.resize(face, (int(pixels), int(pixels)), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def reduce_resolution(face: np.ndarray, share: float, sample: Sample) -> np.ndarray:
-    """Reduce to a share of the side and enlarge again."""
-    return downsample(face, round(share * face.shape[1]), sample)
-
-
 FAMILIES = ("lighting", "orientation", "framing", "quality", "occlusion")
 LIGHTING, ORIENTATION, FRAMING, QUALITY, OCCLUSION = FAMILIES
 
-PERTURBATIONS: dict[str, Perturbation] = {
-    "overexposed": Perturbation(LIGHTING, "stops", (0.5, 1.0, 1.5, 2.0, 2.5), expose),
-    "underexposed": Perturbation(LIGHTING, "stops", (-1.0, -2.0, -3.0, -4.0, -5.0), expose),
-    "low contrast": Perturbation(LIGHTING, "factor", (0.7, 0.5, 0.35, 0.2, 0.1), scale_contrast),
-    "high contrast": Perturbation(LIGHTING, "factor", (1.25, 1.6, 2.0, 2.5, 3.0), scale_contrast),
-    "gamma": Perturbation(LIGHTING, "exponent", (1.3, 1.7, 2.2, 2.8, 3.5), apply_gamma),
-    "side light": Perturbation(LIGHTING, "slope", (0.2, 0.4, 0.6, 0.8, 1.0), light_side),
-    "rotation": Perturbation(ORIENTATION, "degrees", (5, 10, 20, 30, 45), rotate),
-    "yaw": Perturbation(ORIENTATION, "degrees", (10, 20, 30, 40, 50), partial(turn, axis="yaw")),
-    "pitch": Perturbation(ORIENTATION, "degrees", (10, 20, 30, 40, 50), partial(turn, axis="pitch")),
-    "tighter": Perturbation(FRAMING, "zoom", (1.05, 1.1, 1.2, 1.3, 1.45), zoom),
-    "wider": Perturbation(FRAMING, "zoom", (0.95, 0.9, 0.8, 0.7, 0.6), zoom),
-    "shift": Perturbation(FRAMING, "share of the side", (0.03, 0.06, 0.1, 0.15, 0.2), shift),
-    "blur": Perturbation(QUALITY, "sigma, pixels of 48", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
-    "noise": Perturbation(QUALITY, "sigma, grey levels", (5, 10, 20, 30, 45), add_noise),
-    "JPEG": Perturbation(QUALITY, "quality", (50, 30, 20, 10, 5), compress_jpeg),
-    "low resolution": Perturbation(QUALITY, "pixels a side", (32, 24, 16, 12, 8), downsample),
-    "glasses": Perturbation(
+CORRUPTIONS: dict[str, Corruption] = {
+    "overexposed": Corruption(LIGHTING, "stops", (0.5, 1.0, 1.5, 2.0, 2.5), expose),
+    "underexposed": Corruption(LIGHTING, "stops", (-1.0, -2.0, -3.0, -4.0, -5.0), expose),
+    "low contrast": Corruption(LIGHTING, "factor", (0.7, 0.5, 0.35, 0.2, 0.1), scale_contrast),
+    "high contrast": Corruption(LIGHTING, "factor", (1.25, 1.6, 2.0, 2.5, 3.0), scale_contrast),
+    "gamma": Corruption(LIGHTING, "exponent", (1.3, 1.7, 2.2, 2.8, 3.5), apply_gamma),
+    "side light": Corruption(LIGHTING, "slope", (0.2, 0.4, 0.6, 0.8, 1.0), light_side),
+    "rotation": Corruption(ORIENTATION, "degrees", (5, 10, 20, 30, 45), rotate),
+    "yaw": Corruption(ORIENTATION, "degrees", (10, 20, 30, 40, 50), partial(turn, axis="yaw")),
+    "pitch": Corruption(ORIENTATION, "degrees", (10, 20, 30, 40, 50), partial(turn, axis="pitch")),
+    "tighter": Corruption(FRAMING, "zoom", (1.05, 1.1, 1.2, 1.3, 1.45), zoom),
+    "wider": Corruption(FRAMING, "zoom", (0.95, 0.9, 0.8, 0.7, 0.6), zoom),
+    "shift": Corruption(FRAMING, "share of the side", (0.03, 0.06, 0.1, 0.15, 0.2), shift),
+    "blur": Corruption(QUALITY, "sigma, pixels of 48", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
+    "noise": Corruption(QUALITY, "sigma, grey levels", (5, 10, 20, 30, 45), add_noise),
+    "JPEG": Corruption(QUALITY, "quality", (50, 30, 20, 10, 5), compress_jpeg),
+    "low resolution": Corruption(
+        QUALITY, "pixels a side", (32, 24, 16, 12, 8), lambda face, pixels, _: downsample(face, pixels)
+    ),
+    "glasses": Corruption(
         OCCLUSION, "rim, share of eye distance", (0.04, 0.07, 0.1, 0.15, 0.2), occlusions.wear_glasses
     ),
-    "sunglasses": Perturbation(OCCLUSION, "opacity", (0.2, 0.4, 0.6, 0.8, 1.0), occlusions.wear_sunglasses),
-    "mask": Perturbation(
+    "sunglasses": Corruption(OCCLUSION, "opacity", (0.2, 0.4, 0.6, 0.8, 1.0), occlusions.wear_sunglasses),
+    "mask": Corruption(
         OCCLUSION, "share, chin to nose bridge", (0.2, 0.4, 0.6, 0.8, 1.0), occlusions.wear_mask
     ),
-    "hand": Perturbation(
+    "hand": Corruption(
         OCCLUSION, "share of the width", (0.15, 0.3, 0.45, 0.6, 0.75), occlusions.occlude_hand
     ),
-    "block": Perturbation(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), occlusions.cutout),
-    "darker": Perturbation(LIGHTING, "gain", (0.4,), lambda face, gain, _: relight(face, gain)),
-    "flatter": Perturbation(LIGHTING, "gain", (0.5,), lambda face, gain, _: relight(face, gain, HAZE)),
-    "narrower": Perturbation(FRAMING, "horizontal zoom", (0.85,), lambda face, x, _: warp(face, x, 1.0)),
-    "coarser": Perturbation(QUALITY, "share of the side", (0.5,), reduce_resolution),
+    "block": Corruption(OCCLUSION, "share of the side", (0.1, 0.2, 0.3, 0.4, 0.5), occlusions.cutout),
 }
 """At levels of which a person reads the first with ease and the last with trouble."""
 
-CORRUPTIONS = {name: p for name, p in PERTURBATIONS.items() if len(p.levels) == len(SEVERITIES) - 1}
-"""The perturbations with five severities, on which robustness is measured."""
-
 CLEAN = "clean"
 
-CONDITIONS: dict[str, tuple[str, float]] = {
-    "tighter": ("tighter", 1.25),
-    "wider": ("wider", 0.8),
-    "narrower": ("narrower", 0.85),
-    "shifted": ("shift", 0.1 * np.sqrt(2)),
-    "darker": ("darker", 0.4),
-    "flatter": ("flatter", 0.5),
-    "side light": ("side light", 0.5),
-    "coarser": ("coarser", 0.5),
+CONDITIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tighter": lambda face: warp(face, 1.25, 1.25),
+    "wider": lambda face: warp(face, 0.8, 0.8),
+    "narrower": lambda face: warp(face, 0.85, 1.0),
+    "shifted": lambda face: displace(face, 0.1 * np.sqrt(2), np.pi / 4),
+    "darker": lambda face: relight(face, 0.4),
+    "flatter": lambda face: relight(face, 0.5, offset=80),  # lifts the shadows, as haze or stray light does
+    "side light": lambda face: relight(face, 1.0, slope=0.5),
+    "coarser": lambda face: downsample(face, round(0.5 * face.shape[1])),
 }
-"""Fixed conditions, each a perturbation and its level, on which every network is scored beside `CLEAN`: a
-detector's other margin, a lens, a lamp or a distance, at levels that a person still reads."""
+"""Fixed changes, the same for all faces, under which every network is scored beside `CLEAN`: a detector's
+other margin, a lens, a lamp or a distance, at levels that a person still reads."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError, ModelError
-from fer_lib.evaluation.perturbations import CLEAN, CONDITIONS, perturb_fixed
+from fer_lib.evaluation.perturbations import CLEAN, CONDITIONS
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models.build import load_checkpoint
@@ -95,9 +95,9 @@ def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None
     logits = {split: predictor.predict_logits(data.faces, data.get_rows(split)) for split in SPLITS}
     views = predictor.predict(data.faces, data.get_rows("test"), ALL)
     conditions, validation = {}, data.faces[data.get_rows("val")]
-    for name in CONDITIONS:
-        perturbed = [perturb_fixed(face, name) for face in validation]
-        conditions[name] = predictor.predict_logits(perturbed).argmax(axis=1)
+    for name, change in CONDITIONS.items():
+        changed = [change(face) for face in validation]
+        conditions[name] = predictor.predict_logits(changed).argmax(axis=1)
     source = {
         "trained_at_commit": checkpoint.config["git_commit"],
         "weights_sha256": hash_weights(dirs.models / network),
