@@ -89,7 +89,8 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
     state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
-    run.restore(state)
+    if state.model:
+        run.restore(state)
     total = params.training.epochs * len(run.batches)
     done = state.epoch * len(run.batches) + state.step
     with tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True) as bar:
@@ -163,9 +164,7 @@ class _Run:
         return self.train_loaders[image_size]
 
     def restore(self, state: TrainingState) -> None:
-        """Continue from `state`, when it holds anything."""
-        if not state.model or state.finished:
-            return
+        """Continue from `state`."""
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         if self.ema:

@@ -89,8 +89,9 @@ def train_recipe(
         When another run trains it, and whatever `fit` raises.
     """
     dirs, plain = get_output_dirs(dataset, out_dir), load_params(dataset, smoke=smoke)
+    params = build_recipe(name, plain, dirs)
     data = load_packed(dataset) if data is None else data
-    params = use_known_targets(build_recipe(name, plain, dirs), data)
+    params = use_known_targets(params, data)
     state = dirs.training_state / name
     with hold_lock(state / "lock"):
         result = fit(data, params, state)

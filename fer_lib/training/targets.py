@@ -41,24 +41,19 @@ def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
     shares; `blend`, half label and half votes. A face without a usable vote keeps its label. With
     `training.teacher` a table, the mean of that and the teacher's probabilities, for the faces that it has.
 
-    Raises
-    ------
-    DataError
-        For votes that the data set does not have.
-    ModelError
-        For a table that is missing or of other classes.
+    Raises DataError for votes that the data set does not have, ModelError for a table that is missing or of
+    other classes.
     """
-    labels = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
-    targets = labels if training.targets == "label" else _build_from_votes(data, labels, training.targets)
+    targets = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
+    if training.targets != "label":
+        targets = _add_votes(targets, count_votes(data), training.targets)
     if training.teacher is not None and is_table(training.teacher):
         rows, probabilities = read_teacher(training.teacher, data)
-        targets = targets.copy()
         targets[rows] = (targets[rows] + probabilities) / 2
     return targets
 
 
-def _build_from_votes(data: PackedDataset, labels: np.ndarray, kind: str) -> np.ndarray:
-    votes = count_votes(data)
+def _add_votes(labels: np.ndarray, votes: np.ndarray, kind: str) -> np.ndarray:
     if kind == "majority":
         votes = np.where(votes.any(axis=1, keepdims=True), np.eye(votes.shape[1])[votes.argmax(axis=1)], 0)
     total = votes.sum(axis=1, keepdims=True)
@@ -69,12 +64,7 @@ def _build_from_votes(data: PackedDataset, labels: np.ndarray, kind: str) -> np.
 def count_votes(data: PackedDataset) -> np.ndarray:
     """Return int (N, C), FER+'s votes for the classes of `data`, single ones left out as its protocol does.
 
-    See `fer_lib.data.readers.fer2013.count_majority` for the source.
-
-    Raises
-    ------
-    DataError
-        When there are none.
+    See `fer_lib.data.readers.fer2013.count_majority` for the source. Raises DataError when there are none.
     """
     if not has_votes(data.index):
         raise DataError(
@@ -93,15 +83,7 @@ def is_table(teacher: Path) -> bool:
 def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (M,) of a teacher's table, and its probabilities for them, float32 (M, C).
 
-    Parameters
-    ----------
-    path
-        A parquet file with `row` and one `probability_<emotion>` column per class.
-
-    Raises
-    ------
-    ModelError
-        When it is missing or names other classes.
+    See `recipes.write_teacher`. Raises ModelError when the table is missing or names other classes.
     """
     columns = [f"probability_{name}" for name in data.emotions]
     try:
@@ -127,21 +109,8 @@ def mix_batch(
 class Teacher:
     """A trained network for online distillation: the student's input (N, 3, S, S) to probabilities (N, C).
 
-    Parameters
-    ----------
-    folder
-        Of its checkpoint.
-    emotions
-        The student's classes.
-    preprocessing
-        The student's; images of another size than the teacher's are resized.
-    device
-        Where it computes.
-
-    Raises
-    ------
-    ModelError
-        When the teacher is missing or of other classes.
+    `emotions` and `preprocessing` are the student's; images of another size than the teacher's are resized.
+    Raises ModelError when the checkpoint in `folder` is missing or of other classes.
     """
 
     def __init__(
@@ -154,16 +123,12 @@ class Teacher:
                 f"found {', '.join(checkpoint.emotions)}"
             )
         self.weights_sha256 = hash_file(folder / WEIGHTS_NAME)
-        self._model, self._size = checkpoint.model, checkpoint.preprocessing.image_size
-        mean, std = (
-            [
-                torch.tensor(getattr(each, key), device=device)[:, None, None]
-                for each in (checkpoint.preprocessing, preprocessing)
-            ]
-            for key in ("mean", "std")
-        )
+        own = checkpoint.preprocessing
+        self._model, self._size = checkpoint.model, own.image_size
         # From the student's normalisation to the teacher's in one step.
-        self._scale, self._shift = std[1] / std[0], (mean[1] - mean[0]) / std[0]
+        values = torch.tensor([own.mean, own.std, preprocessing.mean, preprocessing.std], device=device)
+        own_mean, own_std, mean, std = values[:, :, None, None]
+        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

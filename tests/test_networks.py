@@ -4,15 +4,23 @@ import timm
 import torch
 
 from fer_lib.errors import ModelError
+from fer_lib.evaluation.metrics import group_probabilities
+from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
-from fer_lib.models.networks import CHANNEL_STEP, count_macs, match_shapes, prune_channels
+from fer_lib.models.networks import (
+    CHANNEL_STEP,
+    HierarchicalHead,
+    attach_hierarchical_head,
+    count_macs,
+    match_shapes,
+    prune_channels,
+)
 
 SIZE = 32
 CONFIG = {
     "architecture": "test_efficientnet",
     "emotions": ["happy", "sad"],
     "preprocessing": {"image_size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3},
-    "pruned": True,
 }
 
 
@@ -70,7 +78,7 @@ def test_training_mode_is_kept(network):
 def test_pruned_checkpoint_gives_the_same_logits_when_loaded(network, tmp_path):
     prune_channels(network, SIZE, 0.5 * count_macs(network, SIZE))
     network.eval()
-    save_checkpoint(tmp_path / "pruned", network, CONFIG)
+    save_checkpoint(tmp_path / "pruned", network, {**CONFIG, "pruned": True})
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
         loaded = load_checkpoint(tmp_path / "pruned").model(images)
@@ -85,7 +93,7 @@ def test_shapes_that_are_right_already_are_left_alone(network):
 
 def test_checkpoint_that_is_not_pruned_must_fit(network, tmp_path):
     prune_channels(network, SIZE, 0.5 * count_macs(network, SIZE))
-    save_checkpoint(tmp_path / "model", network, {**CONFIG, "pruned": False})
+    save_checkpoint(tmp_path / "model", network, CONFIG)
     with pytest.raises(ModelError, match="does not fit test_efficientnet"):
         load_checkpoint(tmp_path / "model")
 
@@ -97,3 +105,27 @@ def test_own_architectures_are_known_to_timm(name, most):
     assert not any(m.groups > 1 for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     # 48 pixels still leave a map of 3 x 3 at the end.
     assert model.forward_features(torch.zeros(1, 3, 48, 48)).shape[-2:] == (3, 3)
+
+
+def test_probabilities_are_the_product_of_the_two_levels():
+    torch.manual_seed(0)
+    head = HierarchicalHead(5, EMOTIONS_8)
+    features = torch.randn(4, 5) * 30  # far from even odds
+    log_probabilities = head(features)
+    probabilities = log_probabilities.exp().detach()
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(4), atol=1e-5)
+    assert torch.allclose(log_probabilities.softmax(dim=1), probabilities, atol=1e-6)
+    groups = head.coarse(features).softmax(dim=1).detach()
+    assert np.allclose(group_probabilities(probabilities.numpy(), EMOTIONS_8), groups.numpy(), atol=1e-6)
+    happy, surprise = EMOTIONS_8.index("happy"), EMOTIONS_8.index("surprise")
+    fine = head.fine(features)[:, [happy, surprise]].softmax(dim=1).detach()
+    assert torch.allclose(probabilities[:, [happy, surprise]], fine * groups[:, :1], atol=1e-6)
+
+
+def test_checkpoint_brings_its_head_back(tmp_path):
+    model = create_model("test_efficientnet", 7).eval()
+    attach_hierarchical_head(model, EMOTIONS_7)
+    config = {**CONFIG, "emotions": list(EMOTIONS_7), "head": "hierarchical"}
+    save_checkpoint(tmp_path / "c", model, config)
+    images = torch.randn(2, 3, SIZE, SIZE)
+    assert torch.allclose(load_checkpoint(tmp_path / "c").model(images), model(images), atol=1e-6)
