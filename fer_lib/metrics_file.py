@@ -239,7 +239,7 @@ def write_metrics(
 
 
 def read_metrics(dirs: OutputDirs, name: str) -> Metrics:
-    """Return the metrics that stage `name` wrote. Raises FerError when it has not run or a file is damaged."""
+    """Return what stage `name` wrote. Raises FerError when it has not run or a file is damaged."""
     table, path = dirs.get_table(name), dirs.get_provenance(name)
     try:
         frame = pd.read_csv(table, keep_default_na=False, dtype=str, usecols=COLUMNS)

@@ -231,7 +231,7 @@ def test_damaged_file_is_one_line_that_names_it(dirs, content):
     table, _, provenance = write(dirs)
     (table if "," in content else provenance).write_text(content)
     with pytest.raises(
-        FerError, match="expected what stage 'training' writes, found .*; run it again"
+        FerError, match=r"expected what stage 'training' writes, found .*; run it again"
     ) as error:
         read_metrics(dirs, "training")
     assert str(table) in str(error.value)

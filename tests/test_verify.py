@@ -1,6 +1,7 @@
 """`fer verify` on a small reports folder: what holds is a line `ok`, and each thing that does not is told."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -8,10 +9,14 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import REPO
+from scipy.special import softmax
 
 from fer_lib import metrics_file
 from fer_lib.cli.verify import verify_reports
-from fer_lib.metrics_file import Metrics, write_metrics
+from fer_lib.errors import FerError
+from fer_lib.evaluation.metrics import compute_metrics, group_labels, group_probabilities
+from fer_lib.labels import GROUPS
+from fer_lib.metrics_file import COLUMNS, Metrics, read_metrics, write_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.provenance import find_stage, hash_file, hash_stage_code, run_git
@@ -60,9 +65,13 @@ def root(tmp_path, monkeypatch):
     labels = np.array([0, 0, 1, 1, 2, 2, 2, 2])
     predicted = np.array([0, 1, 1, 1, 2, 2, 2, 0])
     logits = np.eye(3, dtype=np.float32)[predicted]
+    probabilities = softmax(logits, axis=1)
     faces = pd.DataFrame({"row": np.arange(8), "split": "test", "label": labels})
     columns = {f"logit_{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
-    write_parquet(dirs.reports / "predictions" / "baseline.parquet", faces.assign(**columns))
+    columns |= {f"views_{name}": probabilities[:, i] for i, name in enumerate(EMOTIONS)}
+    validation = faces.assign(split="val", row=faces["row"] + 8)
+    both = pd.concat([part.assign(**columns) for part in (validation, faces)])
+    write_parquet(dirs.reports / "predictions" / "baseline.parquet", both)
     variants = {f"int8/{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
     write_parquet(
         dirs.reports / "compression" / "tiny.parquet", faces.drop(columns="label").assign(**variants)
@@ -72,16 +81,23 @@ def root(tmp_path, monkeypatch):
 
     recall = (1 / 2 + 1 + 3 / 4) / 3
     scored = [
-        ("evaluation", "baseline", "test", 3 / 4, recall),
         ("compression", "tiny.int8", "test", 3 / 4, recall),
         ("ablations/loss", "focal_2", "seed_0.test", 3 / 4, recall),
         ("ablations/loss", "focal_2", "seed_1.test", 1, 1),
     ]
-    written = {stage: Metrics(stage) for stage, *_ in scored}
+    written = {stage: Metrics(stage) for stage in ("evaluation", *(stage for stage, *_ in scored))}
+    evaluation, groups = written["evaluation"], group_labels(labels, EMOTIONS)
+    for model in ("", "baseline", "tta", "ensemble", "ensemble_tta"):
+        for split in ("val", "test") if model in ("", "baseline") else ("test",):
+            evaluation.add_scores(compute_metrics(labels, probabilities, EMOTIONS), model=model, split=split)
+        of_groups = compute_metrics(groups, group_probabilities(probabilities, EMOTIONS), GROUPS)
+        evaluation.add_scores(of_groups, model=model, split="test.group")
+    evaluation.add("weight", 1.0, model="ensemble.baseline")
+    evaluation.describe("selected", "baseline")
     for stage, model, split, accuracy, mean in scored:
         written[stage].add_scores({"accuracy": accuracy, "macro.recall": mean}, model=model, split=split)
     for stage, metrics in written.items():
-        headline = ["baseline.test.accuracy"] if stage == "evaluation" else []
+        headline = ["test.accuracy"] if stage == "evaluation" else []
         meta = {"dataset": "demo", "data_hash": "da7a"}
         write_metrics(dirs, metrics, meta, load_params("demo"), 0, 1.0, headline)
     return tmp_path
@@ -101,7 +117,8 @@ def edit(path, **changes):
 def test_numbers_as_they_were_written_hold(root, capsys):
     assert verify_reports([], root) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * 6
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 6
+    assert lines[-1].startswith("6 files: 6 ok, 0 failed; of 0 no hash")
     assert "ok reports/demo/predictions/baseline.parquet (2 scores recomputed)" in lines
     assert "ok reports/demo/provenance/ablations/loss.json" in lines
 
@@ -113,9 +130,9 @@ def test_edited_table_is_told(root, capsys):
     assert status == 1
     assert line.startswith("FAILED reports/demo/provenance/evaluation.json: table: expected ")
     assert hash_file(path) in line
-    assert "baseline.test.accuracy: expected 0.75, found 0.85" in line  # the headline number beside it
+    assert " test.accuracy: expected 0.75, found 0.85" in line  # the headline number beside it
     _, line = read_line(capsys, root, "predictions/baseline")
-    assert "baseline.test.accuracy: expected 0.85, found 0.75" in line
+    assert "baseline.test.accuracy: expected 0.75, found 0.85" in line
 
 
 @pytest.mark.parametrize("name", ["predictions/baseline", "compression/tiny", "ablations/loss"])
@@ -129,16 +146,23 @@ def test_predictions_that_give_another_score_are_told(root, capsys, name):
     assert "accuracy: expected" in line
 
 
-def test_changed_parameter_and_other_data_are_told(root, capsys):
+def test_changed_parameter_is_a_note_and_one_that_no_commit_has_a_failure(root, capsys):
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["evaluation"]["n_resamples"] = 50
     (root / "params.yaml").write_text(yaml.safe_dump(params))
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    commit = run_git("rev-parse", "HEAD", cwd=root)[:9]
+    assert (status, f"parameters changed since {commit}" in line) == (0, True)
+    edit(root / "reports/demo/provenance/evaluation.json", params="0" * 64)
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert (status, f"parameters at {commit}: expected {'0' * 64}, found" in line) == (1, True)
+
+
+def test_other_data_are_told(root, capsys):
     (root / "data/packed/demo").mkdir(parents=True)
     (root / "data/packed/demo/meta.json").write_text('{"data_hash": "other"}')
-    status, line = read_line(capsys, root, "provenance/evaluation.json")
-    assert status == 1
-    assert "params: expected" in line
-    assert "data: expected da7a, found other" in line
+    status, line = read_line(capsys, root, "ablations/loss.json")
+    assert (status, "data: expected da7a, found other" in line) == (1, True)
 
 
 def test_changed_input_is_told_and_one_that_is_not_here_is_a_note(root, capsys):
@@ -147,7 +171,7 @@ def test_changed_input_is_told_and_one_that_is_not_here_is_a_note(root, capsys):
     assert read.keys() == {"reports/demo/predictions/baseline.parquet"}
     edit(path, inputs=read | {"models/demo/b0/model.safetensors": "0"})
     status, line = read_line(capsys, root, "provenance/evaluation.json")
-    assert (status, "(1 of 2 inputs are not here)" in line) == (0, True)
+    assert (status, "1 of 2 inputs are not here" in line) == (0, True)
     edit(path, inputs=dict.fromkeys(read, "0"))
     status, line = read_line(capsys, root, "provenance/evaluation.json")
     assert status == 1
@@ -168,14 +192,65 @@ def test_code_that_changed_since_is_a_note_and_an_unknown_commit_a_failure(root,
 def test_results_without_hashes_of_code_are_checked_as_far_as_they_go(root, capsys):
     edit(root / "reports/demo/provenance/evaluation.json", code={}, params=None, inputs={})
     status, line = read_line(capsys, root, "provenance/evaluation.json")
-    assert (status, "no hash of the code or parameters was kept" in line) == (0, True)
+    assert (status, "no hash of code and parameters was kept" in line) == (0, True)
 
 
-def test_missing_table_and_nothing_at_all_are_told(root, capsys):
-    (root / "reports/demo/tables/evaluation.csv").unlink()
+@pytest.mark.parametrize(
+    ("file", "content", "found"),
+    [
+        ("provenance/evaluation.json", "[]", "expected what stage 'evaluation' writes"),
+        ("provenance/evaluation.json", None, "provenance/evaluation.json: not found"),
+        ("tables/evaluation.csv", None, "tables/evaluation.csv: not found"),
+    ],
+)
+def test_damaged_and_missing_files_are_told(root, capsys, file, content, found):
+    path = root / "reports/demo" / file
+    path.unlink() if content is None else path.write_text(content)
     status, line = read_line(capsys, root, "provenance/evaluation.json")
-    assert status == 1
-    assert "tables/evaluation.csv" in line
+    assert (status, found in line) == (1, True)
+
+
+def test_data_set_without_reports_is_one_error(root):
+    with pytest.raises(FerError, match=r"reports/nope: expected files in provenance/, .*; known: demo; run"):
+        verify_reports(["demo", "nope"], root)
+
+
+FORGED = [
+    "test.accuracy",
+    "test.macro.recall",
+    "test.ece",
+    "test.group.accuracy",
+    "baseline.test.accuracy",
+    "ensemble_tta.test.accuracy",
+]
+
+
+def test_forged_results_are_told_though_all_hashes_fit(tmp_path, capsys):
+    """What README and the ledger show, changed in every file where it stands, the table's hash with it."""
+    for path in [*REPO.iterdir(), *(REPO / "reports").iterdir()]:
+        if path.name not in ("data", "reports", "demo"):
+            (tmp_path / path.relative_to(REPO)).parent.mkdir(exist_ok=True)
+            (tmp_path / path.relative_to(REPO)).symlink_to(path)
+    shutil.copytree(REPO / "reports/demo", tmp_path / "reports/demo", ignore=shutil.ignore_patterns("*.html"))
+    dirs = get_output_dirs("demo", tmp_path)
+    path = dirs.get_table("evaluation")
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    keys = [".".join(filter(None, parts)) for parts in frame[COLUMNS[1:5]].itertuples(index=False)]
+    frame.loc[np.isin(keys, FORGED), "value"] = "0.99"
+    frame.to_csv(path, index=False, lineterminator="\n")
+    facts = read_metrics(dirs, "evaluation").facts | {"selected": "lite0"}
+    edit(dirs.get_provenance("evaluation"), table_sha256=hash_file(path), facts=facts)
+    headline = dirs.metrics / "evaluation.json"
+    edit(headline, **{key: 0.99 for key in FORGED if key in json.loads(headline.read_text())})
+    edit(dirs.get_provenance("claims"), facts=read_metrics(dirs, "claims").facts | {"verdict.S1": "forged"})
+
+    assert verify_reports(["demo"], tmp_path) == 1
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    told = lines["reports/demo/provenance/evaluation.json:"].split("; ")
+    forged = {problem.split(":")[-2].split()[-1] for problem in told if problem.endswith("found 0.99")}
+    assert forged == set(FORGED)
+    assert "found lite0" in lines["reports/demo/provenance/evaluation.json:"]
+    assert "verdict of S1: expected" in lines["reports/demo/provenance/claims.json:"]
 
 
 def test_every_committed_number_holds(tmp_path, capsys):
