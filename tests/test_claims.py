@@ -253,10 +253,7 @@ class TestPresent:
         assert judge(PRESENT, {"demo": {}, **metrics})["verdict"] == verdict
 
     def test_reason_says_when_there_is_no_such_notebook(self, tmp_path):
-        claim = Claim(
-            id="S1", claim="It is.", paper=None, rule={**PRESENT, "numbers": ["06_compression/int8"]}
-        )
-        row = judge_claim(claim, Records("demo", {"demo": {}}, project=tmp_path))
+        row = judge({"kind": "present", "numbers": ["06_compression/int8"]}, project=tmp_path)
         assert row["reason"] == "needs stage 06_compression, which has no notebook yet"
 
     def test_reason_names_the_data_set_that_was_not_evaluated(self):
@@ -292,9 +289,8 @@ class TestRow:
         assert (row["checks"][0]["data_hash"], row["checks"][0]["commit"]) == ("da7a", "c0ffee")
 
     def test_seed_of_a_single_run(self):
-        rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}
         metrics = build_metrics(values={"test.accuracy": Interval(0.6, 0.5, 0.7)}, seed=7)
-        assert judge(rule, {"evaluation": metrics})["seeds"] == "7"
+        assert judge(AT_LEAST, {"evaluation": metrics})["seeds"] == "7"
 
     def test_seeds_are_those_of_the_number_shown(self):
         both = {
@@ -311,9 +307,8 @@ class TestRow:
         assert [check["seeds"] for check in row["checks"]] == [7, "0, 1"]
 
     def test_figure_is_named_once_its_stage_has_run(self):
-        rule = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.5}
-        assert judge(rule)["figure"] is None
-        assert judge(rule, {"ablations": {}})["figure"] == "05_ablations.html#figure-loss"
+        assert judge(AT_LEAST)["figure"] is None
+        assert judge(AT_LEAST, {"ablations": {}})["figure"] == "05_ablations.html#figure-loss"
 
     def test_missing_stage(self):
         row = judge(ONE_GAIN)
