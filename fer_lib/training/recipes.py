@@ -1,4 +1,4 @@
-"""Train by recipe, the paper's own, called `baseline`, or a named set of changes to it; teach by a vote."""
+"""Train by recipe: `baseline`, the paper's own, or named changes to it; let an ensemble's vote teach."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,13 +59,12 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
     Raises ParamsError for a recipe that is not there.
     """
     recipe = Recipe() if name == BASELINE else find_recipe(params, name)
-    changed = apply_recipe(params, recipe)
-    files: dict[str, object] = {}
+    training = dict(recipe.training)
     if recipe.start is not None:
-        files |= {"weights": "file", "weights_file": dirs.models / recipe.start}
+        training |= {"weights": "file", "weights_file": dirs.models / recipe.start}
     if recipe.teacher is not None:
-        files["teacher"] = dirs.models / (TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher)
-    return changed.model_copy(update={"training": changed.training.model_copy(update=files)})
+        training["teacher"] = dirs.models / (TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher)
+    return apply_recipe(params, recipe.model_copy(update={"training": training}))
 
 
 def train_recipe(
