@@ -27,7 +27,7 @@ from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
 from fer_lib.metrics_file import read_metrics
 from fer_lib.models.build import Checkpoint, create_model
 from fer_lib.paths import get_output_dirs
-from fer_lib.reporting.figures.explain import plot_explanations
+from fer_lib.reporting.figures.analysis import plot_explanations
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str)
     import io
 
     from fer_lib.files import write_atomically
-    from fer_lib.reporting.figures.explain import plot_explanations
+    from fer_lib.reporting.figures.analysis import plot_explanations
 
     if not out.lower().endswith(".png"):
         raise MediaError(f"{out}: expected a name that ends in .png; rename the figure")
