@@ -188,14 +188,22 @@ def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
     assert shown.loc["better", "points"].startswith("+20.0\N{NO-BREAK SPACE}[")
     assert shown.loc["same", "macro recall"].endswith("(+0.0)")
     assert not shown["points"].str.contains(" ").any()
-    sentence = "Macro recall is clearly raised by better (+20.0 points)."
-    assert describe_clear(rows, "macro_recall") == sentence
+    raised, lowered = "macro recall clearly raised by", "macro recall clearly lowered by"
+    sentence, table = describe_clear(rows, "macro_recall")
+    assert sentence == "Macro recall is clearly raised by 1 of 2 arms, most by better (+20.0 points)."
+    assert table == {raised: "better (+20.0 points)", lowered: "none"}
     better = rows[(rows["arm"] == "better") & (rows["share"] == "macro_recall")]
     many = pd.concat([better.assign(arm=f"arm {n}", gain=n / 100) for n in range(1, 7)])
-    named = "arm 6 (+6.0 points), arm 5 (+5.0 points), arm 4 (+4.0 points), arm 3 (+3.0 points) and 2 more"
-    assert describe_clear(many, "macro_recall") == f"Macro recall is clearly raised by {named}."
-    none = rows[rows["arm"] == "same"]
-    assert describe_clear(none, "macro_recall") == "No arm changes macro recall clearly."
+    worse = better.assign(arm="worse", gain=-0.1, low=-0.2, high=-0.05)
+    sentence, table = describe_clear(pd.concat([many, worse]), "macro_recall")
+    assert (
+        "raised by 6 of 7 arms, most by arm 6 (+6.0 points); it is clearly lowered by 1 of 7 arms" in sentence
+    )
+    named = "arm 6 (+6.0 points), arm 5 (+5.0 points), arm 4 (+4.0 points), arm 3 (+3.0 points), 2 more"
+    assert table == {raised: named, lowered: "worse (-10.0 points)"}
+    sentence, table = describe_clear(rows[rows["arm"] == "same"], "macro_recall")
+    assert sentence == "No arm changes macro recall clearly."
+    assert set(table.values()) == {"none"}
 
 
 def test_arms_of_several_studies_carry_the_study_s_name(dirs):

@@ -489,26 +489,32 @@ class TestAccuracies:
         [row] = collect_accuracies(Records("demo", {"demo": {"evaluation": metrics}}), 0.89)
         assert (row["labels"], row["model"], row["reached"]) == ("annotators", "b0", CONTAINED)
 
-    def test_sentence_names_where_it_is_reached(self, accuracies):
-        sentence = describe_accuracies(accuracies, 0.89)
-        assert sentence == (
-            "89% is reached by 1 of 12 accuracies on 2 data sets: "
-            "95.0%\N{NO-BREAK SPACE}[93.0%,\N{NO-BREAK SPACE}97.0%] (ferplus test, 3 groups, b0 (selected))."
+    def test_finding_names_where_it_is_reached(self, accuracies):
+        sentence, table = describe_accuracies(accuracies, 0.89)
+        best = (
+            "95.0%\N{NO-BREAK SPACE}[93.0%,\N{NO-BREAK SPACE}97.0%] (ferplus test, 3 groups, b0 (selected))"
         )
+        assert sentence == "89% is reached by the whole 95 % interval of 1 of 12 accuracies."
+        assert (table["89% is reached by"], table["highest accuracy"]) == (best, best)
 
-    def test_sentence_where_an_interval_contains_it(self, accuracies):
+    def test_finding_counts_the_intervals_that_contain_it(self, accuracies):
         rows = [row for row in accuracies if row["labels"] == "emotions"]
-        sentence = describe_accuracies(rows, 0.89)
-        assert "reached by none of 10" in sentence
-        assert "within the interval of 87.0%" in sentence
+        sentence, table = describe_accuracies(rows, 0.89)
+        assert sentence == "89% is reached by the whole 95 % interval of none of 10 accuracies."
+        assert int(table["intervals that contain 89%"]) > 0
+        assert table["highest accuracy"].startswith("87.0%")
 
-    def test_sentence_where_all_lie_below(self, accuracies):
+    def test_finding_where_all_lie_below(self, accuracies):
         rows = [row for row in accuracies if row["dataset"] == "fer2013"]
-        sentence = describe_accuracies(rows, 0.89)
-        assert "reached by none of 6 accuracies on 1 data set; the highest is 80.0%" in sentence
+        sentence, table = describe_accuracies(rows, 0.89)
+        assert sentence == "89% is reached by the whole 95 % interval of none of 6 accuracies."
+        assert table["intervals that contain 89%"] == "0"
+        assert table["highest accuracy"].startswith("80.0%")
 
-    def test_sentence_without_any(self):
-        assert "No accuracy" in describe_accuracies([], 0.89)
+    def test_finding_without_any(self):
+        sentence, table = describe_accuracies([], 0.89)
+        assert "No accuracy" in sentence
+        assert not table
 
 
 def test_ledger_file_is_the_same_on_every_run(tmp_path):

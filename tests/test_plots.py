@@ -91,8 +91,8 @@ FIGURES = {
     "disagreement": lambda _: evaluation.plot_disagreement(DISAGREEMENT),
     "disagreement of one": lambda _: evaluation.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),
     "conditions": lambda _: evaluation.plot_conditions(CONDITIONS),
-    "differences": lambda _: studies.plot_differences(DIFFERENCES, SHARES),
-    "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0], SHARES),
+    "differences": lambda _: studies.plot_differences(DIFFERENCES),
+    "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0]),
 }
 
 
@@ -259,7 +259,7 @@ def test_conditions_are_coloured_by_what_a_network_loses_and_say_what_it_scores(
 
 
 def test_differences_are_filled_where_they_are_clear():
-    panels = studies.plot_differences(DIFFERENCES, SHARES).axes
+    panels = studies.plot_differences(DIFFERENCES).axes
     filled = [
         [line.get_markerfacecolor() != "white" for line in axes.lines if line.get_marker() == "o"]
         for axes in panels

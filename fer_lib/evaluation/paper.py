@@ -121,22 +121,19 @@ def _name_model(model: str, selected: str | None) -> str:
     return f"{name} ({listed})" if listed else name
 
 
-def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> str:
-    """Return in words where `value` is reached, or else what comes nearest to it."""
+def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> tuple[str, dict[str, str]]:
+    """Return a sentence that counts where `value` is reached, and a table of what comes nearest to it."""
     if not accuracies:
-        return f"No accuracy has been measured yet to set beside {value:.0%}."
-    n_sets = len({row["dataset"] for row in accuracies})
-    counted = f"{len(accuracies)} accuracies on {n_sets} data set{'s' if n_sets > 1 else ''}"
-    reached, contained = (
-        [_describe(row) for row in accuracies if row["reached"] == place] for place in (REACHED, CONTAINED)
-    )
-    if reached:
-        return f"{value:.0%} is reached by {len(reached)} of {counted}: {'; '.join(reached)}."
-    best = max(accuracies, key=lambda row: row["accuracy"])
-    nearest = f"the highest is {_describe(best)}"
-    if contained:
-        nearest = f"it lies within the interval of {'; '.join(contained)}"
-    return f"{value:.0%} is reached by none of {counted}; {nearest}."
+        return f"No accuracy has been measured yet to set beside {value:.0%}.", {}
+    reached = [_describe(row) for row in accuracies if row["reached"] == REACHED]
+    n_contained = sum(row["reached"] == CONTAINED for row in accuracies)
+    sentence = f"{value:.0%} is reached by the whole 95 % interval of {len(reached) or 'none'} of {len(accuracies)} accuracies."
+    table = {f"{value:.0%} is reached by": "; ".join(reached)} if reached else {}
+    table |= {
+        f"intervals that contain {value:.0%}": str(n_contained),
+        "highest accuracy": _describe(max(accuracies, key=lambda row: row["accuracy"])),
+    }
+    return sentence, table
 
 
 def _describe(row: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
-from fer_lib.reporting.index_page import build_index, list_notebooks
+from fer_lib.reporting.index_page import build_index, list_notebooks, read_if_written, read_opening
 from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
 
 if TYPE_CHECKING:
@@ -43,11 +42,8 @@ def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT,
 
     Progress bars reach the terminal while it runs.
 
-    Raises
-    ------
-    FerError
-        When the notebook does not exist or a cell fails; the executed notebook is then kept in
-        `scratch/failed/`.
+    Raises FerError when the notebook does not exist or a cell fails; the executed notebook is then kept in
+    `scratch/failed/`.
     """
     if smoke and out_dir and Path(out_dir).resolve() == ROOT:
         raise FerError("a smoke run may not replace the study's results; leave --out-dir out")
@@ -68,14 +64,8 @@ def audit_model(model: str, data: str, out: str | Path, variant: str = "float", 
 
     Beside it stands `audit.json` with every number, its interval as `<key>_lo` and `<key>_hi`.
 
-    Parameters
-    ----------
-    model
-        Name or folder of a model.
-    data
-        Name of a packed data set, or a folder of images.
-    n_faces
-        So many, at most, are perturbed.
+    model: name or folder.   data: name of a packed data set, or folder of images.   n_faces: so many, at
+    most, are perturbed.
     """
     asked = {"model": model, "data": data, "variant": variant, "n_faces": n_faces}
     with tempfile.TemporaryDirectory() as folder:
@@ -101,12 +91,7 @@ def export_html(
 ) -> str:
     """Return the executed notebook as one HTML page that needs nothing from outside itself.
 
-    Parameters
-    ----------
-    dataset
-        What the page's head says it is about.
-    is_alone
-        Whether there are no other pages to link.
+    dataset: what the page's head says it is about.   is_alone: there are no other pages to link.
     """
     from nbconvert import HTMLExporter
     from traitlets.config import Config
@@ -117,29 +102,21 @@ def export_html(
         extra_template_basedirs=[str(TEMPLATE_DIR.parent)],
         exclude_anchor_links=True,
     )
+    title, _ = read_opening(notebook, name)
     order = [None, *(path.stem for path in list_notebooks()), None]
     position = order.index(name)
     page = {
         "name": name,
         "dataset": dataset,
         "smoke": smoke,
-        "title": get_title(notebook),
+        "title": title,
         "is_alone": is_alone,
         "previous": order[position - 1],
         "next": order[position + 1],
-        "provenance": _read_provenance(dirs, name),
+        "provenance": read_if_written(dirs, get_stage_name(name)).provenance,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
     return MEMORY_ADDRESS.sub("0x…", body)
-
-
-def get_title(notebook: "NotebookNode") -> str:
-    """Return the first heading of the notebook."""
-    for cell in notebook.cells:
-        match = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
-        if cell.cell_type == "markdown" and match:
-            return match.group(1).strip()
-    return "Untitled"
 
 
 def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None = None) -> "NotebookNode":
@@ -149,13 +126,15 @@ def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None =
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    # Else the debugger, which the kernel brings along unused, warns about Python's frozen modules.
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     path = NOTEBOOKS_DIR / f"{notebook}.ipynb"
     if not path.is_file():
         known = ", ".join(path.stem for path in list_notebooks())
         raise FerError(f"{path}: not found; notebooks: {known}")
     source = nbformat.read(path, as_version=4)
     source.cells = [cell for cell in source.cells if without not in cell.metadata.get("tags", [])]
-    with tempfile.TemporaryDirectory() as folder, _kernel_environment():
+    with tempfile.TemporaryDirectory() as folder:
         asked, executed = Path(folder) / path.name, Path(folder) / "executed.ipynb"
         nbformat.write(source, asked)
         try:
@@ -163,7 +142,7 @@ def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None =
                 asked,
                 executed,
                 parameters,
-                cwd=ROOT,
+                cwd=ROOT,  # from where the kernel imports fer_lib
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,  # counts cells; the training's own bar, with time left, says more
@@ -188,26 +167,6 @@ def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None =
             raise FerError(
                 f"{notebook}: its process died, as when memory runs out; start again, training goes on"
             ) from None
-
-
-@contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """Let the kernel import `fer_lib` from this project, without the debugger's warnings."""
-    saved = dict(os.environ)
-    paths = [str(ROOT), *filter(None, [saved.get("PYTHONPATH")])]
-    os.environ |= {"PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)
-
-
-def _read_provenance(dirs: OutputDirs, notebook: str) -> dict[str, Any]:
-    try:
-        return read_metrics(dirs, get_stage_name(notebook)).provenance
-    except FerError:
-        return {}
 
 
 def _shorten(path: str | Path | None) -> str | None:

@@ -5,7 +5,7 @@ No number comes from a keyboard: all are read from what the stages have written 
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_lib.errors import FerError
 from fer_lib.evaluation.paper import EPOCHS
@@ -13,6 +13,9 @@ from fer_lib.files import write_atomically
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, OutputDirs, get_output_dirs
 from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ABOUT = {
     "demo": "faces drawn by the project itself from known settings; no person is shown",
@@ -44,7 +47,7 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     page = environment.get_template("overview.html.j2").render(
         dataset=dataset,
         about=ABOUT.get(dataset, "faces from a folder of images"),
-        scores=_list_scores(_read_metrics(dirs, "evaluation")),
+        scores=_list_scores(read_if_written(dirs, "evaluation")),
         notebooks=notebooks,
         provenance=next((entry["provenance"] for entry in reversed(notebooks) if entry["provenance"]), None),
     )
@@ -58,16 +61,22 @@ def list_notebooks() -> list[Path]:
     return sorted(NOTEBOOKS_DIR.glob("[0-9]*_*.ipynb"))
 
 
-def read_title_and_question(notebook: Path) -> tuple[str, str]:
+def read_opening(notebook: "NotebookNode", name: str) -> tuple[str, str]:
     """Return the first heading, and the text after `**Question.**`, of a notebook's first cell."""
-    import nbformat
-
-    opening = nbformat.read(notebook, as_version=4).cells[0].source
-    title = re.search(r"^# (.+)$", opening, re.MULTILINE)
-    question = re.search(r"\*\*Question\.\*\*\s*(.+?)(?:\n\s*\n|\n\*\*|\Z)", opening, re.DOTALL)
+    text = notebook.cells[0].source
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    question = re.search(r"\*\*Question\.\*\*\s*(.+?)(?:\n\s*\n|\n\*\*|\Z)", text, re.DOTALL)
     if not title or not question:
-        raise FerError(f"{notebook}: the first cell needs a `# Title` and a `**Question.** ...` line")
+        raise FerError(f"{name}.ipynb: the first cell needs a `# Title` and a `**Question.** ...` line")
     return title.group(1).strip(), " ".join(question.group(1).split())
+
+
+def read_if_written(dirs: OutputDirs, stage: str) -> Metrics:
+    """Return the metrics of a stage, without any before it has run."""
+    try:
+        return read_metrics(dirs, stage)
+    except FerError:
+        return Metrics(stage)
 
 
 def update_readme() -> None:
@@ -118,7 +127,9 @@ def _cut_table(text: str) -> str:
 
 
 def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
-    title, question = read_title_and_question(path)
+    import nbformat
+
+    title, question = read_opening(nbformat.read(path, as_version=4), path.stem)
     stage = get_stage_name(path.stem)
     page = dirs.reports / f"{path.stem}.html"
     finding = dirs.reports / "findings" / f"{stage}.md"
@@ -128,7 +139,7 @@ def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
         "finding": _to_html(finding.read_text()) if finding.is_file() else None,
         "link": page.name if page.is_file() else None,
         "thumbnail": _find_thumbnail(page, dirs.figures / stage),
-        "provenance": _read_metrics(dirs, stage).provenance,
+        "provenance": read_if_written(dirs, stage).provenance,
     }
 
 
@@ -137,13 +148,6 @@ def _find_thumbnail(page: Path, folder: Path) -> str | None:
     first = re.search(r'<figure id="figure-([^"]+)"', page.read_text()) if page.is_file() else None
     figure = folder / f"{first.group(1)}.png" if first else None
     return figure.relative_to(page.parent).as_posix() if figure and figure.is_file() else None
-
-
-def _read_metrics(dirs: OutputDirs, stage: str) -> Metrics:
-    try:
-        return read_metrics(dirs, stage)
-    except FerError:
-        return Metrics(stage)
 
 
 def _list_scores(metrics: Metrics) -> list[dict[str, str]]:

@@ -12,12 +12,13 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 from PIL import Image
 
 from fer_lib.errors import FerError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fer_lib.data.packed import PackedDataset
 
 TEMPLATE_DIR = Path(__file__).parent / "report_template"
+TableStyler = Styler.from_custom_template(str(TEMPLATE_DIR), html_table="table.html.j2")
 
 PIXELS_PER_INCH = 144
 SHOWN_PIXELS_PER_INCH = 96
@@ -54,7 +56,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """The notebook's name without its number: `training` for `03_training`."""
+        """The name of the stage in its files; see `get_stage_name`."""
         return get_stage_name(self.notebook)
 
     @cached_property
@@ -110,14 +112,8 @@ class Stage:
     def show_finding(self, markdown: str, measures: Mapping[str, object] | None = None) -> None:
         """Show the notebook's conclusion and keep it for the index page, in `findings/<stage>.md`.
 
-        Its numbers come from `metrics`, never from a keyboard.
-
-        Parameters
-        ----------
-        markdown
-            A plain sentence or two.
-        measures
-            What they rest on, for a small table: name to value.
+        Its numbers come from `metrics`, never from a keyboard.   markdown: a plain sentence or two.
+        measures: what they rest on, for a small table: name to value.
         """
         rows = [f"| {name} | {value} |" for name, value in (measures or {}).items()]
         table = ["", "| measure | value |", "|---|--:|", *rows] if rows else []
@@ -135,12 +131,8 @@ class Stage:
     ) -> None:
         """Write the stage's metrics as `metrics_file.write_metrics` does.
 
-        Parameters
-        ----------
-        wall_seconds
-            The time since the stage started, unless the work began in an earlier process.
-        meta
-            `dataset` and `data_hash` of faces that are not the stage's packed ones.
+        wall_seconds: instead of the time since the stage started, where the work began in an earlier process.
+        meta: `dataset` and `data_hash` of faces that are not the stage's packed ones.
         """
         seconds = wall_seconds or time.monotonic() - self.started
         write_metrics(self.dirs, metrics, meta or self.data.meta, self.params, seed, seconds, headline)
@@ -188,16 +180,8 @@ def tabulate_metrics(
 def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
     """Return `df` as an HTML table; the index heads the rows unless it only counts them.
 
-    Parameters
-    ----------
-    formats
-        Column to a format such as `.1%`. Without one, whole numbers get thousands separators, floats three
-        decimals, and a missing value a dash.
-
-    Raises
-    ------
-    FerError
-        For a format of a column that is not there.
+    formats: column to a format such as `.1%`. Without one, whole numbers get thousands separators, floats
+    three decimals, and a missing value a dash. Raises FerError for a format of a column that is not there.
     """
     has_row_heads = not isinstance(df.index, pd.RangeIndex) or df.index.name is not None
     shown = df.rename_axis(index=lambda name: name or "").reset_index() if has_row_heads else df
@@ -207,7 +191,7 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
         raise FerError(f"table {caption!r}: a format for {min(unknown)!r}, which is no column")
     truths = shown.select_dtypes(bool)
     shown = shown.assign(**truths.replace({True: "yes", False: "no"}))
-    styler = _load_styler()(shown).set_caption(html.escape(caption)).hide(axis="index")
+    styler = TableStyler(shown).set_caption(html.escape(caption)).hide(axis="index")
     styler.format_index(escape="html", axis="columns").format(
         {column: f"{{:{spec}}}" for column, spec in formats.items()},
         na_rep="–",
@@ -217,13 +201,6 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
     )
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
     return styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
-
-
-@cache
-def _load_styler() -> type:
-    from pandas.io.formats.style import Styler
-
-    return Styler.from_custom_template(str(TEMPLATE_DIR), html_table="table.html.j2")
 
 
 def _display_html(content: str) -> None:

@@ -7,16 +7,11 @@ import pandas as pd
 
 from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.metrics_file import Interval
-from fer_lib.reporting.figures.studies import plot_differences
+from fer_lib.reporting.figures.studies import plot_differences, show_share
 from fer_lib.reporting.stage import Stage
 
 N_NAMED = 4
-"""So many arms a sentence names for each direction; the tables have them all."""
-
-
-def show_share(share: str) -> str:
-    """Return a share of `SHARES` as a reader sees it: `recall disgust`."""
-    return share.replace("_", " ").replace(".", " ")
+"""So many arms the table of a finding names for each direction."""
 
 
 def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
@@ -35,7 +30,7 @@ def show_studies(
         stage.show_text(f"{caption}: none of these arms was trained on this data set.")
         return
     title = f"{caption}, against {against}"
-    figure = plot_differences(rows, SHARES)
+    figure = plot_differences(rows)
     stage.show_figure(figure, name, f"{title}: gains in points with 95 % intervals, clear ones filled.")
     formats = {"h": "+.2f", "p": ".2g", "McNemar": ".2g"}
     stage.show_table(build_study_table(rows), f"{title}; in parentheses the gain in points.", formats)
@@ -57,21 +52,19 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 
-def describe_clear(rows: pd.DataFrame, share: str) -> str:
-    """Return a sentence that lists the arms whose gain in `share` is clear: its interval leaves out 0.
+def describe_clear(rows: pd.DataFrame, share: str) -> tuple[str, dict[str, str]]:
+    """Return which arms change `share` clearly, so that the interval leaves out 0: in a sentence and a table.
 
-    The largest come first; only so many are named that the sentence can be read.   rows: of `select_studies`.
+    The largest come first; the table names only so many that it can be read.   rows: of `select_studies`.
     """
     rows = rows[rows["share"] == share].sort_values("gain", key=abs, ascending=False)
-    subject, parts = show_share(share), []
+    subject, parts, table = show_share(share), [], {}
     for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
-        named = clear.head(N_NAMED)
-        arms = [
-            f"{arm} ({100 * gain:+.1f} points)" for arm, gain in zip(named["arm"], named["gain"], strict=True)
-        ]
-        more = f" and {len(clear) - N_NAMED} more" if len(clear) > N_NAMED else ""
-        if arms:
-            parts.append(f"clearly {verb} by {', '.join(arms)}{more}")
+        named = [f"{row['arm']} ({100 * row['gain']:+.1f} points)" for row in clear.to_dict("records")]
+        more = [f"{len(clear) - N_NAMED} more"] if len(clear) > N_NAMED else []
+        table[f"{subject} clearly {verb} by"] = ", ".join([*named[:N_NAMED], *more]) or "none"
+        if named:
+            parts.append(f"clearly {verb} by {len(clear)} of {len(rows)} arms, most by {named[0]}")
     if not parts:
-        return f"No arm changes {subject} clearly."
-    return f"{subject.capitalize()} is {', and '.join(parts)}."
+        return f"No arm changes {subject} clearly.", table
+    return f"{subject.capitalize()} is {'; it is '.join(parts)}.", table
