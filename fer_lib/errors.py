@@ -18,4 +18,4 @@ class ModelError(FerError):
 
 
 class MediaError(FerError):
-    """A picture or a video cannot be read, is too large, or has nothing to show."""
+    """An image or a video cannot be read, is too large, or has nothing to show."""

@@ -1,4 +1,4 @@
-"""Evaluate networks on counterfactual faces: drawn test faces, drawn again with one factor changed."""
+"""Evaluate networks on counterfactual faces: drawn test faces with one factor changed."""
 
 import os
 from collections.abc import Mapping
