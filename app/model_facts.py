@@ -56,7 +56,9 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
     ]
     if "test_dedup.accuracy" in metrics:
         share = _show(metrics, "test_dedup.accuracy")
-        sentences.append(f"Without test images that are copies of training images it is {share}.")
+        sentences.append(
+            f"Without duplicates, test images that are identical to a training image, it is {share}."
+        )
     return sentences
 
 

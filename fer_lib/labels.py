@@ -45,7 +45,7 @@ VOTES = (
     "unknown",
     "nf",
 )
-"""What FER+'s annotators could vote for, in the order of its file (Barsoum et al. 2016); `nf` is `not a face`."""
+"""What FER+'s annotators could vote for, in its file's order (Barsoum et al. 2016); `nf` is `not a face`."""
 
 
 def get_emotions(n_classes: int) -> tuple[str, ...]:

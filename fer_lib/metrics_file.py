@@ -58,6 +58,10 @@ class Interval(NamedTuple):
         """Whether all three are finite numbers."""
         return all(map(math.isfinite, self))
 
+    def to_points(self) -> "Interval":
+        """Return a share, or a difference of two, in percentage points."""
+        return Interval(100 * self.value, 100 * self.low, 100 * self.high)
+
     def __format__(self, spec: str) -> str:
         """Return `0.652 [0.637, 0.668]`, in one piece; a dash for an undefined one."""
         if not self.is_defined:

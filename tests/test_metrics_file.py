@@ -242,6 +242,7 @@ def test_interval_reads_as_the_field_writes_it():
     assert f"{ACCURACY}".replace("\N{NO-BREAK SPACE}", " ") == "0.652 [0.637, 0.668]"
     assert f"{ACCURACY:.1%}".replace("\N{NO-BREAK SPACE}", " ") == "65.2% [63.7%, 66.8%]"
     assert f"{UNDEFINED:.1%}" == "–"
+    assert Interval(0.25, -0.5, 0.75).to_points() == (25, -50, 75)
     assert not UNDEFINED.is_defined
 
 

@@ -41,7 +41,7 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
     cells: dict[str, dict[str, object]] = {}
     for row in rows.to_dict("records"):
         arm = cells.setdefault(row["arm"], {})
-        points = Interval(*(100 * row[end] for end in ("gain", "low", "high")))
+        points = Interval(row["gain"], row["low"], row["high"]).to_points()
         if row["share"] == "accuracy":
             arm["accuracy"], arm["points"] = f"{row['value']:.3f}", f"{points:+.1f}"
             arm["p"], arm["h"], arm["McNemar"] = row["p_value"], row["effect"], row["mcnemar"]
