@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.evaluation.claims import BELOW, CONTAINED, REACHED, SUPPORTED, VERDICTS
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import (
@@ -38,21 +37,22 @@ LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": 
 
 
 def show_share(share: str) -> str:
-    """Return a share of `SHARES` as a reader sees it: `recall disgust`."""
+    """Return the name of a share as a reader sees it: `recall disgust`."""
     return share.replace("_", " ").replace(".", " ")
 
 
 @mpl.rc_context(STYLE)
 def plot_differences(differences: pd.DataFrame) -> Figure:
-    """Plot the gain of each arm, a panel for each of `SHARES`; columns arm, share, gain, low, high (-1 to 1).
+    """Plot the gain of each arm, a panel per share; columns arm, share, gain, low, high (-1 to 1).
 
     Clear ones, whose interval leaves out 0, are filled.
     """
-    arms = list(differences["arm"].unique())
-    figure, panels = build_figure(9, 1.1 + 0.34 * len(arms), columns=len(SHARES), sharey=True, squeeze=False)
-    for axes, share in zip(panels[0], SHARES, strict=True):
+    arms, shares = list(differences["arm"].unique()), list(differences["share"].unique())
+    size = {"columns": max(1, len(shares)), "sharey": True, "squeeze": False}
+    figure, panels = build_figure(9, 1.1 + 0.34 * len(arms), **size)
+    for axes, share in zip(panels[0], shares, strict=False):
         for row in differences[differences["share"] == share].to_dict("records"):
-            gain = Interval(*(100 * row[end] for end in ("gain", "low", "high")))
+            gain = Interval(row["gain"], row["low"], row["high"]).to_points()
             is_clear = gain.low > 0 or gain.high < 0
             colour = FAINT if not is_clear else MAIN if gain.value > 0 else SECOND
             draw_interval(axes, arms.index(row["arm"]), gain, colour, is_filled=is_clear)
