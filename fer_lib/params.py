@@ -4,10 +4,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fer_lib.errors import ParamsError
+from fer_lib.params_file import read_params_file as read_params_file  # with the rest that readers need
+from fer_lib.params_file import read_sections
 from fer_lib.paths import PARAMS_FILE
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -230,37 +231,12 @@ class Params(Section):
     robustness: RobustnessParams
 
 
-def read_params_file(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """Return the parsed file. Raises ParamsError when it is missing or is not a mapping."""
-    # PyYAML's C loader, where it has one, takes an eighth of the time, and parameters are read often.
-    try:
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: not found; expected the parameters file") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
-    return content
-
-
 def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:
     """Return the parameters of `dataset`: the sections, then its overrides, then `smoke`'s if asked for.
 
     Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
     """
-    content = read_params_file(path)
-    sections = {n: _check_mapping(content.pop(n, None), f"{path}: {n}") for n in Params.model_fields}
-    overrides = _check_mapping(content.pop("datasets", None), f"{path}: datasets")
-    smoke_overrides = content.pop("smoke", None)
-    content.pop("pipeline", None)
-    if content:
-        raise ParamsError(f"{path}: unknown section {next(iter(content))!r}; known: {', '.join(sections)}")
-    if dataset not in overrides:
-        raise ParamsError(f"{path}: no data set {dataset!r} under `datasets`; known: {', '.join(overrides)}")
-    _merge(sections, overrides[dataset], f"{path}: datasets.{dataset}")
-    if smoke:
-        _merge(sections, smoke_overrides, f"{path}: smoke")
+    sections = read_sections(Params.model_fields, dataset, smoke, path)
     params = validate(Params, sections, str(path))
     for name in params.ensemble.members:
         find_recipe(params, name)
@@ -306,26 +282,3 @@ def validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
         first = error.errors()[0]
         key, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60)
         raise ParamsError(f"{where}: {key}: {first['msg']} (found {found})") from None
-
-
-def _merge(sections: dict[str, dict], overrides: dict[str, dict] | None, where: str) -> None:
-    for name, values in _check_mapping(overrides, where).items():
-        if name not in sections:
-            raise ParamsError(f"{where}: unknown section {name!r}; known: {', '.join(sections)}")
-        sections[name] = _update(sections[name], _check_mapping(values, f"{where}.{name}"))
-
-
-def _update(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` with `changes`, mapping by mapping: a recipe keeps what its override does not name."""
-    updated = dict(values)
-    for key, change in changes.items():
-        if isinstance(change, dict) and isinstance(values.get(key), dict):
-            change = _update(values[key], change)
-        updated[key] = change
-    return updated
-
-
-def _check_mapping(values: Any, where: str) -> dict:
-    if values is not None and not isinstance(values, dict):
-        raise ParamsError(f"{where}: expected `key: value` lines, found {values!r}")
-    return values or {}

@@ -25,7 +25,7 @@ NO_RESULT = {
         f"fer_lib/{name}.py"
         for name in ("__init__", "errors", "files", "metrics_file", "paths", "provenance")
     ),
-    "fer_lib/params.py",  # the values it reads are listed under `params:`
+    *("fer_lib/params.py", "fer_lib/params_file.py"),  # the values they read are listed under `params:`
     "fer_lib/palette.py",  # a colour is no result
 }
 """The root of the library but for the labels: no number depends on it."""
