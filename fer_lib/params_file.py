@@ -27,7 +27,7 @@ def read_params_file(path: Path = PARAMS_FILE) -> Values:
 
 
 def read_sections(names: Iterable[str], dataset: str, smoke: bool, path: Path) -> dict[str, Values]:
-    """Return the sections `names` with the overrides of `dataset`, and then with those of `smoke` if asked for.
+    """Return the sections `names` with the overrides of `dataset`, then with those of `smoke` if asked for.
 
     Raises ParamsError for an unknown section or data set.
     """
