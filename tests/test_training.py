@@ -168,7 +168,7 @@ def test_all_code_that_a_training_imports_is_in_its_fingerprint():
     assert PACKAGE / "models" / "preprocessing.py" in found
     outside = {file for file in found if not any(file.is_relative_to(path) for path in CODE)}
     # Errors, files and what is written beside the weights; the parameters enter by their values.
-    allowed = ("errors", "files", "metrics_file", "params", "paths", "provenance")
+    allowed = ("errors", "files", "metrics_file", "params", "params_file", "paths", "provenance")
     assert outside <= {PACKAGE / f"{name}.py" for name in allowed}
 
 
