@@ -7,6 +7,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from demo_faces import exact
+
 MAP_ORIGIN = (-1.0, -1.2)
 MAP_EXTENT = (2.0, 2.6)
 _FIXED_POINT_BITS = 4
@@ -17,7 +19,7 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 
 def spline(points: Sequence, n: int = 25) -> np.ndarray:
     """Return the parabola (n, 2) through a start, a middle and an end."""
-    return _weigh_parabola(n) @ np.asarray(points, float)
+    return exact.turn(_weigh_parabola(n), np.asarray(points, float).T)
 
 
 @lru_cache
@@ -36,7 +38,7 @@ def ellipse(centre: Sequence | np.ndarray, rx: float, ry: float, tilt: float = 0
     points = _CIRCLE * (rx, ry)
     if tilt:
         c, s = np.cos(np.radians(tilt)), np.sin(np.radians(tilt))
-        points = points @ np.array([[c, s], [-s, c]])
+        points = exact.turn(points, np.array([[c, -s], [s, c]]))
     return shift(points, *centre)
 
 
@@ -47,22 +49,16 @@ def build_noise(kind: str) -> np.ndarray:
     Kinds: `skin` (blotches), `strands` (long in y), `curls` (round blobs), `pores` (white).
     """
     sigmas = {"skin": (6, 6), "strands": (26, 1.0), "curls": (3.2, 3.2), "pores": (0.8, 0.8)}
-    white = np.random.default_rng(sum(kind.encode())).standard_normal((256, 256)).astype(np.float32)
+    white = np.random.default_rng(sum(kind.encode())).standard_normal((256, 256))
     sigma_y, sigma_x = sigmas[kind]
     tiled = np.tile(white, (3, 3))
     noise = cv2.GaussianBlur(tiled, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)[256:512, 256:512]
-    return np.ascontiguousarray((noise - noise.mean()) / noise.std())
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
 
 
 def sample_noise(kind: str, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return noise at texture pixels (any real number, wraps around), float32, shape of `columns`."""
-    return cv2.remap(
-        build_noise(kind),
-        np.asarray(columns, np.float32),
-        np.asarray(rows, np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_WRAP,
-    )
+    return exact.resample(build_noise(kind), columns, rows, cv2.BORDER_WRAP)
 
 
 @lru_cache(maxsize=16)
@@ -99,8 +95,9 @@ class FaceMap:
         self.height = np.zeros(self.shape, np.float32)
         self.occlusion = np.ones(self.shape, np.float32)
         self.gloss = np.full(self.shape, gloss, np.float32)
-        self.x = ((np.arange(width) + 0.5) / ppu + MAP_ORIGIN[0]).astype(np.float32)
-        self.y = ((np.arange(height) + 0.5) / ppu + MAP_ORIGIN[1]).astype(np.float32)
+        # In double precision, for `exp` in single precision differs between makes of CPU.
+        self.x = (np.arange(width) + 0.5) / ppu + MAP_ORIGIN[0]
+        self.y = (np.arange(height) + 0.5) / ppu + MAP_ORIGIN[1]
 
     def make_bump(self, x: float, y: float, sx: float, sy: float) -> np.ndarray:
         """Return a Gaussian of height 1, (h, w)."""
@@ -145,7 +142,7 @@ class FaceMap:
         self, polygons: list[np.ndarray], reach: float, within: Stamp | None
     ) -> tuple[tuple[slice, slice], np.ndarray, list[np.ndarray]]:
         """Return a window around the polygons, an empty mask, and the polygons in its fixed-point pixels."""
-        fixed = [((p - MAP_ORIGIN) * (self.ppu * _ONE) - _ONE / 2).astype(np.int32) for p in polygons]
+        fixed = [exact.fix((p - MAP_ORIGIN) * self.ppu - 0.5, _FIXED_POINT_BITS) for p in polygons]
         if within is None:
             points = fixed[0] if len(fixed) == 1 else np.concatenate(fixed)
             pad = int(reach * self.ppu) + 2

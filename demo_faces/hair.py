@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from demo_faces import exact
 from demo_faces.anatomy import Anatomy
 from demo_faces.canvas import FaceMap, build_noise_field, sample_noise, spline
 from demo_faces.factors import Identity
@@ -97,9 +97,10 @@ def build_hair(identity: Identity, anatomy: Anatomy, camera: Camera, light: Ligh
         outline, depth = _hang(outline, style.bottom), _hang(depth, style.bottom)
     hits = cast_rays(camera, build_profile(outline, depth, style.grow))
     base = _choose_colour(identity)
-    longitude = np.arctan2(np.abs(hits.x), hits.z)
+    longitude = np.arctan2(np.abs(hits.x), hits.z, dtype=np.float64)
     seed = identity.texture_seed % 256
-    grain = sample_noise(style.texture, np.arctan2(hits.x, hits.z + 0.25) * 95 + seed, hits.y * 45)
+    around = np.arctan2(hits.x, hits.z + 0.25, dtype=np.float64)
+    grain = sample_noise(style.texture, around * 95 + seed, hits.y * 45)
     line = np.interp(np.degrees(longitude), _LONGITUDES, style.hairline).astype(np.float32)
     line += (
         0.5 * style.raggedness * grain
@@ -147,7 +148,7 @@ def _roughen(alpha: np.ndarray, camera: Camera, raggedness: float, seed: int) ->
     sx, sy = camera.make_grid()
     columns, rows = np.broadcast_arrays(sx * 95 + seed, sy * 95)
     noise = sample_noise("curls", columns, rows)
-    wide = cv2.GaussianBlur(alpha, (0, 0), max(sigma, 0.5))
+    wide = exact.blur(alpha, max(sigma, 0.5))
     return np.clip((wide - 0.5 + 0.13 * noise) * sigma * 1.2 + 0.5, 0, 1) * (wide > 0.02)
 
 

@@ -220,7 +220,7 @@ def _paint_eye(face: FaceMap, factors: FaceFactors, p: dict, aus: dict, sign: fl
     upper, lower = _trace_lid(inner, outer, p["lid_upper"]), _trace_lid(inner, outer, p["lid_lower"])
     width = abs(outer[0] - inner[0])
     ball = face.fill([np.concatenate([upper, lower[::-1]])])
-    face.paint(ball, _SCLERA * 0.9)
+    face.paint(ball, _SCLERA * 0.8)
     face.polish(ball, 0.12)
     # The ball's own curvature: darker towards the corners and under the lid.
     face.darken(face.stroke([upper], 0.045, soft=0.022, within=ball), 0.55)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from demo_faces import exact
+
 Planes = Sequence | np.ndarray
 """Three arrays (h, w), or numbers: colours, or the components of a vector."""
 _TABLE_SIZE = 2048
@@ -49,7 +51,7 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Return canvas pixels (n, 2) of head points (n, 3)."""
-        return (np.atleast_2d(points) @ self.rotation.T)[:, :2] * self.ppu + self.centre
+        return exact.turn(np.atleast_2d(points), self.rotation[:2]) * self.ppu + self.centre
 
     def make_grid(self, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return screen x as (1, n) and y as (n, 1) of every `step`-th pixel block's centre, float32."""
@@ -65,7 +67,7 @@ def build_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return tilt @ nod @ turn
+    return exact.turn(tilt, exact.turn(nod, turn.T).T)
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,8 @@ def cast_rays(camera: Camera, profile: Profile, relief: "Relief | None" = None) 
     # A ray that passes below the chin may still meet the linear width²; its end is then far from the surface.
     residual = np.abs(x * gx + z * gz - profile.width2[row]) / steepness
     inside = np.minimum(inside, 2 * _TOLERANCE - residual)
-    side = (camera.side, camera.side)
-    alpha = np.clip(cv2.resize(inside, side) * camera.ppu + 0.5, 0, 1)
-    x, y, z, gx, gy, gz = (cv2.resize(plane, side) for plane in (x, y, z, gx, gy, gz))
+    inside, x, y, z, gx, gy, gz = (exact.double(plane) for plane in (inside, x, y, z, gx, gy, gz))
+    alpha = np.clip(inside * camera.ppu + 0.5, 0, 1)
     return Hits(x, y, z, gx, gy, gz, alpha)
 
 
@@ -189,7 +190,7 @@ class Relief:
     def sample(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return heights at head coordinates, float32, 0 outside."""
         columns, rows = (x - self.origin[0]) * self.ppu - 0.5, (y - self.origin[1]) * self.ppu - 0.5
-        return cv2.remap(self.height, columns, rows, cv2.INTER_LINEAR)
+        return exact.resample(self.height, columns, rows)
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,9 @@ class Light:
 
     def rotate(self, rotation: np.ndarray) -> "Light":
         """Return the light in the coordinates of a head with this rotation (head -> screen)."""
-        turn = rotation.T.astype(np.float32)
-        return Light(turn @ self.direction, turn @ self.fill, turn @ self.up, self.strength)
+        to_head = rotation.T.astype(np.float32)
+        direction, fill, up = (exact.turn(one, to_head) for one in (self.direction, self.fill, self.up))
+        return Light(direction, fill, up, self.strength)
 
 
 def build_light(azimuth: float, elevation: float, strength: float) -> Light:
@@ -251,7 +253,8 @@ def shade(
 
     key, fill, up = dot(light.direction), np.maximum(dot(light.fill), 0), dot(light.up)
     half = light.direction + view
-    highlight = np.maximum(dot(half / np.linalg.norm(half)), 0)
+    length = np.sqrt(half[0] * half[0] + half[1] * half[1] + half[2] * half[2])
+    highlight = np.maximum(dot(half / length), 0)
     for _ in range(shininess.bit_length() - 1):
         highlight = highlight * highlight
     highlight = highlight * gloss
@@ -286,7 +289,7 @@ def rasterise(
 ) -> np.ndarray:
     """Return the coverage, float32 `shape`, of polygons (n, 2) in pixels: filled, or as lines if thick."""
     mask = np.zeros(shape, np.uint8)
-    fixed = [np.round(points * 16).astype(np.int32) for points in polygons]
+    fixed = [exact.fix(points, 4) for points in polygons]
     if thickness:
         cv2.polylines(mask, fixed, closed, 255, thickness, cv2.LINE_AA, 4)
     else:

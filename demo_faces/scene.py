@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from demo_faces import exact
 from demo_faces.anatomy import REGIONS, Anatomy, build_anatomy, get_active_regions
 from demo_faces.canvas import MAP_ORIGIN, FaceMap, shift, spline
 from demo_faces.factors import FaceFactors
@@ -30,8 +31,8 @@ from demo_faces.rendering import (
 
 _SUPERSAMPLING = 2
 _HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the image's side spans
-# A camera exposes a portrait for its face: from tone 6 on each step of the Monk scale gets more light.
-_EXPOSURE, _EXPOSURE_PER_DARK_TONE, _LAST_LIGHT_TONE = 0.9, 0.22, 5
+_EXPOSURE = 0.9
+_ADAPTATION = 0.42
 _NECK_ROOT = np.array((0, 0.75, -0.3))
 _SHOULDER_Y, _SHOULDER_HALF = 1.12, 1.5
 _SKIN_GLOSS = 0.05
@@ -67,20 +68,26 @@ def draw_face(factors: FaceFactors, size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     side = size * _SUPERSAMPLING
     camera = _build_camera(factors, side)
-    skin = MONK_TONES[factors.identity.skin_tone - 1]
+    skin = _expose(factors.identity.skin_tone)
     anatomy = build_anatomy(factors.identity, factors.aus, factors.asymmetry)
     face = FaceMap(side / _HEAD_UNITS_ACROSS * _MAP_DETAIL, skin, _SKIN_GLOSS)
     paint_face(face, factors, anatomy)
     if factors.mask:
         _paint_medical_mask(face, anatomy)
-    relief = Relief(cv2.GaussianBlur(face.height, (0, 0), 0.03 * face.ppu), face.ppu, MAP_ORIGIN)
+    relief = Relief(exact.blur(face.height, 0.03 * face.ppu), face.ppu, MAP_ORIGIN)
     head = cast_rays(camera, build_profile(anatomy.outline, anatomy.depth), relief)
-    exposure = _EXPOSURE + _EXPOSURE_PER_DARK_TONE * max(0, factors.identity.skin_tone - _LAST_LIGHT_TONE)
-    light = build_light(factors.light_azimuth, factors.light_elevation, factors.light_strength * exposure)
+    strength = factors.light_strength * _EXPOSURE
+    light = build_light(factors.light_azimuth, factors.light_elevation, strength)
     canvas = _compose(factors, camera, anatomy, face, head, light)
     image = _develop(canvas, factors, size)
     regions = _project_regions(factors.emotion, face, head, size)
     return image, regions
+
+
+def _expose(tone: int) -> np.ndarray:
+    """Return a tone of the Monk scale as a camera that exposes for the face shows it, linear (3,)."""
+    skin, lightest = MONK_TONES[tone - 1], MONK_TONES[0]
+    return skin * np.float32((float(lightest.sum()) / float(skin.sum())) ** _ADAPTATION)
 
 
 def _build_camera(factors: FaceFactors, side: int) -> Camera:
@@ -95,7 +102,7 @@ def _compose(
 ) -> np.ndarray:
     """Return linear RGB float32 (side, side, 3), painted from back to front."""
     rng = np.random.default_rng(factors.scene_seed)
-    skin = MONK_TONES[factors.identity.skin_tone - 1]
+    skin = _expose(factors.identity.skin_tone)
     head_light = light.rotate(camera.rotation)
     hair = build_hair(factors.identity, anatomy, camera, head_light)
     canvas = _draw_backdrop(camera.side, rng)
@@ -115,15 +122,14 @@ def _compose(
 
 
 def _shade_head(face: FaceMap, head: Hits, camera: Camera, light: Light) -> np.ndarray:
-    slope_x = cv2.Sobel(face.height, cv2.CV_32F, 1, 0, scale=face.ppu / 8)
-    slope_y = cv2.Sobel(face.height, cv2.CV_32F, 0, 1, scale=face.ppu / 8)
+    height = face.height.astype(np.float64)
+    slope_x = cv2.Sobel(height, cv2.CV_64F, 1, 0, scale=face.ppu / 8)
+    slope_y = cv2.Sobel(height, cv2.CV_64F, 0, 1, scale=face.ppu / 8)
     columns, rows = _map_pixels(face, head)
-    layers = cv2.merge([face.albedo, face.occlusion])
-    *albedo, occlusion = cv2.split(
-        cv2.remap(layers, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-    )
-    layers = cv2.merge([slope_x, slope_y, face.gloss])
-    slope_x, slope_y, gloss = cv2.split(cv2.remap(layers, columns, rows, cv2.INTER_LINEAR))
+    layers = np.dstack([face.albedo, face.occlusion])
+    *albedo, occlusion = cv2.split(exact.resample(layers, columns, rows, cv2.BORDER_REPLICATE))
+    layers = np.dstack([slope_x, slope_y, face.gloss])
+    slope_x, slope_y, gloss = cv2.split(exact.resample(layers, columns, rows))
     front = np.maximum(head.gz, 0)
     normal = normalise(head.gx - front * slope_x, head.gy - front * slope_y, head.gz)
     view = camera.rotation[2].astype(np.float32)
@@ -140,13 +146,13 @@ def _draw_backdrop(side: int, rng: np.random.Generator) -> np.ndarray:
     hue = rng.uniform(0, 2 * np.pi)
     value, chroma = rng.uniform(0.06, 0.45), rng.uniform(0.0, 0.3)
     tint = 1 + chroma * np.cos(hue - np.array((0, 2.1, 4.2)))
-    ramp = np.linspace(-1, 1, side, dtype=np.float32)
+    ramp = np.linspace(-1, 1, side)
     angle = rng.uniform(0, 2 * np.pi)
     slope_x, slope_y = 0.3 * float(np.cos(angle)), 0.3 * float(np.sin(angle))
     fade = 1 + slope_x * ramp[None, :] + slope_y * ramp[:, None]
     gx, gy = rng.uniform(-0.8, 0.8, 2).tolist()
     glow = np.outer(np.exp(-((ramp - gy) ** 2) * 2), np.exp(-((ramp - gx) ** 2) * 2))
-    return (fade + 0.35 * glow)[..., None] * (value * tint).astype(np.float32)
+    return ((fade + 0.35 * glow)[..., None] * (value * tint)).astype(np.float32)
 
 
 def _draw_body(
@@ -203,7 +209,7 @@ def _draw_ear(
     angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     rim = np.stack([sign * 0.05 * np.cos(angle), 0.21 * np.sin(angle), -0.11 * np.cos(angle)], axis=1)
     rim[:, :] *= (1 - 0.22 * np.sin(angle))[:, None]
-    normal = camera.rotation @ np.array((sign * 0.6, 0, 0.8))
+    normal = exact.turn(np.array((sign * 0.6, 0, 0.8)), camera.rotation)
     lit = shade(
         skin * np.array((0.86, 0.72, 0.68), np.float32),
         normal.astype(np.float32).reshape(3, 1, 1),
@@ -270,7 +276,7 @@ def _paint_medical_mask(face: FaceMap, anatomy: Anatomy) -> None:
     face.paint(stamp, _MASK_COLOUR)
     face.occlusion[stamp.window] += (1 - face.occlusion[stamp.window]) * stamp.coverage
     face.polish(stamp, 0.0)
-    smooth = cv2.GaussianBlur(face.height, (0, 0), 0.08 * face.ppu)
+    smooth = exact.blur(face.height, 0.08 * face.ppu)
     face.height[stamp.window] += (smooth - face.height)[stamp.window] * stamp.coverage
     for y in (0.45, 0.58, 0.71):
         pleat = face.stroke([spline([(-0.62, y - 0.03), (0, y + 0.02), (0.62, y - 0.03)])], 0.014, soft=0.01)
@@ -280,9 +286,9 @@ def _paint_medical_mask(face: FaceMap, anatomy: Anatomy) -> None:
 
 def _develop(canvas: np.ndarray, factors: FaceFactors, size: int) -> np.ndarray:
     """Scale down, blur, apply the display curve and add the sensor's noise."""
-    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    image = exact.halve(canvas)
     if factors.blur_sigma > 0:
-        image = cv2.GaussianBlur(image, (0, 0), factors.blur_sigma)
+        image = exact.blur(image, factors.blur_sigma)
     image = np.sqrt(np.maximum(image, 0))
     image = image / (1 + np.maximum(image - 0.8, 0))  # a shoulder instead of hard white
     if factors.noise_sigma > 0:
