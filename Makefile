@@ -7,7 +7,7 @@ STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test browser lint verify lab app web readme lock clean
+.PHONY: help env repro results test browser lint verify lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -24,7 +24,10 @@ $(STAMP): requirements.lock pyproject.toml
 	  uv pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: env ## run the study on DATASET (default: demo); only what is out of date runs
+repro: env ## run the committed study again on DATASET (default: demo), in rerun/, and compare
+	$(BIN)/python -m fer_lib rerun $(DATASET)
+
+results: env ## run what is out of date on DATASET here: reports/ changes, to be committed
 	$(BIN)/python -m fer_lib pipeline $(DATASET)
 
 test: lint browser ## check the style and run the tests

@@ -19,10 +19,11 @@ import torch
 
 from fer_lib.data.packed import load_packed
 from fer_lib.deployment.compression import load_images
-from fer_lib.deployment.latency import BATCHES, RUNS_OF_ONE, describe_machine, time_in_turn
+from fer_lib.deployment.latency import BATCHES, RUNS_OF_ONE, time_in_turn
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import summarise_gain
 from fer_lib.inference.recognizer import INPUT, open_session
+from fer_lib.machine import describe_machine
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing

@@ -17,14 +17,15 @@ import pandas as pd
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.machine import describe_cpu
 from fer_lib.params import Params
 from fer_lib.paths import OutputDirs
 from fer_lib.provenance import (
     find_stage,
     get_commit,
     hash_file,
+    hash_inputs,
     hash_stage_code,
-    hash_stage_inputs,
     hash_stage_params,
 )
 
@@ -42,7 +43,7 @@ HEADLINES = {
 
 MAX_HEADLINE = 15
 
-VOLATILE = ("commit", "device", "wall_seconds", "table_sha256")
+VOLATILE = ("commit", "cpu", "device", "wall_seconds", "table_sha256")
 """Provenance that differs between two runs with the same result."""
 
 
@@ -201,6 +202,7 @@ def write_metrics(
     seed: int,
     wall_seconds: float,
     headline: Sequence[str] = (),
+    inputs: Sequence[Path] | None = None,
 ) -> None:
     """Write the table, the headline numbers where there are any, and the provenance.
 
@@ -208,8 +210,9 @@ def write_metrics(
     and device are left as they are: a rerun that reproduces every number changes nothing in Git.
 
     `meta` is of the packed data set, with `dataset` and `data_hash`; `headline` are at most `MAX_HEADLINE`
-    keys, of which those without a number are left out. Raises FerError for more of them, and when no stage
-    of `dvc.yaml` writes the metrics.
+    keys, of which those without a number are left out; `inputs` are the weights or predictions behind the
+    numbers, where those are not all that the stage reads. Raises FerError for too many headline numbers, and
+    when no stage of `dvc.yaml` writes the metrics.
     """
     if len(headline) > MAX_HEADLINE:
         raise FerError(
@@ -220,12 +223,13 @@ def write_metrics(
         "stage": metrics.stage,
         "dataset": meta["dataset"],
         "code": hash_stage_code(stage),
-        "params": hash_stage_params(stage, params.model_dump(mode="json")),
+        "params": hash_stage_params(metrics.stage, stage, params.model_dump(mode="json")),
         "data": meta["data_hash"],
-        "inputs": hash_stage_inputs(stage, dirs.reports.parents[1]),
+        "inputs": hash_inputs(stage["deps"] if inputs is None else inputs, dirs.reports.parents[1]),
         "seed": seed,
         "commit": get_commit(),
         "device": _get_device(),
+        "cpu": describe_cpu(),
         "wall_seconds": round(wall_seconds, 1),
         "table_sha256": "",
         "facts": metrics.facts,

@@ -105,8 +105,9 @@ class EnsembleParams(Section):
 
 
 class EvaluationParams(Section):
-    """How predictions are scored."""
+    """Which networks are scored, and how."""
 
+    networks: tuple[str, ...] = Field(min_length=1)
     batch_size: int = Field(ge=1)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
@@ -237,6 +238,8 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
     """
     sections = read_sections(Params.model_fields, dataset, smoke, path)
+    # null: this data set can have no such recipe.
+    sections["recipes"] = {name: recipe for name, recipe in sections["recipes"].items() if recipe is not None}
     params = validate(Params, sections, str(path))
     for name in params.ensemble.members:
         find_recipe(params, name)

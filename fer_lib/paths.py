@@ -58,6 +58,11 @@ class OutputDirs:
         return self.reports / "figures"
 
     @property
+    def compressed(self) -> Path:
+        """Folder of the networks' int8 and sparse variants."""
+        return self.models.parent / "compressed" / self.models.name
+
+    @property
     def training_state(self) -> Path:
         """Folder where an interrupted training finds itself again; no output of the pipeline."""
         return self.models.parent / ".state" / self.models.name

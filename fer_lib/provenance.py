@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import itertools
 import json
 import re
 import subprocess
@@ -60,44 +59,34 @@ def hash_values(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def list_stages(dataset: str, root: Path = ROOT, entry: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return the stages of `dvc.yaml` for a data set, by target (`recipe@demo-b0`), variables filled in.
-
-    entry: a network or study in place of those that a `matrix` lists.
-    """
+def list_stages(dataset: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return the stages of `dvc.yaml` for a data set, by target (`train@demo`), variables filled in."""
     params, stages = _parse_yaml((root / "params.yaml").read_text()), {}
     known = {"key": dataset, "item": params["pipeline"]["datasets"].get(dataset, f"data/raw/{dataset}")}
     for name, stage in _parse_yaml((root / "dvc.yaml").read_text())["stages"].items():
-        lists = {
-            key: _look_up(params, values[2:-1]) if isinstance(values, str) else values
-            for key, values in stage.get("matrix", {}).items()
-        }
-        # A stage whose `matrix` spells its data sets out is for these alone.
-        if isinstance(stage.get("matrix", {}).get("dataset"), list) and dataset not in lists["dataset"]:
-            continue
-        lists.pop("dataset", None)
-        chosen = [[entry]] * len(lists) if entry else lists.values()
-        for entries in itertools.product(*chosen):
-            filled = {f"item.{key}": value for key, value in zip(lists, entries, strict=True)}
-            values = {**known, "item.dataset": dataset, **filled}
-            template = {key: part for key, part in stage.get("do", stage).items() if key != "matrix"}
-            stages["-".join((f"{name}@{dataset}", *entries))] = _fill(template, values)
+        # A stage that spells its data sets out is for these alone.
+        if isinstance(stage["foreach"], str) or dataset in stage["foreach"]:
+            stages[f"{name}@{dataset}"] = _fill(stage["do"], known)
     return stages
 
 
 def find_stage(name: str, dataset: str, root: Path = ROOT) -> dict[str, Any]:
     """Return the stage of `list_stages` that writes `provenance/<name>.json`: its `deps`, `params`, `outs`.
 
-    A network that no stage lists, such as a user's own recipe, gets a stage as others of its kind have it.
     Raises FerError when there is none.
     """
-    wanted, like = f"reports/{dataset}/provenance/{name}.json", name.rsplit("/", 1)[-1]
-    for entry in (None, like):
-        for stage in list_stages(dataset, root, entry).values():
-            # An out with settings is a mapping, its path the only key.
-            if any(wanted in ([out] if isinstance(out, str) else out) for out in stage.get("outs", [])):
-                return stage
+    wanted = Path(f"reports/{dataset}/provenance/{name}.json")
+    for stage in list_stages(dataset, root).values():
+        if any(wanted.is_relative_to(out) for out in list_outs(stage)):
+            return stage
     raise FerError(f"{root / 'dvc.yaml'}: no stage writes provenance/{name}.json; add it to its outs")
+
+
+def list_outs(stage: Mapping[str, Any]) -> list[str]:
+    """Return the paths that a stage writes."""
+    outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    # An out with settings is a mapping, its path the only key.
+    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
 
 
 def hash_stage_code(stage: Mapping[str, Any], root: Path = ROOT) -> dict[str, str]:
@@ -114,26 +103,33 @@ def hash_stage_code(stage: Mapping[str, Any], root: Path = ROOT) -> dict[str, st
     return hashes
 
 
-def hash_stage_params(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """Return the hash of the parameters that a stage reads.
+def hash_stage_params(name: str, stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """Return the hash of the parameters that the numbers `name` of a stage depend on.
+
+    Those of `recipes/b0` depend on no other recipe, those of `ablations/loss` on no other study.
 
     params: all of the data set, overrides applied, as plain values.
     """
     # `datasets.<name>.<section>` is in them already.
     keys = [key for key in stage.get("params", []) if not key.startswith("datasets.")]
-    return hash_values({key: _look_up(params, key) for key in keys})
+    values = {key: _look_up(params, key) for key in keys}
+    kind, _, entry = name.partition("/")
+    if kind == "recipes":
+        values[kind] = {entry: values[kind].get(entry)}
+    elif kind == "ablations":
+        values[kind] = {**values[kind], "studies": values[kind]["studies"].get(entry)}
+    return hash_values(values)
 
 
-def hash_stage_inputs(stage: Mapping[str, Any], base: Path) -> dict[str, str]:
-    """Return the sha256 of each file of weights or predictions that a stage reads, by its path in `base`.
+def hash_inputs(paths: Iterable[str | Path], base: Path) -> dict[str, str]:
+    """Return the sha256 of each file of weights or predictions among `paths`, by its path in `base`.
 
-    base: the folder that holds `models/` and `reports/`.
+    paths: files and folders; those outside of `models/` and `reports/` in `base` are passed over.
     """
     hashes = {}
-    for path in sorted(stage["deps"]):
-        if path.startswith(("models/", "reports/")):
-            folder = base / path
-            for file in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+    for path in sorted(base / path for path in paths):
+        if path.is_relative_to(base / "models") or path.is_relative_to(base / "reports"):
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if file.suffix in RESULTS and file.is_file():
                     hashes[file.relative_to(base).as_posix()] = hash_file(file)
     return hashes

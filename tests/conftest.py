@@ -34,12 +34,11 @@ TINY = {
         "lite0": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
         "resnet18": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "student": {"training": TINY_RECIPE},
-        "lite": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet_ln"}},
-        "compact": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "tiny": {"training": {**TINY_RECIPE, "architecture": "test_resnet"}},
         "pruned_80": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
-        "pruned_65": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
-        "pruned_50": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
+        "pruned_65": None,
+        "pruned_50": {"start": "pruned_80", "training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
+        **dict.fromkeys(("augmented", "unaugmented", "reweighted", "lite", "compact")),
     },
     "compression": {
         "networks": ["student", "tiny", "pruned_50"],
@@ -61,7 +60,7 @@ TINY = {
         "n_resamples": 20,
         "min_faces": 1,
     },
-    "evaluation": {"n_resamples": 20},
+    "evaluation": {"networks": ["baseline", "b0", "student"], "n_resamples": 20},
     "ablations": {
         "seeds": [1, 0],  # out of order, so that nothing may rely on their order
         "n_resamples": 20,
@@ -97,7 +96,8 @@ def write_tiny_params(path, **changes):
     # Two arms of a study do all that the others do; the ensemble needs its members.
     left_out = {s: dict.fromkeys(list(arms)[1:-1]) for s, arms in studies.items() if s != "ensemble"}
     tiny = merge(TINY, {"ablations": {"studies": left_out}})
-    params["datasets"]["demo"]["ablations"].pop("studies")  # demo leaves out others
+    # Demo leaves out networks and arms, and so do these; both together would leave none.
+    params["datasets"]["demo"] |= {section: {} for section in {*TINY, "ensemble"} - {"prepare"}}
     # Networks that are trained only to be compared here take as long as any other.
     params["robustness"]["comparisons"] = {
         "augmentation": ["tiny", "student.float32"],

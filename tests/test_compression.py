@@ -129,5 +129,5 @@ def test_predictions_of_other_faces_are_refused(compressed):
 
 def test_network_that_was_not_compressed_is_told(compressed):
     data, dirs, _ = compressed
-    with pytest.raises(DataError, match="python -m fer_lib compress lite"):
+    with pytest.raises(DataError, match="python -m fer_lib compress --dataset"):
         compression.read_logits(dirs, "lite", data)

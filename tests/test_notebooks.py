@@ -68,26 +68,29 @@ class TestForm:
         assert f'start_stage("{name}", dataset, smoke, out_dir)' in code
 
 
+IN_PROCESS = """
+from concurrent.futures import ThreadPoolExecutor
+from fer_lib.training import pool
+pool._start_pool = lambda _: ThreadPoolExecutor(1)  # new processes would start longer than these train
+"""
+
 TRAININGS_BEFORE = {
+    "03_training": """
+from fer_lib.training.networks import train_networks
+train_networks("demo")
+""",
     "04_evaluation": """
-from fer_lib.evaluation.predictions import predict_splits
-from fer_lib.training.recipes import train_recipe
-for name in ("b0", "lite0"):
-    train_recipe(name, "demo")
-for name in ("baseline", "b0", "lite0"):
-    predict_splits(name, "demo")
+from fer_lib.evaluation.predictions import predict_networks
+predict_networks("demo")
+""",
+    "05_ablations": """
+from fer_lib.evaluation.ablations import run_ablations
+run_ablations("demo")
 """,
     "06_compression": """
-from fer_lib.deployment.compression import compress
-from fer_lib.params import load_params
-from fer_lib.training.recipes import train_recipe, write_teacher
+from fer_lib.deployment.compression import compress_networks
 from fer_lib.deployment.latency import time_variants
-train_recipe("resnet18", "demo")
-write_teacher("demo")
-for name in ("student", "tiny", "pruned_80", "pruned_65", "pruned_50"):
-    train_recipe(name, "demo")
-for name in load_params("demo").compression.networks:
-    compress(name, "demo")
+compress_networks("demo")
 time_variants("demo")
 """,
     "07_gradcam": """
@@ -102,14 +105,6 @@ predict_perturbed("demo")
 predict_counterfactuals("demo")
 measure_privacy("demo")
 """,
-    "05_ablations": """
-from concurrent.futures import ThreadPoolExecutor
-from fer_lib.evaluation import ablations
-from fer_lib.params import load_params
-ablations._start_pool = lambda: ThreadPoolExecutor(1)  # new processes would start longer than these train
-for study in load_params("demo").ablations.studies:
-    ablations.run_study(study, "demo")
-""",
 }
 """What other stages of the pipeline train before a notebook runs."""
 
@@ -121,7 +116,7 @@ def smoke_results(tiny_project):
     for name in NOTEBOOKS:
         if name in TRAININGS_BEFORE:
             environment = build_command_environment(tiny_project)
-            command = [sys.executable, "-c", TRAININGS_BEFORE[name]]
+            command = [sys.executable, "-c", IN_PROCESS + TRAININGS_BEFORE[name]]
             subprocess.run(command, cwd=tiny_project, env=environment, check=True)
         done = run_fer_lib(tiny_project, "notebook", name, "--dataset", "demo", "--smoke")
         if done.returncode:

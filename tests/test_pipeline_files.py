@@ -11,10 +11,9 @@ import yaml
 
 from fer_lib.cli.main import CALLS
 from fer_lib.params import load_params
-from fer_lib.provenance import list_stages
+from fer_lib.provenance import list_outs, list_stages
 
 ROOT = Path(__file__).resolve().parent.parent
-TEMPLATES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 TARGETS = list_stages("demo")
 STAGES = {target.split("@")[0]: stage for target, stage in TARGETS.items()}  # one of each kind
@@ -23,7 +22,7 @@ NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
 NO_RESULT = {
     *(
         f"fer_lib/{name}.py"
-        for name in ("__init__", "errors", "files", "metrics_file", "paths", "provenance")
+        for name in ("__init__", "errors", "files", "machine", "metrics_file", "paths", "provenance")
     ),
     *("fer_lib/params.py", "fer_lib/params_file.py"),  # the values they read are listed under `params:`
     "fer_lib/palette.py",  # a colour is no result
@@ -75,9 +74,8 @@ def read_code(notebook):
 
 
 def get_command(stage):
-    """Return the command of a stage: `train` of `python -m fer_lib train b0 ...`."""
-    command = stage["cmd"] if isinstance(stage["cmd"], str) else stage["cmd"][0]
-    return command.split()[3]
+    """Return the command of a stage: `ablate` of `python -m fer_lib ablate ...`."""
+    return stage["cmd"].split()[3]
 
 
 def find_used_by_stage(name):
@@ -100,11 +98,6 @@ def test_stage_lists_the_code_that_it_uses_and_no_other(name):
     listed = [dep for dep in STAGES[name]["deps"] if dep.startswith(("fer_lib/", "demo_faces"))]
     assert {path for path in used if not is_inside(path, listed)} == set()
     assert [dep for dep in listed if not any(is_inside(path, [dep]) for path in used)] == []
-
-
-def list_outs(stage):
-    outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
-    return [out if isinstance(out, str) else next(iter(out)) for out in outs]
 
 
 def list_stale(path):
@@ -134,7 +127,7 @@ def test_a_reader_reruns_no_training_by_itself():
         for stage in TARGETS.values()
         if is_inside("fer_lib/data/readers/mine.py", stage["deps"])
     }
-    assert not direct & {"train", "teach", "ablate", "predict-splits"}
+    assert not direct & {"train-networks", "predict-networks", "ablate"}
 
 
 def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
@@ -142,52 +135,12 @@ def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
     assert notebooks == NOTEBOOK_STAGES
 
 
-def test_studies_and_recipes_are_those_of_the_parameters():
-    assert TEMPLATES["ablation"]["matrix"]["study"] == list(PARAMS["ablations"]["studies"])
-    # The student, whom others teach, trains in a stage of its own, and after it those whom it teaches.
-    trained = [
-        command.split()[4]
-        for stage in TARGETS.values()
-        for command in ([stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"])
-        if command.split()[3] == "train"
-    ]
-    assert sorted(trained) == sorted(["baseline", *PARAMS["recipes"]])
-    predicted = TEMPLATES["predict-splits"]["matrix"]["network"]
-    assert predicted == ["baseline", *PARAMS["ensemble"]["members"], "student"]
-
-
-@pytest.mark.parametrize(
-    "target", [name for name in TARGETS if get_command(TARGETS[name]) in ("train", "teach")]
-)
-def test_training_lists_the_networks_that_it_learns_from(target):
-    params, stage = load_params("demo"), TARGETS[target]
-    commands = [stage["cmd"]] if isinstance(stage["cmd"], str) else stage["cmd"]
-    needed, made = set(), {out.rpartition("/")[2] for out in list_outs(stage)}
-    for command in commands:
-        name = command.split()[4]
-        if name in params.recipes:
-            recipe = params.recipes[name]
-            needed |= {recipe.start, recipe.teacher and recipe.teacher.replace("ensemble", "teacher.parquet")}
-        elif command.split()[3] == "teach":
-            needed |= set(params.ensemble.members)
-    listed = {dep.rpartition("/")[2] for dep in stage["deps"] if dep.startswith("models/")}
-    assert listed == needed - {None} - made
-
-
-def test_stages_list_the_networks_they_show_faces_to():
-    robustness = PARAMS["robustness"]
-    asked = {
-        "test-saliency": [PARAMS["gradcam"]["network"]],
-        "perturb": [*robustness["networks"], *robustness["members"], robustness["explained"]],
-        "counterfactuals": robustness["audited"],
-        "privacy": [robustness["explained"]],
-    }
-    for stage, names in asked.items():
-        names = set(names) - {"ensemble"}
-        needed = {name.partition(".")[0] for name in names}
-        needed |= {"compressed"} if any("." in name for name in names) else set()
-        listed = {dep.rpartition("/")[2] for dep in STAGES[stage]["deps"] if dep.startswith("models/")}
-        assert listed == needed, stage
+def test_stages_of_one_network_list_that_network():
+    for dataset in PARAMS["datasets"]:
+        params = load_params(dataset)
+        asked = {"saliency": params.gradcam.network, "privacy": params.robustness.explained}
+        for stage, network in asked.items():
+            assert f"models/demo/{network}" in STAGES[stage]["deps"]
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_STAGES)

@@ -99,9 +99,7 @@ def test_predictions_that_do_not_fit_are_refused(written):
         DataError, match=r"b0\.parquet: expected predictions on data hash e{12}, found .*; run"
     ):
         read_predictions(path, repacked)
-    with pytest.raises(
-        DataError, match=r"lite0\.parquet: expected what `predict-splits lite0` writes, found no"
-    ):
+    with pytest.raises(DataError, match=r"lite0\.parquet: expected what `predict-networks` writes, found no"):
         read_predictions(get_predictions_path(dirs, "lite0"), data)
     table = read_table(path, data, "predict-splits b0")
     write_table(path, table.drop(columns="under_darker"), data, table.attrs)
@@ -125,9 +123,7 @@ def write_commit(dirs, stage, commit):
 def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(written):
     data, _, dirs = written
     params = load_params("demo")
-    with pytest.raises(
-        DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-splits baseline"
-    ):
+    with pytest.raises(DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-networks"):
         read_all_predictions(params, dirs, data)
     for name in ("student", "b0", "baseline"):
         if name != "b0":

@@ -96,7 +96,7 @@ def test_notebook_hash_sees_sources_alone(tmp_path):
 @pytest.fixture
 def project(tmp_path):
     """Return a project with a stage of each form that `dvc.yaml` has, and the code that they list."""
-    out = {"cache": False, "persist": True}
+    kept = {"cache": False, "persist": True}
     stages = {
         "prepare": {
             "foreach": "${pipeline.datasets}",
@@ -106,23 +106,25 @@ def project(tmp_path):
                 "outs": [{"data/packed/${key}": {"cache": False}}],
             },
         },
-        "recipe": {
-            "matrix": {"dataset": "${pipeline.names}", "recipe": "${ensemble.members}"},
-            "cmd": "train ${item.recipe} ${item.dataset}",
-            "deps": ["fer_lib/data/packed.py", "data/packed/${item.dataset}"],
-            "params": ["training.lr", "recipes.${item.recipe}", "datasets.${item.dataset}.training"],
-            "outs": [{"reports/${item.dataset}/provenance/recipes/${item.recipe}.json": out}],
+        "train": {
+            "foreach": "${pipeline.datasets}",
+            "do": {
+                "cmd": "train ${key}",
+                "deps": ["fer_lib/data/packed.py", "data/packed/${key}"],
+                "params": ["training.lr", "recipes", "datasets.${key}.training"],
+                "outs": ["models/${key}", {"reports/${key}/provenance/recipes": kept}],
+            },
         },
-        "student": {
-            "matrix": {"dataset": ["demo"], "recipe": ["student"]},
-            "cmd": "train ${item.recipe}",
-            "deps": ["models/${item.dataset}/b0", "notebooks/n.ipynb"],
-            "outs": [{"reports/${item.dataset}/provenance/recipes/${item.recipe}.json": out}],
+        "privacy": {
+            "foreach": {"demo": "demo_faces"},
+            "do": {
+                "cmd": "privacy ${key}",
+                "deps": ["models/${key}/b0", "notebooks/n.ipynb"],
+                "outs": [{"reports/${key}/provenance/privacy.json": kept}],
+            },
         },
     }
-    datasets = {"datasets": {"demo": "demo_faces"}, "names": ["demo"]}
-    params = {"pipeline": datasets, "ensemble": {"members": ["b0", "lite0"]}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"pipeline": {"datasets": {"demo": "demo_faces"}}}))
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     (tmp_path / "fer_lib" / "data").mkdir(parents=True)
     (tmp_path / "fer_lib" / "data" / "packed.py").write_text("x = 1\n")
@@ -133,39 +135,49 @@ def project(tmp_path):
 
 def test_stages_are_those_of_dvc_with_variables_filled_in(project):
     stages = provenance.list_stages("demo", project)
-    assert list(stages) == ["prepare@demo", "recipe@demo-b0", "recipe@demo-lite0", "student@demo-student"]
+    assert list(stages) == ["prepare@demo", "train@demo", "privacy@demo"]
     assert stages["prepare@demo"]["deps"] == ["demo_faces", "fer_lib/data"]
-    assert stages["recipe@demo-lite0"]["cmd"] == "train lite0 demo"
+    assert stages["train@demo"]["cmd"] == "train demo"
+    assert provenance.list_outs(stages["train@demo"]) == ["models/demo", "reports/demo/provenance/recipes"]
     other = provenance.list_stages("mine", project)
-    assert list(other) == ["prepare@mine", "recipe@mine-b0", "recipe@mine-lite0"]  # the student is demo's
+    assert list(other) == ["prepare@mine", "train@mine"]  # the third is demo's alone
     assert other["prepare@mine"]["deps"][0] == "data/raw/mine"
 
 
 def test_stages_are_those_that_dvc_itself_knows():
     command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
     listed = subprocess.run(command, capture_output=True, text=True, cwd=provenance.ROOT, check=True).stdout
-    of_demo = [name for name in listed.split() if name.split("@")[1].split("-")[0] == "demo"]
+    of_demo = [name for name in listed.split() if name.split("@")[1] == "demo"]
     assert sorted(provenance.list_stages("demo")) == sorted(of_demo)
 
 
 def test_stage_is_found_by_the_file_it_writes(project):
-    # Two stages of one kind write into one folder: the one that lists the network is meant.
-    assert provenance.find_stage("recipes/student", "demo", project)["cmd"] == "train student"
-    assert provenance.find_stage("recipes/b0", "demo", project)["cmd"] == "train b0 demo"
-    assert provenance.find_stage("recipes/my_own", "demo", project)["cmd"] == "train my_own demo"
+    assert provenance.find_stage("recipes/b0", "demo", project)["cmd"] == "train demo"
+    assert provenance.find_stage("recipes/my_own", "mine", project)["cmd"] == "train mine"
+    assert provenance.find_stage("privacy", "demo", project)["cmd"] == "privacy demo"
     with pytest.raises(FerError, match=r"no stage writes provenance/nope\.json; add it"):
         provenance.find_stage("nope", "demo", project)
 
 
 def test_hashes_of_a_stage_see_what_it_lists_and_nothing_else(project):
     params = {"training": {"lr": 1, "epochs": 2}, "recipes": {"b0": {}, "lite0": {}}}
-    recipe = provenance.find_stage("recipes/b0", "demo", project)
-    assert provenance.hash_stage_code(recipe, project).keys() == {"fer_lib/data/packed.py"}
-    first = provenance.hash_stage_params(recipe, params)
+    stage = provenance.find_stage("recipes/b0", "demo", project)
+    assert provenance.hash_stage_code(stage, project).keys() == {"fer_lib/data/packed.py"}
+    first = provenance.hash_stage_params("recipes/b0", stage, params)
     params["training"]["epochs"], params["recipes"]["lite0"] = 3, {"training": {"lr": 5}}
-    assert provenance.hash_stage_params(recipe, params) == first
+    assert provenance.hash_stage_params("recipes/b0", stage, params) == first
+    assert provenance.hash_stage_params("recipes/lite0", stage, params) != first
     params["recipes"]["b0"] = {"training": {"lr": 5}}
-    assert provenance.hash_stage_params(recipe, params) != first
+    assert provenance.hash_stage_params("recipes/b0", stage, params) != first
+
+
+def test_hash_of_a_study_sees_no_other_study():
+    params = {"ablations": {"seeds": [0], "studies": {"loss": {"a": 1}, "head": {"b": 1}}}}
+    first = provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params)
+    params["ablations"]["studies"]["head"] = {}
+    assert provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params) == first
+    params["ablations"]["seeds"] = [1]
+    assert provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params) != first
 
 
 def test_inputs_are_weights_and_predictions_by_their_path(project):
@@ -173,8 +185,7 @@ def test_inputs_are_weights_and_predictions_by_their_path(project):
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "config.json").write_text("{}")
-    student = provenance.find_stage("recipes/student", "demo", project)
-    assert provenance.hash_stage_inputs(student, project) == {
-        "models/demo/b0/model.safetensors": hashlib.sha256(b"weights").hexdigest()
-    }
-    assert provenance.hash_stage_inputs(student, project / "elsewhere") == {}
+    expected = {"models/demo/b0/model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    for listed in (["models/demo/b0", "fer_lib"], ["models/demo"], [folder]):
+        assert provenance.hash_inputs(listed, project) == expected
+    assert provenance.hash_inputs(["models/demo/b0"], project / "elsewhere") == {}

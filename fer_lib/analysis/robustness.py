@@ -1,8 +1,10 @@
 """Predict test faces under common corruptions, and write the predictions to files that notebook 08 reads."""
 
 import io
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ from fer_lib.models.preprocessing import preprocess
 from fer_lib.params import RobustnessParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_code, hash_file, hash_values
+from fer_lib.training.pool import run_side_by_side
 from fer_lib.training.predict import Predictor, compute_softmax
 from fer_lib.training.recipes import check_match
 
@@ -57,9 +60,49 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
 
     `robustness/perturbed/<network>.parquet`: row, label, and per condition `<corruption>/<severity>/pred`,
     the predicted class, and `.../confidence`. `saliency.parquet`: row, and per condition the rank
-    correlation of `SaliencyFollower`. Killed and started again, it goes on with the next corruption. Raises
-    ModelError when a network has not been trained, or was trained on other data.
+    correlation of `SaliencyFollower`. Killed and started again, it goes on with the corruptions that are
+    left. Raises ModelError when a network has not been trained, or was trained on other data.
     """
+    dirs, study = get_output_dirs(dataset, out_dir), _open_study(dataset, out_dir)
+    settings, data, order = study.settings, study.data, (CLEAN, *CORRUPTIONS)
+    state, fingerprint = dirs.training_state / "perturbed.npz", _describe_run(dirs, data, settings)
+    found = _read_state(state, fingerprint)
+    jobs = {
+        name: partial(_predict_corruption, name, dataset, out_dir)
+        for name in order
+        if not any(_get_corruption(key) == name for key in found)
+    }
+
+    def keep(_name: str, columns: Columns) -> None:
+        found.update(columns)
+        _write_state(state, fingerprint, found)
+
+    run_side_by_side(jobs, "perturb", on_done=keep)
+    found = {key: found[key] for key in sorted(found, key=lambda key: order.index(_get_corruption(key)))}
+    about = {"row": study.rows, "label": data.labels[study.rows].astype(np.uint8)}
+    tables = {network: about | _select(found, network) for network in settings.networks}
+    tables[SALIENCY] = {"row": study.rows[study.few]} | _select(found, SALIENCY)
+    for title, columns in tables.items():
+        write_table(get_predictions_path(dirs, title), pd.DataFrame(columns), data)
+    state.unlink(missing_ok=True)
+    return get_predictions_path(dirs, SALIENCY).parent
+
+
+class _Study(NamedTuple):
+    """What a process needs to show faces under a corruption to the networks."""
+
+    settings: RobustnessParams
+    data: PackedDataset
+    networks: dict[str, "Network"]
+    rows: np.ndarray  # of the faces in the store
+    faces: list[np.ndarray]
+    samples: list[Sample]
+    few: np.ndarray  # places among the faces whose saliency maps are followed
+    follower: "SaliencyFollower"
+
+
+@lru_cache(maxsize=1)
+def _open_study(dataset: str, out_dir: str | Path | None) -> _Study:
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     settings = params.robustness
     names = dict.fromkeys(name for name in (*settings.networks, *settings.members) if name != ENSEMBLE)
@@ -70,28 +113,29 @@ def predict_perturbed(dataset: str, out_dir: str | Path | None = None) -> Path:
     few = draw_rows(np.arange(len(rows)), settings.n_saliency, settings.seed)
     checkpoint = load_checkpoint(dirs.models / settings.explained)
     follower = SaliencyFollower(checkpoint, [faces[i] for i in few], [samples[i] for i in few])
-    state, fingerprint = dirs.training_state / "perturbed.npz", _describe_run(dirs, data, settings)
-    found = _read_state(state, fingerprint)
-    done = {key.split("|")[1].split("/")[0] for key in found}
-    for name, severity, changed in perturb_all(faces, samples, done):
-        probabilities = {network: predict(changed) for network, predict in networks.items()}
-        probabilities[ENSEMBLE] = np.mean([probabilities[member] for member in settings.members], axis=0)
-        for network in settings.networks:
+    return _Study(settings, data, networks, rows, faces, samples, few, follower)
+
+
+def _predict_corruption(name: str, dataset: str, out_dir: str | Path | None) -> Columns:
+    """Return the predictions under a corruption, by `<network>|<corruption>/<severity>/pred` and so on."""
+    study, found = _open_study(dataset, out_dir), {}
+    for severity in (0,) if name == CLEAN else SEVERITIES[1:]:
+        changed = perturb_faces(study.faces, name, severity, study.samples)
+        probabilities = {network: predict(changed) for network, predict in study.networks.items()}
+        members = [probabilities[member] for member in study.settings.members]
+        probabilities[ENSEMBLE] = np.mean(members, axis=0)
+        for network in study.settings.networks:
             key = f"{network}|{name}/{severity}"
             found[f"{key}/pred"] = probabilities[network].argmax(axis=1).astype(np.uint8)
             found[f"{key}/confidence"] = probabilities[network].max(axis=1).round(3).astype(np.float32)
         if name != CLEAN:
-            followed = follower.follow([changed[i] for i in few], name, severity)
+            followed = study.follower.follow([changed[i] for i in study.few], name, severity)
             found[f"{SALIENCY}|{name}/{severity}"] = followed
-        if severity in (0, SEVERITIES[-1]):
-            _write_state(state, fingerprint, found)
-    about = {"row": rows, "label": data.labels[rows].astype(np.uint8)}
-    tables = {network: about | _select(found, network) for network in settings.networks}
-    tables[SALIENCY] = {"row": rows[few]} | _select(found, SALIENCY)
-    for title, columns in tables.items():
-        write_table(get_predictions_path(dirs, title), pd.DataFrame(columns), data)
-    state.unlink(missing_ok=True)
-    return get_predictions_path(dirs, SALIENCY).parent
+    return found
+
+
+def _get_corruption(key: str) -> str:
+    return key.split("|")[1].split("/")[0]
 
 
 def predict_external(
@@ -113,13 +157,12 @@ def predict_external(
 
 
 def perturb_all(
-    faces: Sequence[np.ndarray], samples: Sequence[Sample], done: Container[str] = ()
+    faces: Sequence[np.ndarray], samples: Sequence[Sample]
 ) -> Iterator[tuple[str, int, list[np.ndarray]]]:
-    """Yield `CLEAN`, 0 and the faces, then corruption, severity and faces, but for corruptions in `done`."""
+    """Yield `CLEAN`, 0 and the faces, then corruption, severity and faces."""
     conditions = [(CLEAN, 0), *((name, severity) for name in CORRUPTIONS for severity in SEVERITIES[1:])]
     for name, severity in tqdm(conditions, desc="perturb", unit="condition", disable=None):
-        if name not in done:
-            yield name, severity, perturb_faces(faces, name, severity, samples)
+        yield name, severity, perturb_faces(faces, name, severity, samples)
 
 
 def perturb_faces(
@@ -170,10 +213,10 @@ def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
     path = get_variants_dir(dirs, network) / f"{variant}.onnx"
     if not path.is_file():
         raise ModelError(
-            f"{path}: not found; run `python -m fer_lib compress {network} --dataset {data.meta['dataset']}` "
+            f"{path}: not found; run `python -m fer_lib compress --dataset {data.meta['dataset']}` "
             "or `make repro` first"
         )
-    session = open_session(path)
+    session = open_session(path, torch.get_num_threads())
 
     def predict(faces: Sequence[np.ndarray]) -> np.ndarray:
         # A batch is preprocessed at a time: thousands of faces at the network's size do not fit the memory.

@@ -31,7 +31,6 @@ OPTIONS = {
     "--smoke": click.Option(["--smoke"], is_flag=True, help="Tiny settings, to see that it works."),
     "--model": click.Option(["--model"], default=faces.DEFAULT_MODEL, help="A name that `models` lists."),
 }
-TRAINED = "NETWORK --dataset --out-dir"
 STUDY = "--dataset --out-dir"
 
 CALLS = {
@@ -50,26 +49,17 @@ CALLS = {
         "checkpoint",
         "Train a recipe of params.yaml, or `baseline`.",
     ),
-    "teach": Call(
-        "training.recipes:write_teacher",
-        STUDY,
-        "teacher",
-        "Write the ensemble's probabilities for a student.",
+    "train-networks": Call(
+        "training.networks:train_networks", STUDY, "trained", "Train `baseline` and every recipe."
     ),
-    "predict-splits": Call(
-        "evaluation.predictions:predict_splits",
-        TRAINED,
-        "predictions",
-        "Predict the validation and test faces.",
+    "predict-networks": Call(
+        "evaluation.predictions:predict_networks", STUDY, "predicted", "Predict validation and test faces."
     ),
     "ablate": Call(
-        "evaluation.ablations:run_study",
-        "STUDY --dataset --out-dir",
-        "predictions",
-        "Train and score every arm of an ablation study.",
+        "evaluation.ablations:run_ablations", STUDY, "studies", "Train and score every arm of the ablations."
     ),
     "compress": Call(
-        "deployment.compression:compress", TRAINED, "variants", "Write a network's int8 and sparse variants."
+        "deployment.compression:compress_networks", STUDY, "compressed", "Write int8 and sparse variants."
     ),
     "time-variants": Call(
         "deployment.latency:time_variants", STUDY, "times", "Time every variant of every compressed network."
@@ -179,11 +169,34 @@ def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
 
 @click.command()
 @click.argument("datasets", nargs=-1)
-def verify(datasets: Sequence[str]) -> int:
+@click.option("--against", metavar="COMMIT", help="Compare the headline numbers with a commit's.")
+def verify(datasets: Sequence[str], against: str | None) -> int:
     """Check the numbers in reports/ against their sources."""
-    from fer_lib.cli.verify import verify_reports
+    from fer_lib.cli.rerun import report
+    from fer_lib.cli.verify import list_reports, verify_reports
 
-    return verify_reports(datasets)
+    if against is None:
+        return verify_reports(datasets)
+    return max([report(against, dataset) for dataset in datasets or list_reports()])
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("seed", type=click.IntRange(min=1))
+def scatter(dataset: str, seed: int) -> None:
+    """Run the committed study with another seed, to see how its numbers scatter."""
+    from fer_lib.cli.rerun import measure_scatter
+
+    print(f"numbers: {measure_scatter(dataset, seed)}")
+
+
+@click.command()
+@click.argument("dataset")
+def rerun(dataset: str) -> int:
+    """Run the committed study again, in rerun/, and compare."""
+    from fer_lib.cli.rerun import rerun as run_again
+
+    return run_again(dataset)
 
 
 @click.command()
@@ -202,6 +215,14 @@ def readme(check: bool) -> int:
 
 for _command in (
     *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
-    *(verify, params, prepare, *(build_command(name, call) for name, call in CALLS.items()), readme),
+    *(
+        rerun,
+        verify,
+        scatter,
+        params,
+        prepare,
+        *(build_command(name, call) for name, call in CALLS.items()),
+        readme,
+    ),
 ):
     fer.add_command(_command)

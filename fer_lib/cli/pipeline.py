@@ -4,22 +4,48 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
 from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params, read_params_file
-from fer_lib.paths import PARAMS_FILE, ROOT, get_raw_dir
-from fer_lib.provenance import list_stages
+from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
+from fer_lib.provenance import list_outs, list_stages
 from fer_lib.reporting.index_page import build_index
+
+STAGE_LINE = re.compile(r"(Running s|S)tage '([^']+)'")
+"""Of DVC: `Running stage 'train@demo':` or `Stage 'train@demo' didn't change, skipping`."""
+
+ONE_CORE = ("saliency", "counterfactuals", "privacy")
+"""Stages that, like a notebook, keep one core busy."""
+
+DVC_SAYS = (
+    "> ",
+    "Updating lock file",
+    "To track",
+    "\tgit add",
+    "To enable auto",
+    "\tdvc config",
+    "Use `dvc push`",
+    "Data and pipelines",
+)
+"""How the lines of DVC begin that say nothing of the study."""
 
 
 def run_pipeline(dataset: str) -> Path:
     """Run every stage of `dataset` whose inputs have changed; return its index page, as a path in `ROOT`.
+
+    Before each stage a line says how long it took last time, and what comes next. How long the stages took is
+    kept in `stages.csv` beside the pages.
 
     Raises FerError when there are no raw files, when `params.yaml` does not know the data set, and when a
     stage fails.
@@ -29,11 +55,92 @@ def run_pipeline(dataset: str) -> Path:
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
-    command = [sys.executable, "-m", "dvc", "repro", *list_stages(dataset)]
-    done = subprocess.run(command, cwd=ROOT, env=build_environment(), check=False)
-    if done.returncode:
-        raise FerError(f"{dataset}: a stage failed; its own message stands above")
+    stages = list_stages(dataset)
+    progress = Progress([*stages], get_output_dirs(dataset, ROOT).reports / "stages.csv")
+    for lanes in split_lanes(stages):
+        with ThreadPoolExecutor(len(lanes)) as pool:
+            statuses = list(pool.map(partial(progress.run, is_alone=len(lanes) == 1), lanes))
+        progress.save()
+        if any(statuses):
+            raise FerError(f"{dataset}: a stage failed; its own message stands above")
+    if not progress.has_run:
+        print(f"{dataset}: everything is up to date", flush=True)
     return build_index(dataset, ROOT).relative_to(ROOT)
+
+
+def split_lanes(stages: Mapping[str, Mapping[str, Any]]) -> list[list[list[str]]]:
+    """Return the stages, in their order, in groups that follow one another, of lanes that run side by side.
+
+    A notebook keeps one core busy, and so do some other stages: those that do not wait for one another get two
+    lanes. All others use every core themselves, or measure times, and have one.
+    """
+    groups: list[list[str]] = []
+    for target, stage in stages.items():
+        last = groups[-1] if groups else []
+        written = [Path(out) for other in last for out in list_outs(stages[other])]
+        waits = any(Path(dep).is_relative_to(out) for dep in stage["deps"] for out in written)
+        if (
+            last
+            and _keeps_one_core(target) == _keeps_one_core(last[0])
+            and not (waits and _keeps_one_core(target))
+        ):
+            last.append(target)
+        else:
+            groups.append([target])
+    return [[g[0::2], g[1::2]] if _keeps_one_core(g[0]) and len(g) > 1 else [g] for g in groups]
+
+
+def _keeps_one_core(target: str) -> bool:
+    return target[0].isdigit() or target.partition("@")[0] in ONE_CORE
+
+
+class Progress:
+    """Runs stages and tells of them, by how long they took last time.
+
+    path: of the table with a stage and its seconds in each row.
+    """
+
+    def __init__(self, targets: list[str], path: Path):
+        self.has_run = False
+        self._left, self._path = targets, path
+        self._seconds: dict[str, float] = {}
+        if path.is_file():
+            known = pd.read_csv(path)
+            self._seconds = dict(zip(known["stage"], known["seconds"], strict=True))
+
+    def run(self, targets: list[str], is_alone: bool) -> int:
+        """Let DVC run those of the targets that are out of date; return its exit status."""
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets]
+        environment = build_environment() | ({} if is_alone else {"OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        running, started = "", 0.0
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = STAGE_LINE.match(line)
+            if running and (found or line.startswith("Updating lock file")):
+                self._seconds[running.partition("@")[0]] = round(time.monotonic() - started, 1)
+                running = ""
+            if found and found[1] == "Running s":
+                running, started, self.has_run = found[2], time.monotonic(), True
+                print(self._describe(running), flush=True)
+            elif found:
+                self._left.remove(found[2])
+            elif not line.startswith(DVC_SAYS) and line.strip():
+                print(line.rstrip(), flush=True)
+        return process.wait()
+
+    def save(self) -> None:
+        """Write how long the stages took."""
+        table = pd.Series(self._seconds, name="seconds").rename_axis("stage")
+        write_atomically(self._path, table.to_csv().encode())
+
+    def _describe(self, target: str) -> str:
+        self._left.remove(target)
+        names = [name.partition("@")[0] for name in (target, *self._left[:1])]
+        known = [f"{name} ({self._seconds[name]:.0f} s)" if name in self._seconds else name for name in names]
+        left = sum(self._seconds.get(name.partition("@")[0], 0.0) for name in (target, *self._left))
+        then = f"; then {known[1]}" if known[1:] else ""
+        return f"{time.strftime('%H:%M:%S')} {known[0]}{then}; about {left / 60:.0f} min left"
 
 
 def check_overrides(dataset: str) -> None:
@@ -71,22 +178,17 @@ def link_raw_dirs(dataset: str) -> str:
 
 
 def add_to_params(dataset: str, raw_folder: str) -> str | None:
-    """Add `dataset` to `pipeline.datasets` and `pipeline.names`; return the former's line, if it was added.
-
-    The file keeps its comments.
-    """
+    """Add `dataset` to `pipeline.datasets`; return its line, if it was added. The file keeps its comments."""
     if dataset in (read_params_file().get("pipeline") or {}).get("datasets", {}):
         return None
     text, line = PARAMS_FILE.read_text(), f"{dataset}: data/raw/{raw_folder}"
-    for key, entry in {"datasets": line, "names": f"- {dataset}"}.items():
-        # The entries stand deeper than their key; the new one goes below the last of them.
-        block = re.search(rf"^pipeline:.*\n(?: .*\n)*?  {key}:.*\n(?:    .*\n)*", text, re.MULTILINE)
-        if not block:
-            raise ParamsError(
-                f"{PARAMS_FILE}: found no `{key}:` lines under `pipeline:`; add `{entry}` by hand"
-            )
-        text = f"{text[: block.end()]}    {entry}\n{text[block.end() :]}"
-    write_atomically(PARAMS_FILE, text.encode())
+    # The entries stand deeper than their key; the new one goes below the last of them.
+    block = re.search(r"^pipeline:.*\n(?: .*\n)*?  datasets:.*\n(?:    .*\n)*", text, re.MULTILINE)
+    if not block:
+        raise ParamsError(
+            f"{PARAMS_FILE}: found no `datasets:` lines under `pipeline:`; add `{line}` by hand"
+        )
+    write_atomically(PARAMS_FILE, f"{text[: block.end()]}    {line}\n{text[block.end() :]}".encode())
     return line
 
 
@@ -134,4 +236,5 @@ def _find_mapping(content: dict[str, Any], place: str) -> dict[str, Any]:
 def build_environment() -> dict[str, str]:
     """Return the environment in which a stage's `python` is the one that runs now."""
     paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    return {**os.environ, "PATH": os.pathsep.join(paths)}
+    # Unbuffered, for the lines are told as they come.
+    return {**os.environ, "PATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}

@@ -41,7 +41,7 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
 
     `datasets` are those of `reports/`; none stands for all. Raises FerError for one that has no reports.
     """
-    known = sorted(path.parent.name for path in (root / "reports").glob("*/provenance"))
+    known = list_reports(root)
     for dataset in datasets or known[:1] or [""]:
         if dataset not in known:
             raise FerError(
@@ -76,6 +76,11 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
             n_partial += _UNKNOWN in notes
     print(f"{n_checked} files: {n_checked - n_failed} ok, {n_failed} failed; of {n_partial} {_UNKNOWN}")
     return 1 if n_failed else 0
+
+
+def list_reports(root: Path = ROOT) -> list[str]:
+    """Return the data sets that have reports."""
+    return sorted(path.parent.name for path in (root / "reports").glob("*/provenance"))
 
 
 _UNKNOWN = "no hash of code and parameters was kept"
@@ -134,7 +139,7 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
 
 def _hash_params(name: str, dataset: str, root: Path) -> str:
     params = load_params(dataset, path=root / "params.yaml").model_dump(mode="json")
-    return hash_stage_params(find_stage(name, dataset, root), params)
+    return hash_stage_params(name, find_stage(name, dataset, root), params)
 
 
 def _hash_params_at(commit: str, name: str, dataset: str, root: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Compress a trained network to int8 and sparse variants, and predict validation and test with each.
 
-The variants lie in `models/<dataset>/compressed/<network>/`, their logits in
+The variants lie in `models/compressed/<dataset>/<network>/`, their logits in
 `reports/<dataset>/compression/<network>.parquet`; later stages read the table instead of the networks.
 """
 
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import CompressionParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
+from fer_lib.training.pool import run_side_by_side
 from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import ENSEMBLE, TEACHER_NAME, check_match
 
@@ -44,6 +46,13 @@ FLOAT, INT8, INT8_ALL = "float32", "int8", "int8_all"
 
 REFERENCES = ("baseline", "float_reference")
 """What a variant is compared with; see `find_reference`."""
+
+
+def compress_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]:
+    """Compress each of `compression.networks`, side by side; return their names. Raises as `compress`."""
+    networks = load_params(dataset).compression.networks
+    run_side_by_side({name: partial(compress, name, dataset, out_dir) for name in networks}, "compress")
+    return list(networks)
 
 
 def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:
@@ -93,7 +102,8 @@ def compress(network: str, dataset: str, out_dir: str | Path | None = None) -> P
         metrics.add("bytes", file.stat().st_size, model=file.stem)
         metrics.describe(f"{file.stem}.sha256", hash_file(file))
     write_table(get_logits_path(dirs, network), _tabulate(predicted, data), data)
-    write_metrics(dirs, metrics, data.meta, params, settings.seed, time.monotonic() - start)
+    seconds, inputs = time.monotonic() - start, [dirs.models / network]
+    write_metrics(dirs, metrics, data.meta, params, settings.seed, seconds, inputs=inputs)
     return folder
 
 
@@ -150,7 +160,7 @@ def find_reference(name: str, title: str, settings: CompressionParams) -> str:
 
 def get_variants_dir(dirs: OutputDirs, network: str) -> Path:
     """Return the folder of a network's variants, `<variant>.onnx` each."""
-    return dirs.models / "compressed" / network
+    return dirs.compressed / network
 
 
 def get_logits_path(dirs: OutputDirs, network: str) -> Path:
@@ -160,7 +170,7 @@ def get_logits_path(dirs: OutputDirs, network: str) -> Path:
 
 def read_logits(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str, dict[str, np.ndarray]]:
     """Return variant to split to float32 (N, C) logits. Raises DataError as `read_table` does."""
-    table = read_table(get_logits_path(dirs, network), data, f"compress {network}")
+    table = read_table(get_logits_path(dirs, network), data, "compress")
     logits: dict[str, dict[str, np.ndarray]] = {}
     for variant in dict.fromkeys(column.rsplit("/", 1)[0] for column in table.columns if "/" in column):
         columns = [f"{variant}/{emotion}" for emotion in data.emotions]

@@ -5,7 +5,6 @@ is the median over runs of the two times of a run; its interval comes from a boo
 """
 
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from fer_lib.data.packed import load_packed
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import INPUT, open_session
+from fer_lib.machine import describe_machine
 from fer_lib.metrics_file import Interval, Metrics, build_key, read_metrics, write_metrics
 from fer_lib.models.checkpoints import find_checkpoint, list_variants, read_config
 from fer_lib.params import load_params
@@ -198,15 +198,6 @@ def measure_memory(network: Network) -> float:
             f"{network.path}: its memory could not be measured: {done.stderr.strip().splitlines()[-1]}"
         )
     return float(done.stdout)
-
-
-def describe_machine() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _get_peak() -> float:

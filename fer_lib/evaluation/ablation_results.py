@@ -106,7 +106,7 @@ def _pair_arms(dirs: OutputDirs, settings: AblationsParams, data: PackedDataset)
                 for alone in (arm.removesuffix(BOTH), SAMPLER):
                     if alone in arms:
                         yield _Pair("stacked", f"{arm}_over_{alone}", arms[arm], arms[alone], labels)
-        if study == ENSEMBLE:
+        if study == ENSEMBLE and arms:
             vote = arms.pop(VOTE)
             for arm, predicted in arms.items():
                 yield _Pair("vote_over", arm, vote, predicted, labels)

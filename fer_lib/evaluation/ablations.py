@@ -6,19 +6,13 @@ and the reference of one seed saw the same ones. A study that the reference of a
 `reference` of its own.
 """
 
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from functools import partialmethod
-from multiprocessing import get_context, parent_process
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ParamsError
@@ -30,7 +24,9 @@ from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
 from fer_lib.training.fit import fit
+from fer_lib.training.pool import run_side_by_side
 from fer_lib.training.predict import Predictor, fit_weights, vote
+from fer_lib.training.recipes import build_recipe
 from fer_lib.training.targets import has_votes
 
 REFERENCE = "reference"
@@ -58,60 +54,81 @@ class ArmRun:
     commit: str | None = None
 
 
-def run_study(study: str, dataset: str, out_dir: str | Path | None = None) -> Path:
-    """Train and score every arm of `study` with every seed; return the table of predictions.
+def run_ablations(dataset: str, out_dir: str | Path | None = None) -> list[str]:
+    """Train and score every arm of every study with every seed; return the names of the studies.
 
-    One run per core at a time, each on one thread: small networks on small faces keep two threads busy half
-    of the time. Writes the metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and
-    `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
+    An arm that changes nothing is the reference, which is trained once for all studies. Writes per study the
+    metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and `ablations/<study>.parquet` (see
+    `read_predictions`). Interrupted, it goes on where it was.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
-    arms, seeds = find_arms(params, study), params.ablations.seeds
-    data = load_packed(dataset)
-    if not has_votes(data.index):  # then no arm can learn from them
-        arms = {arm: resolved for arm, resolved in arms.items() if resolved.training.targets == "label"}
+    data, states = load_packed(dataset), dirs.training_state / "ablations"
     plain = apply_recipe(params, params.ablations.reference)
-    states = dirs.training_state / "ablations"
-    with _start_pool() as pool:
-        jobs: list[Future[ArmRun]] = []
+    recipes = {name: build_recipe(name, params, dirs) for name in params.recipes}
+    studies = {study: find_arms(params, study) for study in params.ablations.studies}
+    if not has_votes(data.index):  # then no arm can learn from them
+        for study, arms in studies.items():
+            studies[study] = {arm: own for arm, own in arms.items() if own.training.targets == "label"}
+    jobs: dict[str, Callable[[], ArmRun]] = {}
+    places: dict[tuple[str, str, int], str] = {}
+    for study, arms in studies.items():
         for arm, resolved in arms.items():
-            # An arm that changes nothing is the reference, which is trained once for all studies.
-            state_dir = states / REFERENCE / REFERENCE if resolved == plain else states / study / arm
-            jobs += [pool.submit(train_arm, dataset, arm, resolved, seed, state_dir) for seed in seeds]
-        try:
-            with tqdm(as_completed(jobs), study, len(jobs), unit="run", dynamic_ncols=True) as done:
-                runs = [job.result() for job in done]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    runs.sort(key=lambda run: (list(arms).index(run.arm), seeds.index(run.seed)))
-    if study == ENSEMBLE:
-        runs += [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
-    path = get_predictions_path(dirs, study)
-    write_table(path, _tabulate(runs, data), data)
+            for seed in params.ablations.seeds:
+                state = f"{REFERENCE}/{REFERENCE}" if resolved == plain else f"{study}/{arm}"
+                places[study, arm, seed] = job = f"{state}-{seed}"
+                own = set_seed(resolved, seed)
+                # An arm that trains as a recipe does goes on from its finished state.
+                twin = next((name for name, recipe in recipes.items() if is_same_training(own, recipe)), None)
+                folder = dirs.training_state / twin if twin else states / job
+                jobs[job] = partial(train_arm, dataset, own, folder)
+    trained = run_side_by_side(jobs, "ablations")
+    for study, arms in studies.items():
+        runs = [
+            replace(trained[places[study, arm, seed]], arm=arm)
+            for arm in arms
+            for seed in params.ablations.seeds
+        ]
+        _write_study(study, runs, params, dirs, data)
+    return list(studies)
+
+
+def _write_study(
+    study: str, runs: list[ArmRun], params: Params, dirs: OutputDirs, data: PackedDataset
+) -> None:
+    seeds = params.ablations.seeds
+    if study == ENSEMBLE and runs:
+        runs = runs + [vote_together(runs, params.ablations.members, seed, data) for seed in seeds]
+    write_table(get_predictions_path(dirs, study), _tabulate(runs, data), data)
     metrics = score_runs(f"ablations/{study}", runs, data)
     metrics.describe("seeds", ", ".join(map(str, seeds)))
     seconds = sum(run.numbers.get("seconds", 0.0) for run in runs)
     write_metrics(dirs, metrics, data.meta, params, seeds[0], seconds)
-    return path
 
 
-def train_arm(dataset: str, arm: str, params: Params, seed: int, state_dir: Path) -> ArmRun:
-    """Train one arm, whose parameters `params` are, with one seed, and predict validation and test.
+def set_seed(params: Params, seed: int) -> Params:
+    """Return the parameters with another seed of the training."""
+    return params.model_copy(update={"training": params.training.model_copy(update={"seed": seed})})
 
-    The training's state stands in `<state_dir>-<seed>`. Raises FerError when another run is at work there.
+
+def is_same_training(a: Params, b: Params) -> bool:
+    """Return whether two sets of parameters train the same network."""
+    return (a.training, a.augmentation) == (b.training, b.augmentation)
+
+
+def train_arm(dataset: str, params: Params, state: Path) -> ArmRun:
+    """Train an arm, whose parameters `params` are, and predict validation and test.
+
+    state: folder of the training's state. Raises FerError when another run is at work there.
     """
-    training = params.training.model_copy(update={"seed": seed})
-    data = load_packed(dataset)
-    state = state_dir.with_name(f"{state_dir.name}-{seed}")
+    data, training = load_packed(dataset), params.training
     with hold_lock(state / "lock"):
-        result = fit(data, params.model_copy(update={"training": training}), state)
+        result = fit(data, params, state)
     preprocessing = Preprocessing.from_dict(result.config["preprocessing"])
     predictor = Predictor(result.model, preprocessing, training.batch_size * 2)
     probabilities = {split: predictor.predict(data.faces, data.get_rows(split)) for split in SPLITS}
     seconds = round(float(result.history["seconds"].iloc[-1]), 1)
     numbers = {"seconds": seconds, "best_epoch": result.best_epoch}
-    return ArmRun(arm, seed, probabilities, numbers, result.config["git_commit"])
+    return ArmRun(state.name, training.seed, probabilities, numbers, result.config["git_commit"])
 
 
 def vote_together(runs: list[ArmRun], members: Sequence[str], seed: int, data: PackedDataset) -> ArmRun:
@@ -166,7 +183,7 @@ def find_arms(params: Params, study: str) -> dict[str, Params]:
 
 
 def get_predictions_path(dirs: OutputDirs, study: str) -> Path:
-    """Return where `run_study` writes the predictions."""
+    """Return where `run_ablations` writes the predictions."""
     return dirs.reports / "ablations" / f"{study}.parquet"
 
 
@@ -177,7 +194,7 @@ def read_predictions(
 
     Raises DataError when the study has not run, or has run on other data than `data`.
     """
-    table = read_table(get_predictions_path(dirs, study), data, f"ablate {study}")
+    table = read_table(get_predictions_path(dirs, study), data, "ablate")
     columns = table.drop(columns=["row", "label"])
     if columns.empty:  # this data set can have none of the study's arms
         return
@@ -185,28 +202,3 @@ def read_predictions(
     for arm in keys.get_level_values(0).unique():
         chosen = columns.loc[:, keys.get_level_values(0) == arm].to_numpy(np.int64).T
         yield arm, chosen[0::2], chosen[1::2]
-
-
-def _start_pool() -> ProcessPoolExecutor:
-    on_gpu = torch.cuda.is_available()
-    n_workers = 1 if on_gpu else os.cpu_count() or 1
-    return ProcessPoolExecutor(n_workers, get_context("spawn"), _start_worker, (on_gpu,))
-
-
-def _start_worker(on_gpu: bool) -> None:
-    # The study's bar counts runs; one per run would write over it. tqdm has read its environment by now.
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-    # Killed, a study takes its workers along, or they would hold their trainings when it is started again.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if not on_gpu:
-        import cv2
-
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -6,6 +6,7 @@ checked, or computed in another way, without training anything again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
+from fer_lib.training.pool import run_side_by_side
 from fer_lib.training.predict import ALL, Predictor
-from fer_lib.training.recipes import BASELINE, check_match, get_metrics_name
+from fer_lib.training.recipes import check_match, get_metrics_name
 
 SPLITS = ("val", "test")
 
@@ -82,6 +84,16 @@ class Predictions:
     source: dict[str, Any]
 
 
+def predict_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]:
+    """Predict validation and test with each of `evaluation.networks`, side by side; return their names.
+
+    Raises as `predict_splits`.
+    """
+    networks = load_params(dataset).evaluation.networks
+    run_side_by_side({name: partial(predict_splits, name, dataset, out_dir) for name in networks}, "predict")
+    return list(networks)
+
+
 def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:
     """Predict validation and test with a trained network; return the file, `predictions/<network>.parquet`.
 
@@ -119,16 +131,14 @@ def get_predictions_path(dirs: OutputDirs, network: str) -> Path:
 
 
 def read_all_predictions(params: Params, dirs: OutputDirs, data: PackedDataset) -> dict[str, Predictions]:
-    """Return the predictions there are by network: the baseline's, then the recipes' in their order.
+    """Return the predictions by network, of `evaluation.networks`.
 
-    Raises DataError when the baseline has none or for those on other faces, and ModelError for those of
-    another training than the network's metrics are of.
+    Raises DataError when one has none or for those on other faces, and ModelError for those of another
+    training than the network's metrics are of.
     """
     found = {}
-    for name in (BASELINE, *params.recipes):
+    for name in params.evaluation.networks:
         path = get_predictions_path(dirs, name)
-        if name != BASELINE and not path.is_file():
-            continue
         found[name] = read_predictions(path, data)
         predicted_by = found[name].source["trained_at_commit"]
         trained_at = read_metrics(dirs, get_metrics_name(name))["trained_at_commit"]
@@ -165,7 +175,7 @@ def read_predictions(path: Path, data: PackedDataset) -> Predictions:
     """Return the predictions in a file of `write_predictions`. Raises DataError as `read_table` does."""
     columns = _name_columns(data)
     expected = [name for names in columns.values() for name in names]
-    table = read_table(path, data, f"predict-splits {path.stem}", expected)
+    table = read_table(path, data, "predict-networks", expected)
     parts = {split: table[table["split"] == split] for split in SPLITS}
     logits = {split: part[columns["logit"]].to_numpy(np.float32, copy=True) for split, part in parts.items()}
     conditions = {CLEAN: logits["val"].argmax(axis=1)}

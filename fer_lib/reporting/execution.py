@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_lib import errors
 from fer_lib.errors import FerError
-from fer_lib.files import hold_lock, write_atomically
+from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
@@ -50,9 +50,7 @@ def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT,
     load_params(dataset)  # an unknown data set is told before a kernel starts
     dirs = get_output_dirs(dataset, out_dir)
     parameters = {"dataset": dataset, "smoke": smoke, "out_dir": _shorten(out_dir)}
-    # Two runs that train into one state would spoil each other's weights.
-    with hold_lock(dirs.training_state.parent / f"{dataset}.lock"):
-        executed = _execute(notebook, parameters)
+    executed = _execute(notebook, parameters)
     page = dirs.reports / f"{notebook}.html"
     write_atomically(page, export_html(executed, notebook, dataset, dirs, smoke).encode())
     build_index(dataset, out_dir)

@@ -3,6 +3,7 @@
 No number comes from a keyboard: all are read from what the stages have written below `reports/`.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ ABOUT = {
     "ferplus": "FER+, the FER2013 photographs labelled again by ten annotators each",
     "affectnet": "AffectNet, colour photographs found on the web",
 }
+
+RERUN = "rerun.json"
+"""The verdict on a rerun, beside its pages."""
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
@@ -49,6 +53,7 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         about=ABOUT.get(dataset, "faces from a folder of images"),
         scores=_list_scores(read_if_written(dirs, "evaluation")),
         notebooks=notebooks,
+        rerun=_read_rerun(dirs.reports / RERUN),
         provenance=next((entry["provenance"] for entry in reversed(notebooks) if entry["provenance"]), None),
     )
     path = dirs.reports / "index.html"
@@ -141,6 +146,14 @@ def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
         "thumbnail": _find_thumbnail(page, dirs.figures / stage),
         "provenance": read_if_written(dirs, stage).provenance,
     }
+
+
+def _read_rerun(path: Path) -> dict[str, Any] | None:
+    """Return what `fer verify --against` found, and under `others` the numbers that are not identical."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_bytes())
+    return content | {"others": [one for one in content["numbers"] if one["verdict"] != "identical"]}
 
 
 def _find_thumbnail(page: Path, folder: Path) -> str | None:

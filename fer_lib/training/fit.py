@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import multiclass_stat_scores
 from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset
@@ -298,6 +297,9 @@ def choose_precision(precision: str, architecture: str, device: torch.device) ->
 
 
 def _compute_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    # Here, because importing it takes 3 s, and most who import this module train nothing.
+    from torchmetrics.functional.classification import multiclass_stat_scores
+
     # From counts, for torchmetrics' own accuracy is a float32.
     counts = multiclass_stat_scores(logits.argmax(dim=1), labels, logits.shape[1], average="micro")
     n_correct, *_, n = counts.tolist()

@@ -101,7 +101,8 @@ def train_recipe(
     seconds = float(result.history["seconds"].iloc[-1])
     metrics = describe_training(result, get_metrics_name(name))
     # Not the recipe's own: the hash of the parameters can be computed again from `params.yaml` alone.
-    write_metrics(dirs, metrics, data.meta, plain, params.training.seed, seconds)
+    seed, inputs = params.training.seed, [params.training.weights_file, params.training.teacher]
+    write_metrics(dirs, metrics, data.meta, plain, seed, seconds, inputs=list(filter(None, inputs)))
     return folder
 
 
