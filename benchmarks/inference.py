@@ -27,7 +27,7 @@ from fer_lib.machine import describe_machine
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.training.predict import compute_softmax
+from fer_lib.training.voting import compute_softmax
 
 ROUNDS, N_CALIBRATION = 30, 128
 Run = Callable[[np.ndarray], np.ndarray]

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import build_command_environment, run_fer_lib, write_tiny_params
 
+from fer_lib import jobs
 from fer_lib.data.packed import load_packed
 from fer_lib.errors import DataError, FerError, ModelError, ParamsError
 from fer_lib.evaluation import ablations
@@ -34,8 +35,7 @@ from fer_lib.metrics_file import read_metrics
 from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
-from fer_lib.training import pool
-from fer_lib.training.predict import vote
+from fer_lib.training.voting import vote
 
 ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
 SEEDS = [1, 0]  # those of the tiny parameters, in their order
@@ -72,7 +72,7 @@ def finished(project, tmp_path_factory):
 def here(enter_project, project, monkeypatch):
     """Run studies on the project in this process: starting others takes most of a test's time."""
     enter_project(ablations, project)
-    monkeypatch.setattr(pool, "_start_pool", lambda _: ThreadPoolExecutor(1))
+    monkeypatch.setattr(jobs, "_start_pool", lambda *_: ThreadPoolExecutor(1))
     return project
 
 

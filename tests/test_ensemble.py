@@ -11,9 +11,10 @@ from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import recipes
-from fer_lib.training.predict import FLIP, Predictor, fit_weights, vote
+from fer_lib.training.predict import FLIP, Predictor
 from fer_lib.training.recipes import write_teacher
 from fer_lib.training.targets import read_teacher
+from fer_lib.training.voting import fit_weights, vote
 
 
 def draw(seed: int, n_models: int = 3, n: int = 400, c: int = 7) -> tuple[np.ndarray, np.ndarray]:

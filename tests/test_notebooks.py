@@ -70,8 +70,8 @@ class TestForm:
 
 IN_PROCESS = """
 from concurrent.futures import ThreadPoolExecutor
-from fer_lib.training import pool
-pool._start_pool = lambda _: ThreadPoolExecutor(1)  # new processes would start longer than these train
+from fer_lib import jobs
+jobs._start_pool = lambda *_: ThreadPoolExecutor(1)  # new processes would start longer than these train
 """
 
 TRAININGS_BEFORE = {

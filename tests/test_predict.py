@@ -6,7 +6,8 @@ import torch
 from fer_lib.data.packed import PackedDataset
 from fer_lib.models.build import create_model
 from fer_lib.models.preprocessing import Preprocessing, preprocess
-from fer_lib.training.predict import ALL, FLIP, Predictor, View, compute_softmax
+from fer_lib.training.predict import ALL, FLIP, Predictor, View
+from fer_lib.training.voting import compute_softmax
 
 PREPROCESSING = Preprocessing(36, (0.5, 0.4, 0.3), (0.5,) * 3)
 FACE = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)

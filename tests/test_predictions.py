@@ -25,8 +25,9 @@ from fer_lib.models.build import Checkpoint, create_model, load_checkpoint, save
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import ALL, Predictor, compute_softmax
+from fer_lib.training.predict import ALL, Predictor
 from fer_lib.training.recipes import check_match, get_metrics_name
+from fer_lib.training.voting import compute_softmax
 
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 

@@ -29,7 +29,8 @@ from fer_lib.models.checkpoints import DEFAULT_MODEL, list_variants, read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training.predict import Predictor, compute_softmax
+from fer_lib.training.predict import Predictor
+from fer_lib.training.voting import compute_softmax
 
 COMMITTED = REPO / "models" / "release" / DEFAULT_MODEL
 PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, precision_score
 
 from demo_faces.counterfactuals import draw_counterfactuals, list_counterfactuals
+from fer_lib import jobs
 from fer_lib.analysis import counterfactuals, explain_scores, explain_study, robustness, severity_curves
 from fer_lib.analysis.counterfactuals import CounterfactualScores, add_groups, tabulate_changes
 from fer_lib.analysis.explain_scores import SaliencyScores
@@ -27,7 +28,6 @@ from fer_lib.metrics_file import Metrics
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.training import pool
 
 NETWORKS = ("student", "augmented")
 MIN_FACES = 2
@@ -63,7 +63,7 @@ def study(tiny_project):
         for module in (robustness, counterfactuals, explain_study):
             patch.setattr(module, "load_params", lambda _: changed)
             patch.setattr(module, "load_packed", lambda _: data)
-        patch.setattr(pool, "_start_pool", lambda _: ThreadPoolExecutor(1))
+        patch.setattr(jobs, "_start_pool", lambda *_: ThreadPoolExecutor(1))
         out = tiny_project / "robust"
         robustness.predict_perturbed("demo", out)
         counterfactuals.predict_counterfactuals("demo", out)
@@ -102,7 +102,7 @@ def test_killed_run_goes_on_with_the_next_perturbation(study, monkeypatch, tmp_p
     params = load_params("demo").model_copy(update={"robustness": settings})
     monkeypatch.setattr(robustness, "load_params", lambda _: params)
     monkeypatch.setattr(robustness, "load_packed", lambda _: data)
-    monkeypatch.setattr(pool, "_start_pool", lambda _: ThreadPoolExecutor(1))
+    monkeypatch.setattr(jobs, "_start_pool", lambda *_: ThreadPoolExecutor(1))
     seen = []
 
     def perturb(face, name, severity, sample):

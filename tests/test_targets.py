@@ -14,7 +14,9 @@ from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.training.fit import train_on_batch
 from fer_lib.training.optim import build_loss
-from fer_lib.training.targets import Teacher, build_targets, build_teacher, count_votes, has_votes, mix_batch
+from fer_lib.training.targets import build_targets, count_votes, has_votes
+from fer_lib.training.teacher import Teacher, build_teacher
+from fer_lib.training.transforms import mix_batch
 
 TRAINING = load_params("demo").training
 ANGRY, HAPPY, NEUTRAL = (EMOTIONS_7.index(name) for name in ("angry", "happy", "neutral"))

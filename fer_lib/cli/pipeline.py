@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,24 @@ import yaml
 from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
+from fer_lib.jobs import Needs, run_jobs
 from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params, read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
 from fer_lib.provenance import list_outs, list_stages
 from fer_lib.reporting.index_page import build_index
 
-STAGE_LINE = re.compile(r"(Running s|S)tage '([^']+)'")
-"""Of DVC: `Running stage 'train@demo':` or `Stage 'train@demo' didn't change, skipping`."""
+N_LANES = min(2, os.cpu_count() or 1)
+"""So many stages run at a time: a notebook keeps one core busy, and processes take a while to start."""
 
-ONE_CORE = ("saliency", "counterfactuals", "privacy")
-"""Stages that, like a notebook, keep one core busy."""
+STAGES = "stages.csv"
+"""Beside the pages: how long each stage took."""
+
+ALONE = "latency"
+"""The stage that measures times."""
 
 DVC_SAYS = (
     "> ",
+    "Stage '",
     "Updating lock file",
     "To track",
     "\tgit add",
@@ -45,7 +51,7 @@ def run_pipeline(dataset: str) -> Path:
     """Run every stage of `dataset` whose inputs have changed; return its index page, as a path in `ROOT`.
 
     Before each stage a line says how long it took last time, and what comes next. How long the stages took is
-    kept in `stages.csv` beside the pages.
+    kept in `STAGES`.
 
     Raises FerError when there are no raw files, when `params.yaml` does not know the data set, and when a
     stage fails.
@@ -56,78 +62,82 @@ def run_pipeline(dataset: str) -> Path:
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
     stages = list_stages(dataset)
-    progress = Progress([*stages], get_output_dirs(dataset, ROOT).reports / "stages.csv")
-    for lanes in split_lanes(stages):
-        with ThreadPoolExecutor(len(lanes)) as pool:
-            statuses = list(pool.map(partial(progress.run, is_alone=len(lanes) == 1), lanes))
-        progress.save()
-        if any(statuses):
-            raise FerError(f"{dataset}: a stage failed; its own message stands above")
+    needs = find_needs(stages)
+    progress = Progress(needs, get_output_dirs(dataset, ROOT).reports / STAGES)
+    jobs = {target: partial(progress.run, target) for target in progress.left}
+    with ThreadPoolExecutor(N_LANES) as pool:
+        for target, status in run_jobs(jobs, pool, N_LANES, needs, alone=[f"{ALONE}@{dataset}"]):
+            progress.save()
+            if status:
+                raise FerError(f"stage {target} failed; its own message stands above")
     if not progress.has_run:
         print(f"{dataset}: everything is up to date", flush=True)
     return build_index(dataset, ROOT).relative_to(ROOT)
 
 
-def split_lanes(stages: Mapping[str, Mapping[str, Any]]) -> list[list[list[str]]]:
-    """Return the stages, in their order, in groups that follow one another, of lanes that run side by side.
-
-    A notebook keeps one core busy, and so do some other stages: those that do not wait for one another get two
-    lanes. All others use every core themselves, or measure times, and have one.
-    """
-    groups: list[list[str]] = []
-    for target, stage in stages.items():
-        last = groups[-1] if groups else []
-        written = [Path(out) for other in last for out in list_outs(stages[other])]
-        waits = any(Path(dep).is_relative_to(out) for dep in stage["deps"] for out in written)
-        if (
-            last
-            and _keeps_one_core(target) == _keeps_one_core(last[0])
-            and not (waits and _keeps_one_core(target))
-        ):
-            last.append(target)
-        else:
-            groups.append([target])
-    return [[g[0::2], g[1::2]] if _keeps_one_core(g[0]) and len(g) > 1 else [g] for g in groups]
+def find_needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return every stage with those that write what it reads."""
+    outs = {target: list(map(Path, list_outs(stage))) for target, stage in stages.items()}
+    return {
+        target: [
+            other
+            for other, written in outs.items()
+            if other != target
+            and any(Path(dep).is_relative_to(out) for dep in stage["deps"] for out in written)
+        ]
+        for target, stage in stages.items()
+    }
 
 
-def _keeps_one_core(target: str) -> bool:
-    return target[0].isdigit() or target.partition("@")[0] in ONE_CORE
+def sort_by_urgency(needs: Needs, seconds: Mapping[str, float]) -> list[str]:
+    """Return the jobs, that one first from which the way to the end is longest, in seconds."""
+    order = list(TopologicalSorter(needs).static_order())
+    ways: dict[str, float] = {}
+    for target in reversed(order):
+        after = [ways[other] for other in ways if target in needs[other]]
+        ways[target] = seconds.get(target, 1.0) + max(after, default=0.0)
+    return sorted(order, key=lambda target: -ways[target])
 
 
 class Progress:
     """Runs stages and tells of them, by how long they took last time.
 
-    path: of the table with a stage and its seconds in each row.
+    needs: as of `find_needs`.   path: of the table with a stage and its seconds in each row.
+    left: the stages that have not begun, the most urgent first.
     """
 
-    def __init__(self, targets: list[str], path: Path):
+    def __init__(self, needs: Needs, path: Path):
         self.has_run = False
-        self._left, self._path = targets, path
+        self._path = path
         self._seconds: dict[str, float] = {}
         if path.is_file():
             known = pd.read_csv(path)
             self._seconds = dict(zip(known["stage"], known["seconds"], strict=True))
+        self.left = sort_by_urgency(
+            needs, {target: self._seconds.get(_get_name(target), 1.0) for target in needs}
+        )
 
-    def run(self, targets: list[str], is_alone: bool) -> int:
-        """Let DVC run those of the targets that are out of date; return its exit status."""
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets]
-        environment = build_environment() | ({} if is_alone else {"OMP_NUM_THREADS": "1"})
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        running, started = "", 0.0
+    def run(self, target: str) -> int:
+        """Let DVC run the stage if it is out of date; return its exit status."""
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", target]
+        # One thread per process: two stages, and the processes of a stage, share the cores.
+        threads = {} if _get_name(target) == ALONE else {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=build_environment() | threads, stdout=subprocess.PIPE, text=True
+        )
+        started = 0.0
+        self.left.remove(target)
         assert process.stdout is not None
         for line in process.stdout:
-            found = STAGE_LINE.match(line)
-            if running and (found or line.startswith("Updating lock file")):
-                self._seconds[running.partition("@")[0]] = round(time.monotonic() - started, 1)
-                running = ""
-            if found and found[1] == "Running s":
-                running, started, self.has_run = found[2], time.monotonic(), True
-                print(self._describe(running), flush=True)
-            elif found:
-                self._left.remove(found[2])
+            if line.startswith("Running stage"):
+                started, self.has_run = time.monotonic(), True
+                print(self._describe(target), flush=True)
             elif not line.startswith(DVC_SAYS) and line.strip():
                 print(line.rstrip(), flush=True)
-        return process.wait()
+        status = process.wait()
+        if started and not status:
+            self._seconds[_get_name(target)] = round(time.monotonic() - started, 1)
+        return status
 
     def save(self) -> None:
         """Write how long the stages took."""
@@ -135,12 +145,15 @@ class Progress:
         write_atomically(self._path, table.to_csv().encode())
 
     def _describe(self, target: str) -> str:
-        self._left.remove(target)
-        names = [name.partition("@")[0] for name in (target, *self._left[:1])]
+        names = [_get_name(name) for name in (target, *self.left)]
         known = [f"{name} ({self._seconds[name]:.0f} s)" if name in self._seconds else name for name in names]
-        left = sum(self._seconds.get(name.partition("@")[0], 0.0) for name in (target, *self._left))
+        minutes = sum(self._seconds.get(name, 0.0) for name in names) / N_LANES / 60
         then = f"; then {known[1]}" if known[1:] else ""
-        return f"{time.strftime('%H:%M:%S')} {known[0]}{then}; about {left / 60:.0f} min left"
+        return f"{time.strftime('%H:%M:%S')} {known[0]}{then}; about {minutes:.0f} min left"
+
+
+def _get_name(target: str) -> str:
+    return target.partition("@")[0]
 
 
 def check_overrides(dataset: str) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 from scipy import stats
 
+from fer_lib.cli.pipeline import STAGES
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
@@ -23,9 +24,6 @@ from fer_lib.reporting.index_page import RERUN, build_index
 
 RERUN_DIR = ROOT / "rerun"
 """A second checkout, which Git ignores: what another machine computes changes no committed file."""
-
-STAGES = "stages.csv"
-"""Beside the pages: how long each stage took."""
 
 SCATTER = "scatter.csv"
 """Beside the pages: the headline numbers of trainings with other seeds, a column each."""

@@ -23,7 +23,7 @@ from fer_lib.metrics_file import Metrics, build_key, read_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, OutputDirs, get_output_dirs
 from fer_lib.provenance import find_stage, hash_file, hash_stage_code, hash_stage_params, run_git
-from fer_lib.training.predict import fit_weights, vote
+from fer_lib.training.voting import fit_weights, vote
 
 PRECISION = 1e-5
 """Relative; tables keep six significant digits."""

@@ -13,7 +13,7 @@ from fer_lib.evaluation.predictions import SPLITS
 from fer_lib.metrics_file import Interval, Metrics, build_key, read_metrics
 from fer_lib.params import CompressionParams, DeviceLimits
 from fer_lib.paths import OutputDirs
-from fer_lib.training.predict import compute_softmax
+from fer_lib.training.voting import compute_softmax
 
 SCORES = ("accuracy", "ece", "macro.recall")
 

@@ -19,15 +19,14 @@ from fer_lib.errors import ParamsError
 from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
 from fer_lib.evaluation.predictions import SPLITS, read_table, write_table
 from fer_lib.files import hold_lock
+from fer_lib.jobs import run_side_by_side
 from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
-from fer_lib.training.fit import fit
-from fer_lib.training.pool import run_side_by_side
-from fer_lib.training.predict import Predictor, fit_weights, vote
 from fer_lib.training.recipes import build_recipe
 from fer_lib.training.targets import has_votes
+from fer_lib.training.voting import fit_weights, vote
 
 REFERENCE = "reference"
 """The study, and its arm, that all others are compared with."""
@@ -120,6 +119,10 @@ def train_arm(dataset: str, params: Params, state: Path) -> ArmRun:
 
     state: folder of the training's state. Raises FerError when another run is at work there.
     """
+    # Loaded by the process that trains: pages read results without it, in half the time.
+    from fer_lib.training.fit import fit
+    from fer_lib.training.predict import Predictor
+
     data, training = load_packed(dataset), params.training
     with hold_lock(state / "lock"):
         result = fit(data, params, state)

@@ -43,8 +43,9 @@ from fer_lib.training.optim import (
 )
 from fer_lib.training.predict import View, run_batches
 from fer_lib.training.state import TrainingState
-from fer_lib.training.targets import Teacher, build_targets, build_teacher, mix_batch
-from fer_lib.training.transforms import TrainTransform
+from fer_lib.training.targets import build_targets
+from fer_lib.training.teacher import Teacher, build_teacher
+from fer_lib.training.transforms import TrainTransform, mix_batch
 
 SAVE_EVERY_SECONDS = 60.0
 """An interruption costs at most about a minute of training."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fer_lib.jobs import run_side_by_side
 from fer_lib.params import Recipe, load_params
-from fer_lib.training.pool import run_side_by_side
 from fer_lib.training.recipes import BASELINE, ENSEMBLE, train_recipe, write_teacher
 
 

@@ -1,15 +1,14 @@
-"""Predict emotions in batches, of faces in memory or in the packed store; let several networks vote."""
+"""Predict emotions in batches, of faces in memory or in the packed store."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import softmax
 from torch import nn
 
 from fer_lib.models.preprocessing import Preprocessing, normalise, resize_face, to_rgb
 from fer_lib.training.loading import FaceDataset, build_eval_batches, build_loader
+from fer_lib.training.voting import compute_softmax
 
 CROP_SHARE = 0.9
 """Side of the five crops as a share of the face: four corners and the middle."""
@@ -29,8 +28,6 @@ ALL = (*FLIP, *CROPS, *(f"{name} flipped" for name in CROPS))
 
 MIN_FACES_FOR_WORKERS = 2000
 """Fewer are loaded sooner than processes start."""
-
-MIN_PROBABILITY = 1e-12
 
 
 class View:
@@ -97,30 +94,3 @@ def run_batches(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray
             model(images.to(device, memory_format=torch.channels_last)).float().cpu() for images in batches
         ]
     return torch.cat(chunks).numpy()
-
-
-def compute_softmax(logits: np.ndarray) -> np.ndarray:
-    """Return float64 (N, C) probabilities."""
-    return torch.from_numpy(logits).double().softmax(dim=1).numpy()
-
-
-def fit_weights(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return float64 (M,) weights, summing to 1, with which M networks' soft vote has the least NLL.
-
-    `probabilities` are float (M, N, C) on a validation split, `labels` int (N,). The problem is convex in the
-    weights, so the optimum does not depend on where the search starts.
-    """
-    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
-
-    def compute_nll(scores: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = softmax(scores)
-        mixed = np.maximum(weights @ of_label, MIN_PROBABILITY)
-        slope = -(of_label / mixed).mean(axis=1)
-        return float(-np.log(mixed).mean()), weights * (slope - weights @ slope)
-
-    return softmax(minimize(compute_nll, np.zeros(len(probabilities)), jac=True, method="L-BFGS-B").x)
-
-
-def vote(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return float64 (N, C), the weighted mean of (M, N, C) probabilities."""
-    return np.tensordot(weights, probabilities.astype(np.float64), axes=1)

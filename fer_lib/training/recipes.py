@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,14 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
-from fer_lib.models.build import Checkpoint, load_checkpoint, save_checkpoint
 from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
-from fer_lib.training.fit import FitResult, fit
-from fer_lib.training.predict import FLIP, PLAIN, Predictor, fit_weights, vote
 from fer_lib.training.targets import has_votes
+from fer_lib.training.voting import fit_weights, vote
+
+if TYPE_CHECKING:
+    from fer_lib.models.build import Checkpoint
+    from fer_lib.training.fit import FitResult
 
 BASELINE = "baseline"
 """The paper's recipe: the sections `training` and `augmentation` as they are."""
@@ -87,6 +89,10 @@ def train_recipe(
     FerError
         When another run trains it, and whatever `fit` raises.
     """
+    # Loaded by the process that trains: pages read records without it, in half the time.
+    from fer_lib.models.build import save_checkpoint
+    from fer_lib.training.fit import fit
+
     dirs, plain = get_output_dirs(dataset, out_dir), load_params(dataset, smoke=smoke)
     params = build_recipe(name, plain, dirs)
     data = load_packed(dataset) if data is None else data
@@ -142,7 +148,7 @@ def use_known_targets(params: Params, data: PackedDataset) -> Params:
     return params.model_copy(update={"training": params.training.model_copy(update={"targets": "label"})})
 
 
-def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
+def check_match(checkpoint: "Checkpoint", data: PackedDataset) -> None:
     """Raise ModelError when `data` are not the faces and splits that the checkpoint was trained on.
 
     Packed anew, a face may have moved from training to test; a score on such a test split is worth nothing.
@@ -155,7 +161,7 @@ def check_match(checkpoint: Checkpoint, data: PackedDataset) -> None:
         )
 
 
-def describe_training(result: FitResult, stage: str) -> Metrics:
+def describe_training(result: "FitResult", stage: str) -> Metrics:
     """Return the metrics of a finished training: the selected epoch's, the recipe, and every epoch's.
 
     Numbers: `val.accuracy`, `val.loss`, `train.loss`, `best_epoch`, `epochs`, `n_parameters`, and per epoch
@@ -231,6 +237,9 @@ def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
     The members' soft vote with the weights that fit validation best, each seeing a face and its mirror image.
     Raises ModelError when a member has not been trained, or was trained on other data.
     """
+    from fer_lib.models.build import load_checkpoint
+    from fer_lib.training.predict import FLIP, PLAIN, Predictor
+
     params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
     train, val = data.get_rows("train"), data.get_rows("val")
     of_train, of_val = [], []

@@ -1,27 +1,18 @@
-"""Build what a face is trained towards: its label, annotators' votes, a teacher's probabilities, mixtures.
+"""Build what a face is trained towards: its label, annotators' votes, a teacher's table, mixtures of them.
 
 A teacher is a table of probabilities, written once (knowledge distillation, Hinton et al. 2015), or a
-trained network that predicts every augmented batch (online knowledge distillation). Unlike the table, the
-network sees the very image that the student is shown, so that a long training finds no targets to learn by
-heart (Beyer et al. 2022, "A good teacher is patient and consistent").
+trained network, see `teacher`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.nn import functional as F  # noqa: N812
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import VOTE_OF_LABEL, VOTES
-from fer_lib.models.build import load_checkpoint
-from fer_lib.models.checkpoints import WEIGHTS_NAME
-from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import TrainingParams
-from fer_lib.provenance import hash_file
 
 LABEL_SHARE = 0.5
 """What `blend` leaves to the data set's own label; the rest goes to the votes."""
@@ -92,58 +83,3 @@ def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarra
         detail = " ".join(str(error).split())[:160]
         raise ModelError(f"training.teacher: {path}: expected a teacher's probabilities: {detail}") from None
     return frame["row"].to_numpy(), frame[columns].to_numpy(np.float32)
-
-
-def mix_batch(
-    images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a mixup of a batch with itself in another order (Zhang et al. 2018), one share for the batch.
-
-    `images` are float (N, 3, S, S), `targets` float (N, C). timm's own mixup takes class indices alone.
-    """
-    share, order = rng.beta(alpha, alpha), torch.from_numpy(rng.permutation(len(images)))
-    order = order.to(images.device)
-    return share * images + (1 - share) * images[order], share * targets + (1 - share) * targets[order]
-
-
-class Teacher:
-    """A trained network for online distillation: the student's input (N, 3, S, S) to probabilities (N, C).
-
-    `emotions` and `preprocessing` are the student's; images of another size than the teacher's are resized.
-    Raises ModelError when the checkpoint in `folder` is missing or of other classes.
-    """
-
-    def __init__(
-        self, folder: Path, emotions: Sequence[str], preprocessing: Preprocessing, device: torch.device
-    ):
-        checkpoint = load_checkpoint(folder, device)
-        if checkpoint.emotions != tuple(emotions):
-            raise ModelError(
-                f"training.teacher: {folder}: expected a network of {', '.join(emotions)}, "
-                f"found {', '.join(checkpoint.emotions)}"
-            )
-        self.weights_sha256 = hash_file(folder / WEIGHTS_NAME)
-        own = checkpoint.preprocessing
-        self._model, self._size = checkpoint.model, own.image_size
-        # From the student's normalisation to the teacher's in one step.
-        values = torch.tensor([own.mean, own.std, preprocessing.mean, preprocessing.std], device=device)
-        own_mean, own_std, mean, std = values[:, :, None, None]
-        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
-
-    @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 (N, C) probabilities."""
-        images = images * self._scale + self._shift
-        if images.shape[-1] != self._size:
-            shrinks = images.shape[-1] > self._size
-            images = F.interpolate(images, (self._size, self._size), mode="bilinear", antialias=shrinks)
-        return self._model(images.to(memory_format=torch.channels_last)).float().softmax(dim=1)
-
-
-def build_teacher(
-    training: TrainingParams, emotions: Sequence[str], preprocessing: Preprocessing, device: torch.device
-) -> Teacher | None:
-    """Return the network that `training.teacher` names; None without one, or where it is a table."""
-    if training.teacher is None or is_table(training.teacher):
-        return None
-    return Teacher(training.teacher, emotions, preprocessing, device)

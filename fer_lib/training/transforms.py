@@ -158,3 +158,15 @@ def summarise_statistics(stats: pd.DataFrame) -> pd.DataFrame:
     """
     shifts = stats.set_index("transform")[["mean_shift", "std_shift", "change"]].abs()
     return shifts.groupby(level="transform", sort=False).mean().drop(index=ORIGINAL)
+
+
+def mix_batch(
+    images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a mixup of a batch with itself in another order (Zhang et al. 2018), one share for the batch.
+
+    `images` are float (N, 3, S, S), `targets` float (N, C). timm's own mixup takes class indices alone.
+    """
+    share, order = rng.beta(alpha, alpha), torch.from_numpy(rng.permutation(len(images)))
+    order = order.to(images.device)
+    return share * images + (1 - share) * images[order], share * targets + (1 - share) * targets[order]

@@ -7,15 +7,15 @@ from functools import partial
 
 import pytest
 
+from fer_lib import jobs
 from fer_lib.errors import ModelError
-from fer_lib.training import pool
-from fer_lib.training.pool import run_side_by_side
+from fer_lib.jobs import run_side_by_side
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Let threads run the jobs, so that a test can look at them."""
-    monkeypatch.setattr(pool, "_start_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(jobs, "_start_pool", lambda n, _: ThreadPoolExecutor(n))
 
 
 def describe_process(value):

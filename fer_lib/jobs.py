@@ -1,0 +1,133 @@
+"""Run trainings, stages and other long jobs side by side, each after those that it needs."""
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from functools import partialmethod
+from graphlib import TopologicalSorter
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Result = TypeVar("Result")
+Needs = Mapping[str, Collection[str]]
+"""Job to those that must be done before it; names that are no jobs count as done."""
+
+
+def run_side_by_side(
+    jobs: Mapping[str, Callable[[], Result]],
+    title: str,
+    needs: Needs | None = None,
+    on_done: Callable[[str, Result], Any] | None = None,
+) -> dict[str, Result]:
+    """Run the jobs in one process per core; return the results by name, in the order of `jobs`.
+
+    Small networks on small faces keep two threads busy half of the time; two processes of one thread each are
+    faster, and what they compute does not depend on the number of cores. On a GPU one job runs at a time.
+
+    Parameters
+    ----------
+    jobs
+        Name to a function that can be pickled, the most urgent first.
+    title
+        Of the progress bar.
+    on_done
+        Is called here with the name and result of each job as it ends.
+
+    Raises
+    ------
+    Exception
+        The first that a job raises; those that have not begun are dropped.
+    """
+    n_workers = 1 if _has_gpu() else min(os.cpu_count() or 1, len(jobs) or 1)
+    results: dict[str, Result] = {}
+    modules = {getattr(job, "func", job).__module__ for job in jobs.values()}
+    with (
+        _start_pool(n_workers, modules) as pool,
+        tqdm(total=len(jobs), desc=title, unit="job", dynamic_ncols=True) as bar,
+    ):
+
+        def show(running: Collection[str]) -> None:
+            bar.set_postfix_str(", ".join(running))
+
+        for name, result in run_jobs(jobs, pool, n_workers, needs, on_start=show):
+            results[name] = result
+            bar.update()
+            if on_done:
+                on_done(name, result)
+    return {name: results[name] for name in jobs}
+
+
+def run_jobs(
+    jobs: Mapping[str, Callable[[], Result]],
+    pool: Executor,
+    n_lanes: int,
+    needs: Needs | None = None,
+    alone: Collection[str] = (),
+    on_start: Callable[[Collection[str]], Any] | None = None,
+) -> Iterator[tuple[str, Result]]:
+    """Run the jobs in `pool`, at most `n_lanes` at a time; yield the name and result of each as it ends.
+
+    Of those whose needs are done, the first in `jobs` begins. One of `alone` runs with no other beside
+    it. `on_start` is called with the names of those that run. Raises what a job raises; those that have not
+    begun are dropped.
+    """
+    order = TopologicalSorter(
+        {name: [other for other in (needs or {}).get(name, ()) if other in jobs] for name in jobs}
+    )
+    urgency, ready = list(jobs), list[str]()
+    running: dict[Future[Result], str] = {}
+    order.prepare()
+    try:
+        while order.is_active():
+            ready = sorted([*ready, *order.get_ready()], key=urgency.index)
+            while ready and len(running) < n_lanes:
+                if running and not {ready[0], *running.values()}.isdisjoint(alone):
+                    break
+                name = ready.pop(0)
+                running[pool.submit(jobs[name])] = name
+            if on_start:
+                on_start(running.values())
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            for future in sorted(done, key=lambda ended: ended.exception() is not None):  # failures last
+                name = running.pop(future)
+                yield name, future.result()
+                order.done(name)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _has_gpu() -> bool:
+    import torch  # takes seconds to load, and most of those who start jobs need nothing else of it
+
+    return torch.cuda.is_available()
+
+
+def _start_pool(n_workers: int, modules: Collection[str]) -> Executor:
+    # The server loads once what the jobs need, in seconds, and every process begins as a copy of it.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "timm", *modules])
+    return ProcessPoolExecutor(n_workers, context, _start_worker)
+
+
+def _start_worker() -> None:
+    import cv2
+    import torch
+
+    # The bar counts jobs; one per job would write over it. tqdm has read its environment by now.
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    # Killed, a run takes its workers along, or they would hold their trainings when it is started again.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+        cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
