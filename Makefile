@@ -6,6 +6,9 @@ BIN     := .venv/bin
 STAMP   := .venv/.stamp
 UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 
+# Some containers set it; every process would then compile what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help env repro results test browser lint verify lab app web readme lock clean
 

@@ -6,14 +6,8 @@ import pandas as pd
 import pytest
 from onnx import TensorProto, helper
 
-from fer_lib.deployment.latency import (
-    RUNS_OF_ONE,
-    Network,
-    add_times,
-    measure_memory,
-    measure_times,
-    run_bench,
-)
+from fer_lib.deployment.latency import RUNS_OF_ONE, add_times, measure_times, run_bench
+from fer_lib.deployment.memory import Network, measure_memory
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import INPUT, OUTPUT
 from fer_lib.metrics_file import Interval, Metrics

@@ -1,15 +1,12 @@
-"""Time networks side by side in one process, and measure what memory they need.
+"""Time networks side by side in one process.
 
 Every round runs each network in turn, so that whatever else the machine does meets them alike. A ratio
 is the median over runs of the two times of a run; its interval comes from a bootstrap over runs.
 """
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fer_lib.data.packed import load_packed
+from fer_lib.deployment.memory import BATCHES, Network, measure_memory
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import INPUT, open_session
 from fer_lib.machine import describe_machine
@@ -27,7 +25,6 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.provenance import hash_file
 
-BATCHES = (1, 32)
 WARM_UP_RUNS = 3
 RUNS_OF_ONE = 8
 """Runs of one face in a row in each round, as in a video; the first finds its weights out of cache."""
@@ -36,20 +33,12 @@ BENCH_ROUNDS = 30
 N_RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class Network:
-    """A file that ONNX Runtime opens, and the side in pixels of the faces it is shown."""
-
-    path: Path
-    image_size: int
-
-
 def time_variants(dataset: str, out_dir: str | Path | None = None) -> Path:
     """Time every variant of every compressed network; return the table of the metrics, `latency`.
 
     Speed-ups are over each of `REFERENCES`. Raises FerError when a network has not been compressed.
     """
-    # Here, because the process of `measure_memory` imports this module, and torch is not what it measures.
+    # Here, because `run_bench` needs no torch.
     from fer_lib.deployment.compression import REFERENCES, find_reference, get_variants_dir
 
     start = time.monotonic()
@@ -184,39 +173,3 @@ def add_times(metrics: Metrics, times: pd.DataFrame, references: Mapping[str, Ma
 def _measure_median(values: pd.Series, draws: np.ndarray) -> Interval:
     low, high = np.quantile(np.median(values.to_numpy()[draws], axis=1), [0.025, 0.975])
     return Interval(float(values.median()), float(low), float(high))
-
-
-def measure_memory(network: Network) -> float:
-    """Return what opening a network and showing it 32 faces adds to the peak memory of a process, in MiB.
-
-    Measured in a process of its own. Raises FerError when that fails.
-    """
-    command = [sys.executable, "-m", "fer_lib.deployment.latency", str(network.path), str(network.image_size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FerError(
-            f"{network.path}: its memory could not be measured: {done.stderr.strip().splitlines()[-1]}"
-        )
-    return float(done.stdout)
-
-
-def _get_peak() -> float:
-    status = Path("/proc/self/status")
-    if status.is_file():  # for the other also counts what the parent process used before this one began
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    import resource  # which Windows does not have
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _print_memory(path: str, image_size: str) -> None:
-    images = np.zeros((max(BATCHES), 3, int(image_size), int(image_size)), np.float32)
-    before = _get_peak()
-    open_session(Path(path), 1).run(None, {INPUT: images})
-    print(_get_peak() - before)
-
-
-if __name__ == "__main__":
-    _print_memory(*sys.argv[1:])
