@@ -7,7 +7,6 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fer_lib.errors import ParamsError
-from fer_lib.params_file import read_params_file as read_params_file  # with the rest that readers need
 from fer_lib.params_file import read_sections
 from fer_lib.paths import PARAMS_FILE
 
@@ -242,7 +241,7 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     sections["recipes"] = {name: recipe for name, recipe in sections["recipes"].items() if recipe is not None}
     params = validate(Params, sections, str(path))
     for name in params.ensemble.members:
-        find_recipe(params, name)
+        find_recipe(params, name, f"{path}: ensemble.members")
     for name, recipe in params.recipes.items():
         apply_recipe(params, recipe, f"{path}: recipes.{name}")
     reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")
@@ -269,11 +268,11 @@ def apply_recipe(params: Params, recipe: Changes, where: str = "recipe") -> Para
     return params.model_copy(update=sections)
 
 
-def find_recipe(params: Params, name: str) -> Recipe:
-    """Return a recipe by its name. Raises ParamsError naming those there are."""
+def find_recipe(params: Params, name: str, where: str = f"{PARAMS_FILE}: recipes") -> Recipe:
+    """Return a recipe by its name. Raises ParamsError that names `where` and those there are."""
     if name not in params.recipes:
         known = ", ".join(params.recipes) or "none"
-        raise ParamsError(f"{PARAMS_FILE}: recipes: no {name!r}; known: {known}")
+        raise ParamsError(f"{where}: no {name!r}; known: {known}")
     return params.recipes[name]
 
 

@@ -19,7 +19,7 @@ from fer_lib.errors import DataError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import normalise_emotion
 from fer_lib.models.checkpoints import read_config
-from fer_lib.params import read_params_file
+from fer_lib.params_file import read_params_file
 from fer_lib.paths import get_packed_dir
 
 SMALLEST_SEARCHED = 64

@@ -19,7 +19,8 @@ from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import write_atomically
 from fer_lib.jobs import Needs, run_jobs
-from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params, read_params_file
+from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params
+from fer_lib.params_file import read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
 from fer_lib.provenance import list_outs, list_stages
 from fer_lib.reporting.index_page import build_index
@@ -78,15 +79,15 @@ def run_pipeline(dataset: str) -> Path:
 def find_needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return every stage with those that write what it reads."""
     outs = {target: list(map(Path, list_outs(stage))) for target, stage in stages.items()}
+    deps = {target: list(map(Path, stage["deps"])) for target, stage in stages.items()}
     return {
-        target: [
-            other
-            for other, written in outs.items()
-            if other != target
-            and any(Path(dep).is_relative_to(out) for dep in stage["deps"] for out in written)
-        ]
-        for target, stage in stages.items()
+        target: [other for other in stages if other != target and _overlap(deps[target], outs[other])]
+        for target in stages
     }
+
+
+def _overlap(paths: list[Path], others: list[Path]) -> bool:
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in paths for b in others)
 
 
 def sort_by_urgency(needs: Needs, seconds: Mapping[str, float]) -> list[str]:
