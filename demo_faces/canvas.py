@@ -83,11 +83,13 @@ class FaceMap:
 
     albedo: linear RGB (h, w, 3).   height: along z in head units (h, w).
     occlusion: 1 open .. 0 dark (h, w).   gloss: strength of the highlight (h, w).
+    skin: linear RGB (3,) before anything is painted.
     Shapes are given as polygons (n, 2) in head coordinates.
     """
 
     def __init__(self, ppu: float, skin: np.ndarray, gloss: float):
         self.ppu = ppu
+        self.skin = skin
         width, height = (round(extent * ppu) for extent in MAP_EXTENT)
         self.shape = (height, width)
         self.albedo = np.empty((height, width, 3), np.float32)

@@ -8,7 +8,7 @@ from demo_faces.anatomy import Anatomy
 from demo_faces.canvas import FaceMap, build_noise_field, ellipse, shift, spline
 from demo_faces.factors import FaceFactors, Identity
 from demo_faces.hair import paint_beard, paint_brow
-from demo_faces.rendering import encode_colour, encode_palette
+from demo_faces.rendering import MONK_TONES, encode_colour, encode_palette
 
 _IRIS_PALETTE = encode_palette("3b2314 5a3819 6e5a2c 5f7a58 5d86a8")
 _SCLERA = encode_colour("f1ece8")
@@ -20,6 +20,7 @@ _TONGUE = encode_colour("a84f4c")
 _LIPSTICK = encode_colour("b4343f")
 _LIP_TINT = np.array((0.64, 0.24, 0.26), np.float32)
 _LIP_TINT_DARK = np.array((0.9, 0.5, 0.52), np.float32)
+_DIMMING = 0.35
 _N_POINTS = 33
 _UPPER_TEETH_HEIGHT = 0.085
 _OPEN_FROM, _TONGUE_FROM = 0.02, 0.12  # gap between the lips, head units
@@ -96,9 +97,20 @@ def _paint_complexion(face: FaceMap, identity: Identity, anatomy: Anatomy) -> No
         zone = face.make_bump(0, 0.15, 0.42, 0.17) * identity.freckles
         mottle -= 0.35 * zone * np.clip(pores - 1.1, 0, 1)
     face.albedo *= mottle[..., None]
+    # Dark skin darkens further around the eyes than light skin does.
+    socket = np.float32(0.8 - 0.6 * _compute_dimming(face))
     for x in (-0.32, 0.32):
-        face.occlusion *= 1 - 0.2 * face.make_bump(x, -0.14, 0.15, 0.065)
+        face.occlusion *= 1 - socket * face.make_bump(x, -0.14, 0.15, 0.065)
         face.occlusion *= 1 - 0.08 * face.make_bump(x * 0.95, 0.06, 0.12, 0.04)
+
+
+def _compute_dimming(face: FaceMap) -> float:
+    """Return by what to multiply bright colours: 1 on the lightest skin, less on dark.
+
+    Otherwise eyes, teeth and lipstick glow in a dark face, and the eyes as a whole are hardly darker than its
+    skin, which photographs do not show (`benchmarks/tone_contrast.py`).
+    """
+    return (float(face.skin.sum()) / float(MONK_TONES[0].sum())) ** _DIMMING
 
 
 Furrow = tuple[list[np.ndarray], float]
@@ -220,7 +232,7 @@ def _paint_eye(face: FaceMap, factors: FaceFactors, p: dict, aus: dict, sign: fl
     upper, lower = _trace_lid(inner, outer, p["lid_upper"]), _trace_lid(inner, outer, p["lid_lower"])
     width = abs(outer[0] - inner[0])
     ball = face.fill([np.concatenate([upper, lower[::-1]])])
-    face.paint(ball, _SCLERA * 0.8)
+    face.paint(ball, _SCLERA * np.float32(0.8 * _compute_dimming(face)))
     face.polish(ball, 0.12)
     # The ball's own curvature: darker towards the corners and under the lid.
     face.darken(face.stroke([upper], 0.045, soft=0.022, within=ball), 0.55)
@@ -240,7 +252,7 @@ def _paint_eye(face: FaceMap, factors: FaceFactors, p: dict, aus: dict, sign: fl
     side = 1 if factors.light_azimuth > 0 else -1
     highlight = shift(centre, side * radius * 0.35, -radius * 0.38)
     catch = face.fill([ellipse(highlight, radius * 0.25, radius * 0.25)], 0.003, ball)
-    face.paint(catch, np.float32(1.6))
+    face.paint(catch, np.float32(1.6 * _compute_dimming(face)))
     face.occlusion[catch.window] = np.maximum(face.occlusion[catch.window], catch.coverage)
     _paint_lids(face, identity, p, aus, sign, upper, lower)
 
@@ -313,7 +325,7 @@ def _paint_lips(face: FaceMap, identity: Identity, lips: _Lips) -> None:
     colour = skin * tint
     wears_lipstick = identity.masculinity < 0.35 and identity.texture_seed % 3 == 0
     if wears_lipstick:
-        colour = colour + (_LIPSTICK - colour) * 0.55
+        colour = colour + (_LIPSTICK * np.float32(_compute_dimming(face)) - colour) * 0.55
     upper_lip = face.fill([np.concatenate([lips.top, lips.upper[::-1]])], soft=0.006)
     lower_lip = face.fill([np.concatenate([lips.lower, lips.bottom[::-1]])], soft=0.006)
     face.paint(upper_lip, colour * 0.78, 0.9)
@@ -332,15 +344,16 @@ def _paint_inside(face: FaceMap, aus: dict[str, float], lips: _Lips) -> None:
     face.paint(inside, _CAVITY)
     face.lift(inside, -0.03)
     face.polish(inside, 0.0)
+    teeth = _TEETH * np.float32(_compute_dimming(face))
     if lips.gap > _TONGUE_FROM:
         tongue = _make_band(lips.lower[8:-8], -0.25 * lips.gap, 0.05)
         face.paint(face.fill([tongue], 0.015, inside), _TONGUE, 0.8)
     # A smile or a stretched mouth bares the upper teeth; a lowered lip alone bares the lower ones.
     upper_teeth = _UPPER_TEETH_HEIGHT * min(1.0, 0.25 + aus["au12"] + 0.4 * aus["au20"] + 0.3 * aus["au09"])
-    face.paint(face.fill([_make_band(lips.upper[3:-3], -0.02, upper_teeth)], 0.006, inside), _TEETH, 0.95)
+    face.paint(face.fill([_make_band(lips.upper[3:-3], -0.02, upper_teeth)], 0.006, inside), teeth, 0.95)
     lower_teeth = 0.05 * aus["au16"] + 0.03 * aus["au20"]
     if lower_teeth > 0.02:
-        face.paint(face.fill([_make_band(lips.lower[5:-5], -lower_teeth, 0.02)], 0.006, inside), _TEETH * 0.8)
+        face.paint(face.fill([_make_band(lips.lower[5:-5], -lower_teeth, 0.02)], 0.006, inside), teeth * 0.8)
     face.darken(face.stroke([lips.upper], 0.03, soft=0.014, within=inside), 0.3)
     face.darken(face.stroke([lips.lower], 0.02, soft=0.01, within=inside), 0.25)
     face.darken(face.fill([lips.upper[:6], lips.upper[-6:]], 0.03, inside), 0.5)

@@ -32,7 +32,7 @@ from demo_faces.rendering import (
 _SUPERSAMPLING = 2
 _HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the image's side spans
 _EXPOSURE = 0.9
-_ADAPTATION = 0.42
+_ADAPTATION = 0.46
 _NECK_ROOT = np.array((0, 0.75, -0.3))
 _SHOULDER_Y, _SHOULDER_HALF = 1.12, 1.5
 _SKIN_GLOSS = 0.05
@@ -40,7 +40,7 @@ _MAP_DETAIL = 1.15  # map pixels per canvas pixel
 
 _FRAME_COLOURS = encode_palette("1a1718 4a2e20 6e6e74 3d1f2b 24344f")
 _MASK_COLOUR = encode_colour("a9cfe0")
-_LENSES = {"glasses": (0.9, 0.07), "sunglasses": (0.012, 0.94)}  # grey level and opacity of the glass
+_LENSES = {"glasses": (0.45, 0.04), "sunglasses": (0.012, 0.94)}  # grey level and opacity of the glass
 _LENS_FRONT = 0.97  # distance of the bridge from the head's axis
 _LENS_CURVE = 0.65
 _LENS_HALF = (0.255, 0.19)

@@ -1,5 +1,8 @@
 """The demo generator: reproducible, balanced as FER2013, and drawing what its factors say."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -30,9 +33,18 @@ from demo_faces.scene import draw_face
 from fer_lib.data.readers import demo
 from fer_lib.data.readers.demo import draw_faces
 from fer_lib.labels import EMOTIONS_7
+from fer_lib.paths import ROOT
 
 SEED = 7
 SIZE = 64  # large enough to show every feature, small enough to draw hundreds
+
+PRINT_HASH = f"""
+import hashlib
+from demo_faces.factors import sample_factors
+from demo_faces.scene import draw_face
+arrays = (array for i in range(24) for array in draw_face(sample_factors({SEED}, i), {SIZE}))
+print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
+"""
 
 
 def build_plain(emotion: str, identity_id: int = 15) -> FaceFactors:
@@ -54,6 +66,26 @@ def test_reading_twice_gives_the_same_bytes():
         assert a.image.tobytes() == b.image.tobytes()
         assert a.regions.tobytes() == b.regions.tobytes()
         assert a.factors == b.factors
+
+
+def test_every_cpu_draws_the_same_bytes():
+    # What NumPy and OpenCV choose code by on this CPU, as they name it: without it they take an older one's.
+    in_numpy = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    in_opencv = [name.strip("*?") for name in cv2.getCPUFeaturesLine().split() if name.startswith("*")]
+    cpus = {
+        "this": {},
+        "no IPP": {"OPENCV_IPP": "disabled"},
+        "older, to OpenCV": {"OPENCV_IPP": "disabled", "OPENCV_CPU_DISABLE": ",".join(in_opencv)},
+        "no AVX-512, to OpenCV": {"OPENCV_CPU_DISABLE": "AVX512-SKX"},
+        "older, to OpenBLAS": {"OPENBLAS_CORETYPE": "Prescott"},
+        "older, to NumPy": {"NPY_DISABLE_CPU_FEATURES": " ".join(in_numpy)},
+    }
+    command = [sys.executable, "-c", PRINT_HASH]
+    hashes = {
+        cpu: subprocess.check_output(command, cwd=ROOT, env=os.environ | variables, text=True)
+        for cpu, variables in cpus.items()
+    }
+    assert hashes == dict.fromkeys(cpus, hashes["this"])
 
 
 def test_workers_do_not_change_the_faces(monkeypatch):
