@@ -184,7 +184,7 @@ def verify(datasets: Sequence[str], against: str | None) -> int:
 @click.argument("dataset")
 @click.argument("seed", type=click.IntRange(min=1))
 def scatter(dataset: str, seed: int) -> None:
-    """Run the committed study with another seed, to see how its numbers scatter."""
+    """Run the committed study with another seed. Tells how its numbers scatter."""
     from fer_lib.cli.rerun import measure_scatter
 
     print(f"numbers: {measure_scatter(dataset, seed)}")
