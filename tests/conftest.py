@@ -64,7 +64,15 @@ TINY = {
     "ablations": {
         "seeds": [1, 0],  # out of order, so that nothing may rely on their order
         "n_resamples": 20,
-        "reference": {"training": {"image_size": 32, "epochs": 1, "warmup_steps": 2, "batch_size": 16}},
+        "reference": {
+            "training": {
+                "image_size": 32,
+                "epochs": 1,
+                "warmup_steps": 2,
+                "batch_size": 16,
+                "train_fraction": 1.0,
+            }
+        },
         "studies": {
             "ensemble": {
                 "lite0": {"training": {"architecture": "test_efficientnet_ln"}},

@@ -215,7 +215,7 @@ def test_arms_of_several_studies_carry_the_study_s_name(dirs):
 
 
 def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):
-    with pytest.raises(DataError, match=r"reference\.parquet: .*; run `python -m fer_lib ablate reference"):
+    with pytest.raises(DataError, match=r"reference\.parquet: .*; run `python -m fer_lib ablate --dataset"):
         compare_studies(get_output_dirs("demo", tmp_path), SETTINGS, DATA)
 
 

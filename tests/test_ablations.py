@@ -32,7 +32,8 @@ from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
 from fer_lib.files import hold_lock
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import read_metrics
-from fer_lib.params import Changes, apply_recipe, load_params, read_params_file
+from fer_lib.params import Changes, apply_recipe, load_params
+from fer_lib.params_file import read_params_file
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
 from fer_lib.training.voting import vote
@@ -96,7 +97,8 @@ def test_command_names_the_studies_and_counts_runs_alone(finished, project):
     params = load_params("demo", path=project / "params.yaml")
     assert done.stdout == f"studies: {', '.join(params.ablations.studies)}\n"
     arms = {study: find_arms(params, study) for study in STUDIES}
-    n_runs = len(SEEDS) * (sum(map(len, arms.values())) - 1)  # `b0` of the ensemble is the reference itself
+    # `b0` of the ensemble and the reference of `duplicates` are the reference itself, trained once.
+    n_runs = len(SEEDS) * (sum(map(len, arms.values())) - 2)
     assert f"{n_runs}/{n_runs}" in done.stderr
     assert "epoch" not in done.stderr  # bars of the trainings would write over that of the study
 
@@ -236,7 +238,7 @@ def test_arm_is_the_reference_with_its_own_change_and_seed(here, tmp_path, monke
     changed = asked["loss", f"cross_entropy_sampler-{first}"]
     assert changed.training.model_dump() == plain | {"sampler": "weighted", "seed": first}
     assert changed.augmentation == reference.augmentation
-    assert ("duplicates", f"reference-{first}") not in asked  # demo's reference has all faces: trained once
+    assert ("duplicates", f"reference-{first}") not in asked  # the tiny reference has all faces: trained once
 
 
 def test_two_runs_do_not_train_the_same_arm_at_once(here, tmp_path):

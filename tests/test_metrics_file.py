@@ -7,6 +7,7 @@ import pytest
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
+from fer_lib.machine import describe_cpu
 from fer_lib.metrics_file import COLUMNS, UNDEFINED, Interval, Metrics, build_key, read_metrics, write_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -57,6 +58,7 @@ def test_three_files_hold_numbers_headlines_and_what_they_depend_on(dirs):
     written = json.loads(provenance.read_text())
     assert list(written) == sorted(written)
     assert written.pop("device")
+    assert written.pop("cpu") == describe_cpu()
     assert len(written.pop("params")) == 64  # sha256, in hex
     assert written == {
         "stage": "training",

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from fer_lib.errors import ParamsError
-from fer_lib.params import load_params, read_params_file
+from fer_lib.params import load_params
+from fer_lib.params_file import read_params_file
 from fer_lib.training.optim import LOSSES, build_loss, focal_loss
 
 

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from fer_lib.errors import ParamsError
-from fer_lib.params import apply_recipe, find_recipe, load_params, read_params_file
+from fer_lib.params import apply_recipe, find_recipe, load_params
+from fer_lib.params_file import read_params_file
 from fer_lib.paths import PARAMS_FILE
 
 
@@ -55,12 +56,12 @@ def get_arm(content, study, arm):
         (lambda c: c["training"].update(lr=-1), "training.lr"),
         (lambda c: c["training"].update(sampler="none"), "training.sampler"),
         (lambda c: c["training"].pop("epochs"), "training.epochs"),
-        (lambda c: c["datasets"]["demo"].update(trainning={}), "trainning"),
-        (lambda c: c["datasets"]["demo"]["prepare"].update(n_classes=9), "prepare.n_classes"),
+        (lambda c: c["datasets"]["fer2013"].update(trainning={}), "trainning"),
+        (lambda c: c["datasets"]["fer2013"]["prepare"].update(n_classes=9), "prepare.n_classes"),
         (lambda c: c.update(extra={}), "extra"),
         (lambda c: c["recipes"]["b0"].update(trainning={}), "recipes.b0.trainning"),
         (lambda c: c["recipes"]["b0"].update(start=["lite0"]), "recipes.b0.start"),
-        (lambda c: c["datasets"]["demo"]["recipes"].update(b0=None), "recipes.b0"),
+        (lambda c: c["datasets"]["fer2013"]["recipes"].update(b0=None), "ensemble.members: no 'b0'"),
         (
             lambda c: c["recipes"]["b0"]["training"].update(learning_rate=1),
             "recipes.b0.training: learning_rate",
@@ -70,7 +71,7 @@ def get_arm(content, study, arm):
             lambda c: c["recipes"]["student"]["training"].update(weight_decay=-1),
             "recipes.student.training: weight",
         ),
-        (lambda c: c["datasets"]["demo"]["ablations"].update(seeds=[]), "ablations.seeds"),
+        (lambda c: c["datasets"]["fer2013"]["ablations"].update(seeds=[]), "ablations.seeds"),
         (
             lambda c: c["robustness"]["comparisons"].update(int8=["student.int4", "ensemble"]),
             "found 'student.int4'",
@@ -94,7 +95,7 @@ def get_arm(content, study, arm):
             "ablations.studies.augmentation.none.augmentation: flip_probability",
         ),
         (
-            lambda c: c["datasets"]["demo"]["ablations"].update(
+            lambda c: c["datasets"]["fer2013"]["ablations"].update(
                 studies={"loss": {"focal_2": {"training": {"lr": "x"}}}}
             ),
             "ablations.studies.loss.focal_2.training: lr",
@@ -104,7 +105,7 @@ def get_arm(content, study, arm):
 def test_error_names_the_key_and_the_file_in_one_line(write_params, change, named):
     path = write_params(change)
     with pytest.raises(ParamsError) as caught:
-        load_params("demo", path=path)
+        load_params("fer2013", path=path)
     message = str(caught.value)
     assert named in message
     assert str(path) in message
@@ -152,14 +153,12 @@ def test_data_set_changes_a_part_of_a_recipe_and_keeps_the_rest(write_params):
 def test_what_recipes_share_in_the_file_is_changed_for_one_alone(tmp_path):
     # YAML's anchors make two recipes hold the same mapping; it must not be changed in place.
     path = tmp_path / "params.yaml"
-    path.write_text(
-        PARAMS_FILE.read_text().replace(
-            "b0: {training: &quick {", "b0: {augmentation: {scale: 0.5}, training: &quick {"
-        )
-    )
-    recipes = load_params("demo", path=path).recipes
-    assert recipes["b0"].augmentation["scale"] == 0.5
-    assert recipes["lite0"].augmentation == load_params("demo").recipes["lite0"].augmentation
+    before, own = PARAMS_FILE.read_text(), "b0: {training: {epochs: 7}"
+    assert before.count(own) == 1
+    path.write_text(before.replace(own, f"{own}, augmentation: {{scale: 0.5}}"))
+    recipes, plain = load_params("fer2013", path=path).recipes, load_params("fer2013").recipes
+    assert recipes["b0"].augmentation == plain["b0"].augmentation | {"scale": 0.5}
+    assert recipes | {"b0": plain["b0"]} == plain
 
 
 def test_arm_that_a_data_set_cannot_have_is_null_there_alone(write_params):
@@ -173,8 +172,16 @@ def test_arm_that_a_data_set_cannot_have_is_null_there_alone(write_params):
     assert demo | {"focal_1": other["focal_1"]} == other
 
 
+def test_recipe_that_a_data_set_cannot_have_is_null_there_alone(write_params):
+    path = write_params(lambda content: content["datasets"]["fer2013"]["recipes"].update(tiny=None))
+    plain = load_params("fer2013").recipes
+    without = load_params("fer2013", path=path).recipes
+    assert without == {name: recipe for name, recipe in plain.items() if name != "tiny"} != plain
+    assert load_params("affectnet", path=path).recipes == load_params("affectnet").recipes
+
+
 def test_unknown_recipe_is_told_with_the_known_ones():
-    params = load_params("demo")
+    params = load_params("fer2013")
     assert find_recipe(params, "student") is params.recipes["student"]
     with pytest.raises(
         ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, augmented, "

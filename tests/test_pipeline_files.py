@@ -22,7 +22,7 @@ NOTEBOOK_STAGES = [name for name in STAGES if name[0].isdigit()]
 NO_RESULT = {
     *(
         f"fer_lib/{name}.py"
-        for name in ("__init__", "errors", "files", "machine", "metrics_file", "paths", "provenance")
+        for name in ("__init__", "errors", "files", "jobs", "machine", "metrics_file", "paths", "provenance")
     ),
     *("fer_lib/params.py", "fer_lib/params_file.py"),  # the values they read are listed under `params:`
     "fer_lib/palette.py",  # a colour is no result

@@ -121,9 +121,11 @@ def write_commit(dirs, stage, commit):
     dirs.get_provenance(stage).write_text(json.dumps({"facts": {"trained_at_commit": commit}}))
 
 
-def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(written):
+def test_all_predictions_are_in_the_order_of_the_parameters_and_of_the_trainings_that_were_measured(
+    written, tiny_project
+):
     data, _, dirs = written
-    params = load_params("demo")
+    params = load_params("demo", path=tiny_project / "params.yaml")
     with pytest.raises(DataError, match=r"baseline\.parquet: .* run `python -m fer_lib predict-networks"):
         read_all_predictions(params, dirs, data)
     for name in ("student", "b0", "baseline"):

@@ -114,7 +114,7 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
     assert (shown["label smoothing"], shown["sampler"]) == ("0.1", "shuffle")
     # What the recipe names is in the checkpoint, and what it leaves open is the data set's.
     assert checkpoint.config["params"]["training"]["label_smoothing"] == 0.1
-    own = load_params("demo").training
+    own = load_params("demo", path=here / "params.yaml").training
     assert checkpoint.config["params"]["training"]["ema_decay"] == own.ema_decay
     assert checkpoint.config["params"]["augmentation"]["downscale"] == 0.4
 
@@ -183,7 +183,7 @@ def test_record_of_a_training_is_read_where_it_was_written_and_trained_elsewhere
 
 
 def test_seconds_behind_a_network_are_those_of_all_it_was_trained_from(tmp_path):
-    dirs, params = get_output_dirs("demo", tmp_path), load_params("demo")
+    dirs, params = get_output_dirs("demo", tmp_path), load_params("fer2013")
     trained = {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0, "baseline": 5.0}
     for name, seconds in trained.items():
         metrics = Metrics(get_metrics_name(name))

@@ -190,8 +190,7 @@ def test_a_change_elsewhere_leaves_metrics_page_and_index_as_they_are(study, sta
         return read_files(study.reports)
 
     stage.notebook = "01_first"
-    monkeypatch.setattr(metrics_file, "find_stage", lambda *_: {})
-    monkeypatch.setattr(metrics_file, "hash_stage_inputs", lambda *_: {})
+    monkeypatch.setattr(metrics_file, "find_stage", lambda *_: {"deps": []})
     monkeypatch.setattr(metrics_file, "hash_stage_params", lambda *_: "a")
     monkeypatch.setattr(metrics_file, "hash_stage_code", lambda *_: {"fer_lib/data": "b"})
     first = run()

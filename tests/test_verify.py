@@ -33,13 +33,13 @@ def write_parquet(path, frame):
 
 def describe_stage(name):
     """Return a stage of `dvc.yaml` that writes the metrics `name`."""
-    kept = {"cache": False, "persist": True}
+    kept, section = {"cache": False, "persist": True}, name.partition("/")[0]
     return {
         "foreach": "${pipeline.datasets}",
         "do": {
             "cmd": "python -m fer_lib ...",
             "deps": ["fer_lib/data", "reports/${key}/predictions"],
-            "params": ["evaluation", "datasets.${key}.evaluation"],
+            "params": [section, f"datasets.${{key}}.{section}"],
             "outs": [{f"reports/${{key}}/provenance/{name}.json": kept}],
         },
     }
