@@ -98,7 +98,7 @@ def _paint_complexion(face: FaceMap, identity: Identity, anatomy: Anatomy) -> No
         mottle -= 0.35 * zone * np.clip(pores - 1.1, 0, 1)
     face.albedo *= mottle[..., None]
     # Dark skin darkens further around the eyes than light skin does.
-    socket = np.float32(0.8 - 0.6 * _compute_dimming(face))
+    socket = np.float32(1.1 - 0.9 * _compute_dimming(face))
     for x in (-0.32, 0.32):
         face.occlusion *= 1 - socket * face.make_bump(x, -0.14, 0.15, 0.065)
         face.occlusion *= 1 - 0.08 * face.make_bump(x * 0.95, 0.06, 0.12, 0.04)

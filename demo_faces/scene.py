@@ -32,7 +32,7 @@ from demo_faces.rendering import (
 _SUPERSAMPLING = 2
 _HEAD_UNITS_ACROSS = 2.62  # how much of the head plane the image's side spans
 _EXPOSURE = 0.9
-_ADAPTATION = 0.46
+_ADAPTATION = 0.5
 _NECK_ROOT = np.array((0, 0.75, -0.3))
 _SHOULDER_Y, _SHOULDER_HALF = 1.12, 1.5
 _SKIN_GLOSS = 0.05
