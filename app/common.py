@@ -88,13 +88,13 @@ def choose_model_name() -> str:
     """
     names = list(list_checkpoints())
     if not names:
-        raise ModelError("expected a model under models/, found none; train one with `make repro`")
+        raise ModelError("expected a model under models/, found none; train one with `make results`")
     return st.sidebar.selectbox(
         "Model",
         names,
         key="model",
         persist_state="session",
-        help="The released model comes first; those that `make repro` trained follow as data set/name.",
+        help="The released model comes first; those that `make results` trained follow as data set/name.",
     )
 
 

@@ -138,7 +138,7 @@ def test_damaged_model_is_a_sentence_and_another_can_be_chosen(app, models, page
 def test_without_any_model_the_page_says_what_to_do(app, models, page):
     shutil.rmtree(models)
     app.switch_page(f"views/{page}.py").run()
-    assert "`make repro`" in app.error[0].value
+    assert "`make results`" in app.error[0].value
 
 
 def test_unexpected_error_is_a_calm_sentence_and_goes_to_the_log(app, monkeypatch, caplog):

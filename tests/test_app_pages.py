@@ -113,7 +113,7 @@ def write_report(project, dataset):
 
 def test_without_any_result_the_page_says_what_to_run(project):
     app = open_page("results")
-    assert "`make repro`" in read_page(app)
+    assert "`make results`" in read_page(app)
     assert not app.dataframe
 
 

@@ -188,7 +188,7 @@ def test_failing_notebook_names_cell_and_error_and_is_kept(project):
     assert ours.returncode == 1
     assert ours.stderr.count("\n") == 1
     assert "01_fails, cell 3: " in ours.stderr
-    assert "make repro DATASET=demo" in ours.stderr  # the library's own message, whole
+    assert "make results DATASET=demo" in ours.stderr  # the library's own message, whole
     assert "DataError" not in ours.stderr
     other = run_fer_lib(project, "notebook", "02_breaks", "--dataset", "demo")
     assert "02_breaks, cell 3: ZeroDivisionError: division by zero" in other.stderr

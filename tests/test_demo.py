@@ -38,12 +38,19 @@ from fer_lib.paths import ROOT
 SEED = 7
 SIZE = 64  # large enough to show every feature, small enough to draw hundreds
 
-PRINT_HASH = f"""
-import hashlib
+PRINT_HASHES = f"""
+from hashlib import sha256
+from demo_faces import scene
 from demo_faces.factors import sample_factors
-from demo_faces.scene import draw_face
-arrays = (array for i in range(24) for array in draw_face(sample_factors({SEED}, i), {SIZE}))
-print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
+
+def print_canvas(canvas, *others):
+    print("float", i, sha256(canvas.tobytes()).hexdigest())
+    return develop(canvas, *others)
+
+develop, scene._develop = scene._develop, print_canvas
+for i in range(24):
+    image, regions = scene.draw_face(sample_factors({SEED}, i), {SIZE})
+    print("bytes", i, sha256(image.tobytes() + regions.tobytes()).hexdigest())
 """
 
 
@@ -69,23 +76,29 @@ def test_reading_twice_gives_the_same_bytes():
 
 
 def test_every_cpu_draws_the_same_bytes():
-    # What NumPy and OpenCV choose code by on this CPU, as they name it: without it they take an older one's.
+    # The names by which NumPy and OpenCV choose code for this CPU; without it they take an older one's.
     in_numpy = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     in_opencv = [name.strip("*?") for name in cv2.getCPUFeaturesLine().split() if name.startswith("*")]
     cpus = {
         "this": {},
         "no IPP": {"OPENCV_IPP": "disabled"},
-        "older, to OpenCV": {"OPENCV_IPP": "disabled", "OPENCV_CPU_DISABLE": ",".join(in_opencv)},
-        "no AVX-512, to OpenCV": {"OPENCV_CPU_DISABLE": "AVX512-SKX"},
-        "older, to OpenBLAS": {"OPENBLAS_CORETYPE": "Prescott"},
-        "older, to NumPy": {"NPY_DISABLE_CPU_FEATURES": " ".join(in_numpy)},
+        "no AVX2 to OpenCV": {"OPENCV_CPU_DISABLE": "AVX2,FMA3,AVX512-SKX"},
+        "oldest to OpenCV": {"OPENCV_IPP": "disabled", "OPENCV_CPU_DISABLE": ",".join(in_opencv)},
+        "oldest to OpenBLAS": {"OPENBLAS_CORETYPE": "Prescott"},
+        "oldest to NumPy": {"NPY_DISABLE_CPU_FEATURES": " ".join(in_numpy)},
     }
-    command = [sys.executable, "-c", PRINT_HASH]
-    hashes = {
-        cpu: subprocess.check_output(command, cwd=ROOT, env=os.environ | variables, text=True)
+    command = [sys.executable, "-c", PRINT_HASHES]
+    lines = {
+        cpu: subprocess.check_output(command, cwd=ROOT, env=os.environ | variables, text=True).splitlines()
         for cpu, variables in cpus.items()
     }
-    assert hashes == dict.fromkeys(cpus, hashes["this"])
+    assert {len(found) for found in lines.values()} == {48}
+    others = {cpu: set(found) - set(lines["this"]) for cpu, found in lines.items()}
+    assert not {cpu: other for cpu, other in others.items() if any("bytes" in line for line in other)}
+    # Bytes hide most of what differs, so the floats they are rounded from count too. Those of one face in a
+    # hundred do differ: a double-precision sum fell next to where its rounding to single precision turns.
+    counts = {cpu: len(other) for cpu, other in others.items()}
+    assert max(counts.values()) <= 2, counts
 
 
 def test_workers_do_not_change_the_faces(monkeypatch):

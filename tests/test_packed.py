@@ -500,7 +500,7 @@ def test_data_hash_changes_with_size_and_channels(raw, out):
 
 
 def test_a_missing_store_says_how_to_make_it(tmp_path):
-    with pytest.raises(DataError, match="found none; run `make repro DATASET=fer2013`"):
+    with pytest.raises(DataError, match="found none; run `make results DATASET=fer2013`"):
         load_packed("fer2013", tmp_path)
 
 
@@ -531,7 +531,7 @@ def test_a_damaged_store_is_refused(raw, out, damage, message):
     damage(out)
     with pytest.raises(DataError, match=message) as error:
         load_packed("fer2013", out)
-    assert "make repro DATASET=fer2013" in str(error.value)
+    assert "make results DATASET=fer2013" in str(error.value)
     assert "\n" not in str(error.value)
 
 

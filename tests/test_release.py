@@ -323,7 +323,7 @@ def test_pipeline_must_have_run(project, monkeypatch, tmp_path):
     model = load_checkpoint(root / "models" / "tiny" / "b0").model
     save_checkpoint(tmp_path / "models" / "tiny" / "b0", model, CONFIG)
     (tmp_path / "reports" / "tiny" / "predictions" / "b0.parquet").unlink()
-    with pytest.raises(DataError, match=r"b0\.parquet: .*`make repro"):
+    with pytest.raises(DataError, match=r"b0\.parquet: .*`make results"):
         release.release_model("tiny", "other")
 
 

@@ -38,7 +38,7 @@ def show() -> None:
         st.warning(escape_markdown(problem))
     if not models and not datasets:
         st.info(
-            "Nothing has been measured yet. Run `make repro` in the project's folder, then come back: "
+            "Nothing has been measured yet. Run `make results` in the project's folder, then come back: "
             "this page reads the results anew each time it is opened."
         )
         return
@@ -46,7 +46,7 @@ def show() -> None:
     if datasets:
         _show_study(datasets)
     else:
-        st.info("There are no reports yet. `make repro` writes them.")
+        st.info("There are no reports yet. `make results` writes them.")
 
 
 def _show_comparison(models: list[ScoredModel]) -> None:
@@ -67,7 +67,7 @@ def _show_comparison(models: list[ScoredModel]) -> None:
     chosen = st.selectbox("Score to draw", list(scores))
     data = build_chart_data(models, scores[chosen])
     if data.empty:
-        st.info("No model has this score yet. `make repro` measures it.")
+        st.info("No model has this score yet. `make results` measures it.")
         return
     height = 60 + CHART_ROW * len(data)
     st.vega_lite_chart(data, build_chart(chosen, HEADLINES[scores[chosen]][1]), height=height)
@@ -105,7 +105,7 @@ def _show_study(datasets: list[str]) -> None:
     st.caption(f"{dataset}: {ABOUT.get(dataset, 'faces from a folder of images')}.")
     stages = read_stages(dataset)
     if not stages:
-        st.info(f"No stage has finished yet. Run `make repro DATASET={dataset}`.")
+        st.info(f"No stage has finished yet. Run `make results DATASET={dataset}`.")
         return
     for stage in stages:
         st.markdown(f"**{stage.title}.** {stage.finding or 'No finding written yet.'}")
@@ -122,7 +122,7 @@ def _show_stage(dataset: str, stage: StageReport) -> None:
             st.dataframe(build_metric_table(stage.metrics), hide_index=True)
             st.caption(_describe_origin(stage.metrics))
     if stage.page is None:
-        st.info(f"The report of this stage is not there. `make repro DATASET={dataset}` writes it.")
+        st.info(f"The report of this stage is not there. `make results DATASET={dataset}` writes it.")
         return
     page = read_text(stage.page)
     name = f"{dataset}_{stage.page.name}"

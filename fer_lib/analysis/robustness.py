@@ -215,7 +215,7 @@ def open_network(name: str, dirs: OutputDirs, data: PackedDataset) -> Network:
     if not path.is_file():
         raise ModelError(
             f"{path}: not found; run `python -m fer_lib compress --dataset {data.meta['dataset']}` "
-            "or `make repro` first"
+            "or `make results` first"
         )
     session = open_session(path, torch.get_num_threads())
 

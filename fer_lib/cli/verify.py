@@ -46,7 +46,7 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
         if dataset not in known:
             raise FerError(
                 f"{root / 'reports' / dataset}: expected files in provenance/, found none; "
-                f"known: {', '.join(known) or 'none'}; run `make repro`"
+                f"known: {', '.join(known) or 'none'}; run `make results`"
             )
     n_failed = n_partial = n_checked = 0
     hash_dep = cache(lambda dep: (root / dep).exists() and hash_stage_code({"deps": [dep]}, root).get(dep))

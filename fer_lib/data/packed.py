@@ -113,7 +113,7 @@ def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDat
         When there is none, a file is missing or truncated, or the files do not match.
     """
     folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
-    regions_file, repair = folder / REGIONS_FILE, f"run `make repro DATASET={dataset}`"
+    regions_file, repair = folder / REGIONS_FILE, f"run `make results DATASET={dataset}`"
     if not (folder / META_FILE).is_file():
         raise DataError(f"{folder}: expected the packed data set {dataset!r}, found none; {repair}")
     try:

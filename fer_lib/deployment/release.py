@@ -71,7 +71,7 @@ def release_model(dataset: str, name: str) -> Path:
     predictions = read_predictions(path, data)
     if predictions.source["weights_sha256"] != hash_weights(dirs.models / selected):
         raise ModelError(
-            f"{path}: made by other weights than those of {dirs.models / selected}; run `make repro`"
+            f"{path}: made by other weights than those of {dirs.models / selected}; run `make results`"
         )
     temperature = fit_temperature(predictions.logits["val"], data.labels[data.get_rows("val")])
     scale_logits(checkpoint.model, temperature)

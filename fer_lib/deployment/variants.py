@@ -67,7 +67,7 @@ def read_variants(dirs: OutputDirs, settings: CompressionParams, latency: Metric
             name = f"{network}.{variant}"
             if latency.get(f"{name}.sha256") != facts.get(f"{variant}.sha256"):
                 raise FerError(
-                    f"{dirs.get_table('latency')}: {name} was not timed as it is now; run `make repro`"
+                    f"{dirs.get_table('latency')}: {name} was not timed as it is now; run `make results`"
                 )
             # Milliseconds of a million faces are so many thousand seconds.
             hours = latency[build_key("time.ms", name, name_run(1, 32))] * 1e3 / 3600

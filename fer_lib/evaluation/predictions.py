@@ -48,7 +48,7 @@ def read_table(path: Path, data: PackedDataset, command: str, columns: Sequence[
     Raises DataError when there is none, when it lacks a column, or when it was made of other data.
     """
     dataset = data.meta["dataset"]
-    repair = f"run `python -m fer_lib {command} --dataset {dataset}` or `make repro DATASET={dataset}`"
+    repair = f"run `python -m fer_lib {command} --dataset {dataset}` or `make results DATASET={dataset}`"
     if not path.is_file():
         raise DataError(f"{path}: expected what `{command}` writes, found none; {repair}")
     try:
@@ -147,7 +147,7 @@ def read_all_predictions(params: Params, dirs: OutputDirs, data: PackedDataset) 
         if predicted_by != trained_at:
             raise ModelError(
                 f"{path}: made by a training at {predicted_by}, but the metrics are of one at {trained_at}; "
-                "run `make repro` again"
+                "run `make results` again"
             )
     return found
 

@@ -100,7 +100,7 @@ def build_results_table() -> str:
     """Return the table in Markdown with its markers, one row per data set that has been evaluated."""
     evaluated = [path.parents[1].name for path in sorted(ROOT.glob("reports/*/tables/evaluation.csv"))]
     if not evaluated:
-        return f"{BEGIN}\nNo results yet: `make repro` computes them.\n{END}"
+        return f"{BEGIN}\nNo results yet: `make results` computes them.\n{END}"
     lines = [
         f"| Data set | Test images | {' | '.join(README_COLUMNS.values())} |",
         "|---|" + "--:|" * (len(README_COLUMNS) + 1),
