@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import pandas as pd
@@ -132,7 +133,9 @@ class Progress:
         for line in process.stdout:
             if line.startswith("Running stage"):
                 started, self.has_run = time.monotonic(), True
-                print(self._describe(target), flush=True)
+                # The bar of another stage may stand on this line: it is written over.
+                width = get_terminal_size().columns - 1
+                print(f"\r{self._describe(target):<{width}}", flush=True)
             elif not line.startswith(DVC_SAYS) and line.strip():
                 print(line.rstrip(), flush=True)
         status = process.wait()
