@@ -11,6 +11,11 @@ import yaml
 
 REPO = Path(__file__).resolve().parent.parent
 
+# Before torch, numpy and OpenCV are loaded. Workers share the cores, and threads that wait for each other on
+# a busy one take the tests of trainings and saliency maps four times as long.
+for _name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+    os.environ.setdefault(_name, "1")
+
 LONGEST = ("test_pipeline", "test_notebooks", "test_cli", "test_training")
 """Files that start first, or one worker would still be busy with them when the others are done."""
 
