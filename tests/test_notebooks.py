@@ -68,56 +68,36 @@ class TestForm:
         assert f'start_stage("{name}", dataset, smoke, out_dir)' in code
 
 
-IN_PROCESS = """
+STAGES_BETWEEN = """
 from concurrent.futures import ThreadPoolExecutor
 from fer_lib import jobs
-jobs._start_pool = lambda *_: ThreadPoolExecutor(1)  # new processes would start longer than these train
-"""
-
-TRAININGS_BEFORE = {
-    "03_training": """
-from fer_lib.training.networks import train_networks
-train_networks("demo")
-""",
-    "04_evaluation": """
-from fer_lib.evaluation.predictions import predict_networks
-predict_networks("demo")
-""",
-    "05_ablations": """
-from fer_lib.evaluation.ablations import run_ablations
-run_ablations("demo")
-""",
-    "06_compression": """
-from fer_lib.deployment.compression import compress_networks
-from fer_lib.deployment.latency import time_variants
-compress_networks("demo")
-time_variants("demo")
-""",
-    "07_gradcam": """
+from fer_lib.analysis.counterfactuals import predict_counterfactuals
 from fer_lib.analysis.explain_study import evaluate_saliency
-evaluate_saliency("demo")
-""",
-    "08_robustness": """
 from fer_lib.analysis.privacy import measure_privacy
 from fer_lib.analysis.robustness import predict_perturbed
-from fer_lib.analysis.counterfactuals import predict_counterfactuals
-predict_perturbed("demo")
-predict_counterfactuals("demo")
-measure_privacy("demo")
-""",
-}
-"""What other stages of the pipeline train before a notebook runs."""
+from fer_lib.deployment.compression import compress_networks
+from fer_lib.deployment.latency import time_variants
+from fer_lib.evaluation.ablations import run_ablations
+from fer_lib.evaluation.predictions import predict_networks
+from fer_lib.training.networks import train_networks
+
+jobs._start_pool = lambda *_: ThreadPoolExecutor(1)  # new processes would start longer than these train
+for stage in (
+    *(train_networks, predict_networks, run_ablations, compress_networks, time_variants),
+    *(evaluate_saliency, predict_perturbed, predict_counterfactuals, measure_privacy),
+):
+    stage("demo")
+"""
+"""The stages of the pipeline that are no notebooks, in one process."""
 
 
 @pytest.fixture(scope="module")
 def smoke_results(tiny_project):
     """Run every notebook in smoke mode, in order, and return the project; what failed is in the mapping."""
     failures = {}
+    command, environment = [sys.executable, "-c", STAGES_BETWEEN], build_command_environment(tiny_project)
+    subprocess.run(command, cwd=tiny_project, env=environment, check=True)
     for name in NOTEBOOKS:
-        if name in TRAININGS_BEFORE:
-            environment = build_command_environment(tiny_project)
-            command = [sys.executable, "-c", IN_PROCESS + TRAININGS_BEFORE[name]]
-            subprocess.run(command, cwd=tiny_project, env=environment, check=True)
         done = run_fer_lib(tiny_project, "notebook", name, "--dataset", "demo", "--smoke")
         if done.returncode:
             failures[name] = done.stderr

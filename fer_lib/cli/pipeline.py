@@ -1,11 +1,12 @@
 """Run the whole study on one data set, around `dvc repro`, and tell the settings of its trainings."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from graphlib import TopologicalSorter
@@ -63,8 +64,7 @@ def run_pipeline(dataset: str) -> Path:
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
-    stages = list_stages(dataset)
-    needs = find_needs(stages)
+    needs = find_stale(find_needs(list_stages(dataset)))
     progress = Progress(needs, get_output_dirs(dataset, ROOT).reports / STAGES)
     jobs = {target: partial(progress.run, target) for target in progress.left}
     with ThreadPoolExecutor(N_LANES) as pool:
@@ -91,9 +91,25 @@ def _overlap(paths: list[Path], others: list[Path]) -> bool:
     return any(a.is_relative_to(b) or b.is_relative_to(a) for a in paths for b in others)
 
 
+def find_stale(needs: Needs) -> dict[str, Collection[str]]:
+    """Return the changed stages and those that read what these write. Raises FerError where DVC fails.
+
+    One look at all of them; DVC takes seconds to begin, and would for every stage that is up to date.
+    """
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FerError(f"{' '.join(command[1:])}: {' '.join(done.stderr.split())}")
+    stale = set(json.loads(done.stdout))
+    for target in TopologicalSorter(needs).static_order():
+        if not stale.isdisjoint(needs[target]):
+            stale.add(target)
+    return {target: others for target, others in needs.items() if target in stale}
+
+
 def sort_by_urgency(needs: Needs, seconds: Mapping[str, float]) -> list[str]:
     """Return the jobs, that one first from which the way to the end is longest, in seconds."""
-    order = list(TopologicalSorter(needs).static_order())
+    order = [target for target in TopologicalSorter(needs).static_order() if target in needs]
     ways: dict[str, float] = {}
     for target in reversed(order):
         after = [ways[other] for other in ways if target in needs[other]]
