@@ -34,7 +34,7 @@ results: env ## run what is out of date on DATASET here: reports/ changes, to be
 	$(BIN)/python -m fer_lib pipeline $(DATASET)
 
 test: lint browser ## check the style and run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The app is tested in a real browser. Where that needs no password it is installed; else those tests are skipped.
 browser: ## install Chromium for the tests, where that can be done

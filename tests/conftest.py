@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parent.parent
 for _name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
     os.environ.setdefault(_name, "1")
 
-LONGEST = ("test_pipeline", "test_notebooks", "test_cli", "test_training")
+LONGEST = ("test_pipeline", "test_notebooks", "test_browser", "test_cli", "test_training")
 """Files that start first, or one worker would still be busy with them when the others are done."""
 
 TINY_RECIPE = {"image_size": 32, "first_image_size": None, "epochs": 1, "warmup_steps": 2, "batch_size": 16}
