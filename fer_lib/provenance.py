@@ -44,7 +44,7 @@ def hash_code(paths: Iterable[Path]) -> str:
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             name = file.relative_to(path.parent).as_posix()
-            digest.update(f"{name}\n{_dump(ast.parse(file.read_text()))}\n".encode())
+            digest.update(f"{name}\n{_dump_source(file.read_text())}\n".encode())
     return digest.hexdigest()
 
 
@@ -154,6 +154,11 @@ def run_git(*arguments: str, cwd: Path = ROOT) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+@lru_cache(maxsize=256)  # a run writes many provenance files, all of the same code
+def _dump_source(source: str) -> str:
+    return _dump(ast.parse(source))
 
 
 def _dump(node: Any) -> str:
