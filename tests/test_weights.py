@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -180,8 +181,10 @@ def test_hub_that_is_away_or_hangs_gives_one_line(serve, tmp_path):
             time.sleep(HUB_TIMEOUT_SECONDS + 5)
 
     assert HUB_TIMEOUT_SECONDS < 10
-    for endpoint in ("http://127.0.0.1:9", serve(Hanging)):
-        line = load_from_hub(endpoint, tmp_path)
+    endpoints = ("http://127.0.0.1:9", serve(Hanging))
+    with ThreadPoolExecutor() as pool:  # each is waited for
+        lines = list(pool.map(lambda endpoint: load_from_hub(endpoint, tmp_path), endpoints))
+    for endpoint, line in zip(endpoints, lines, strict=True):
         assert line.startswith(f"ModelError: training.weights: hub: {endpoint} does not answer")
 
 
