@@ -70,6 +70,6 @@ lock: env ## write requirements.lock, with the versions there as far as they fit
 	$(BIN)/uv pip compile pyproject.toml --extra app --extra dev --extra notebooks --generate-hashes \
 	  --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock
 
-clean: ## remove caches and scratch/; data, models and reports stay
-	rm -rf build scratch .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## remove caches, scratch/ and rerun/; data, models and reports stay
+	rm -rf build scratch rerun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
 	find fer_lib demo_faces app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

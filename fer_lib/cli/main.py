@@ -173,11 +173,11 @@ def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
 def verify(datasets: Sequence[str], against: str | None) -> int:
     """Check the numbers in reports/ against their sources."""
     from fer_lib.cli.rerun import report
-    from fer_lib.cli.verify import list_reports, verify_reports
+    from fer_lib.cli.verify import check_names, verify_reports
 
     if against is None:
         return verify_reports(datasets)
-    return max([report(against, dataset) for dataset in datasets or list_reports()])
+    return max([report(against, dataset) for dataset in check_names(datasets)])
 
 
 @click.command()

@@ -19,7 +19,7 @@ import yaml
 
 from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
-from fer_lib.files import write_atomically
+from fer_lib.files import hold_lock, write_atomically
 from fer_lib.jobs import Needs, run_jobs
 from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.params_file import read_params_file
@@ -32,6 +32,8 @@ N_LANES = min(2, os.cpu_count() or 1)
 
 STAGES = "stages.csv"
 """Beside the pages: how long each stage took."""
+
+DVC_DIR = ROOT / ".dvc" / "tmp"
 
 ALONE = "latency"
 """The stage that measures times."""
@@ -64,6 +66,16 @@ def run_pipeline(dataset: str) -> Path:
         added = add_to_params(dataset, link_raw_dirs(dataset))
         if added:
             print(f"{PARAMS_FILE.name}: added {added!r} under pipeline.datasets", flush=True)
+    with hold_lock(DVC_DIR / "pipeline.lock"):
+        # A killed run leaves it behind, and DVC waits for a process of that number, whosever it is by now.
+        (DVC_DIR / "rwlock").unlink(missing_ok=True)
+        progress = _run_stale(dataset)
+    if not progress.has_run:
+        print(f"{dataset}: everything is up to date", flush=True)
+    return build_index(dataset, ROOT).relative_to(ROOT)
+
+
+def _run_stale(dataset: str) -> "Progress":
     needs = find_stale(find_needs(list_stages(dataset)))
     progress = Progress(needs, get_output_dirs(dataset, ROOT).reports / STAGES)
     jobs = {target: partial(progress.run, target) for target in progress.left}
@@ -72,9 +84,7 @@ def run_pipeline(dataset: str) -> Path:
             progress.save()
             if status:
                 raise FerError(f"stage {target} failed; its own message stands above")
-    if not progress.has_run:
-        print(f"{dataset}: everything is up to date", flush=True)
-    return build_index(dataset, ROOT).relative_to(ROOT)
+    return progress
 
 
 def find_needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -161,7 +171,7 @@ class Progress:
 
     def save(self) -> None:
         """Write how long the stages took."""
-        table = pd.Series(self._seconds, name="seconds").rename_axis("stage")
+        table = pd.Series(self._seconds.copy(), name="seconds").rename_axis("stage")
         write_atomically(self._path, table.to_csv().encode())
 
     def _describe(self, target: str) -> str:

@@ -19,11 +19,14 @@ from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs
-from fer_lib.provenance import run_git
+from fer_lib.provenance import get_commit, hash_values, run_git
 from fer_lib.reporting.index_page import RERUN, build_index
 
 RERUN_DIR = ROOT / "rerun"
-"""A second checkout, which Git ignores: what another machine computes changes no committed file."""
+"""Second checkouts, which Git ignores: what another machine computes changes no committed file."""
+
+BEGUN = Path(".git", "begun")
+"""In a second checkout: the commit whose run has begun there and not ended."""
 
 SCATTER = "scatter.csv"
 """Beside the pages: the headline numbers of trainings with other seeds, a column each."""
@@ -31,10 +34,20 @@ SCATTER = "scatter.csv"
 IDENTICAL, WITHIN, DIFFERENT = "identical", "within scatter", "different"
 
 LEVEL = 0.999
-"""Of the prediction interval for a training with another seed: one of 40 numbers falls out in 25 reruns."""
+"""Of the prediction interval for a training with another seed: of 40 numbers, one falls out in 25 reruns."""
+
+MIN_SEEDS = 5
+"""From fewer, the interval would hold nearly everything."""
 
 SAME = ("data", "params")
 """Provenance that two runs must share, or one is no rerun of the other."""
+
+
+class Results(NamedTuple):
+    """What a run of the study wrote, by stage: `evaluation`; of provenance also `recipes/b0` and so on."""
+
+    numbers: dict[str, dict[str, float]]
+    provenance: dict[str, dict[str, Any]]
 
 
 class Comparison(NamedTuple):
@@ -48,104 +61,171 @@ class Comparison(NamedTuple):
 
 
 def rerun(dataset: str) -> int:
-    """Run the commit that is checked out in `rerun/`, and compare; return 1 when a number is different.
+    """Run the commit that is checked out once more, in `rerun/<dataset>`, and compare; return the status.
 
-    Changes that are not committed are no part of it. Killed and started again, it goes on.
+    That is 1 when a number is different. Changes that are not committed are no part of it. Killed and started
+    again, it goes on; ended, it begins anew. Raises FerError when the commit has no results to compare with.
     """
-    commit = check_out(RERUN_DIR, dataset)
-    if run_git("status", "--porcelain", "--untracked-files=no", cwd=ROOT):
-        print(f"changes that are not committed are left out: this reruns {commit[:9]}; `dvc repro` runs them")
-    return run_there(RERUN_DIR, "pipeline", dataset) or report(commit, dataset, RERUN_DIR, on_page=True)
+    commit, is_edited = find_commit()
+    folder = RERUN_DIR / dataset
+    read_commit(commit, dataset)
+    if is_edited:
+        print(
+            f"this reruns {commit[:9]}; edits that are not committed are left out, `make results` runs them"
+        )
+    check_out(folder, commit)
+    times = get_output_dirs(dataset, folder).reports / STAGES
+    if not times.is_file():  # by these the first run tells how long it will take
+        write_atomically(times, run_git("show", f"{commit}:reports/{dataset}/{STAGES}", cwd=ROOT).encode())
+    status = run_there(folder, "pipeline", dataset)
+    if not status:
+        status = report(commit, dataset, folder)
+        (folder / BEGUN).unlink()
+    return status
 
 
 def measure_scatter(dataset: str, seed: int) -> Path:
     """Run the commit with another seed of every training; add its headline numbers to `scatter.csv`.
 
-    The seed is 0 in `params.yaml`. Raises FerError when a stage fails.
+    The seed is 0 in `params.yaml`. Columns of another study, by `hash_study`, are dropped. Raises FerError
+    when the commit has no results, and when a stage fails.
     """
-    folder = RERUN_DIR.with_name("rerun-seed")
-    check_out(folder, dataset)
+    commit, _ = find_commit()
+    committed, folder = read_commit(commit, dataset), RERUN_DIR / f"{dataset}-seed-{seed}"
+    check_out(folder, commit)
     path = folder / PARAMS_FILE.name
     params = yaml.safe_load(path.read_text())
-    sections = params["datasets"][dataset]
+    sections, n_seeds = params["datasets"][dataset], len(load_params(dataset, path=path).ablations.seeds)
     sections["training"]["seed"] = seed
-    n_seeds = len(load_params(dataset).ablations.seeds)
     sections["ablations"]["seeds"] = [n_seeds * seed + i for i in range(n_seeds)]
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     if run_there(folder, "pipeline", dataset):
         raise FerError(f"{folder}: a stage failed; its own message stands above")
-    files = sorted(get_output_dirs(dataset, folder).metrics.glob("*.json"))
-    numbers = {(file.stem, key): value for file in files for key, value in _read_json(file).items()}
-    column = pd.Series(numbers, name=f"seed_{seed}").rename_axis(["stage", "key"]).to_frame()
-    table = get_output_dirs(dataset, ROOT).reports / SCATTER
-    if table.is_file():
-        others = pd.read_csv(table, index_col=["stage", "key"]).drop(columns=column.columns, errors="ignore")
-        column = others.join(column, how="outer")
-    write_atomically(table, column.to_csv().encode())
-    return table.relative_to(ROOT)
+    numbers = read_folder(folder, dataset).numbers
+    flat = {(stage, key): value for stage, found in numbers.items() for key, value in found.items()}
+    table = pd.Series(flat, name=f"seed_{seed}").rename_axis(["stage", "key"]).to_frame()
+    file, study = get_output_dirs(dataset, ROOT).reports / SCATTER, hash_study(committed)
+    if file.is_file():
+        others = pd.read_csv(file, index_col=["stage", "key"])
+        others = others[others.pop("study") == study].drop(columns=table.columns, errors="ignore")
+        table = others.join(table, how="outer").dropna(axis="columns", how="all")
+    table.insert(0, "study", study)
+    write_atomically(file, table.to_csv().encode())
+    shutil.rmtree(folder)
+    return file.relative_to(ROOT)
 
 
-def check_out(folder: Path, dataset: str) -> str:
-    """Bring a second checkout to this commit, but for the results of `dataset` there; return the commit.
+def find_commit() -> tuple[str, bool]:
+    """Return the commit that is checked out, and whether its code or parameters have been edited since.
 
-    Raises FerError outside a Git checkout.
+    Raises FerError where there is none.
     """
-    commit = run_git("rev-parse", "HEAD", cwd=ROOT)
-    if not commit:
+    commit, _, dirty = get_commit().partition("-")
+    if commit == "unknown":
         raise FerError(f"{ROOT}: expected a Git checkout, found none; clone the repository")
-    if not (folder / ".git").exists():
-        run_git("worktree", "prune", cwd=ROOT)
-        run_git("worktree", "add", "--detach", str(folder), commit, cwd=ROOT)
-        _remove_results(folder, dataset)
-    elif run_git("rev-parse", "HEAD", cwd=folder) != commit:
-        run_git("reset", "--quiet", commit, cwd=folder)
-        run_git("checkout", "--", ".", f":!reports/{dataset}", ":!dvc.lock", cwd=folder)
-    if run_git("rev-parse", "HEAD", cwd=folder) != commit:
-        raise FerError(f"{folder}: expected a checkout of {commit[:9]}, found none; delete the folder")
-    return commit
+    return commit, bool(dirty)
 
 
-def _remove_results(folder: Path, dataset: str) -> None:
-    """Delete what was committed as a result, so that none of it is taken for the rerun's own."""
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    for path in get_output_dirs(dataset, folder).reports.glob("*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in (SCATTER, STAGES):
-            path.unlink()
+def check_out(folder: Path, commit: str) -> None:
+    """Make `folder` a checkout of the commit without results, or leave it when a run of that has begun there.
+
+    It is a clone that borrows the objects of this one: deleted, it leaves no trace, as a worktree would.
+    Raises FerError when Git fails.
+    """
+    begun, code = folder / BEGUN, [".", ":!reports", ":!dvc.lock"]
+    is_whole = begun.is_file() and not run_git("ls-files", "--deleted", "--", *code, cwd=folder)
+    if is_whole and begun.read_text() == commit:
+        return
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    for command in (
+        ["clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder)],
+        ["-C", str(folder), "reset", "--quiet", commit],
+        ["-C", str(folder), "checkout", "--quiet", commit, "--", *code],
+    ):
+        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise FerError(f"git {' '.join(command)}: {' '.join(done.stderr.split())}")
+    begun.write_text(commit)  # last: what is killed before begins again
 
 
 def run_there(folder: Path, *arguments: str) -> int:
     """Run a command of `fer` with the code of another checkout and this one's raw data; return its status."""
-    raw = os.environ.get("FER_DATA_ROOT") or str(ROOT / "data" / "raw")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "FER_DATA_ROOT": raw}
+    environment = {name: value for name, value in os.environ.items() if name != "FER_ROOT"}
+    environment["FER_DATA_ROOT"] = str(ROOT / (os.environ.get("FER_DATA_ROOT") or "data/raw"))
+    environment["PYTHONPATH"] = str(folder)
     command = [sys.executable, "-m", "fer_lib", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
-def compare_with(commit: str, dataset: str, root: Path = ROOT) -> list[Comparison]:
-    """Return every headline number of `dataset` as the commit has it and as it stands in `root`.
+def read_commit(commit: str, dataset: str) -> Results:
+    """Return the results of `dataset` as they are committed. Raises FerError when there are none."""
+    reports = Path("reports", dataset)
+    listed = run_git("ls-tree", "-r", "-z", "--name-only", commit, f"{reports.as_posix()}/", cwd=ROOT)
+    names = [name for name in listed.split("\0") if name.endswith(".json")]
+    texts = {Path(name): run_git("show", f"{commit}:{name}", cwd=ROOT) for name in names}
+    results = _sort_results(reports, texts)
+    if not results.numbers:
+        raise FerError(
+            f"{reports.as_posix()} at {commit[:9]}: expected metrics, found none; "
+            "name another commit, or run `make results` and commit"
+        )
+    return results
 
-    *identical*: the same digits. *within scatter*: the same data and parameters, and the number lies where a
-    training with another seed would, by `scatter.csv`. *different*: neither.
+
+def read_folder(root: Path, dataset: str) -> Results:
+    """Return the results of `dataset` as they lie in a checkout."""
+    reports = root / "reports" / dataset
+    return _sort_results(reports, {path: path.read_text() for path in reports.rglob("*.json")})
+
+
+def _sort_results(reports: Path, texts: Mapping[Path, str]) -> Results:
+    numbers, provenance = (
+        {
+            path.relative_to(reports / kind).with_suffix("").as_posix(): json.loads(text)
+            for path, text in sorted(texts.items())
+            if path.is_relative_to(reports / kind)
+        }
+        for kind in ("metrics", "provenance")
+    )
+    return Results(numbers, provenance)
+
+
+def hash_study(results: Results) -> str:
+    """Return a hash of all data and parameters that results were made with."""
+    of_stages = {
+        name: [written.get(what) for what in SAME] for name, written in sorted(results.provenance.items())
+    }
+    return hash_values(of_stages)[:16]
+
+
+def compare(committed: Results, found: Results, scatter: Mapping[str, np.ndarray]) -> list[Comparison]:
+    """Return the verdict on every headline number.
+
+    *identical*: the same digits. *within scatter*: the same data and parameters in every stage, and the
+    number lies where a training with another seed would put it. *different*: neither.
+
+    scatter: as of `read_scatter`.
     """
-    reports = get_output_dirs(dataset, root).reports.relative_to(root)
-    scatter = read_scatter(root / reports / SCATTER)
-    files = run_git("ls-tree", "-r", "--name-only", commit, f"{reports}/metrics/", cwd=root).split()
-    found = []
-    for file in map(Path, files):
-        stage = file.stem
-        then, now = _read_commit(commit, file, root), _read_json(root / file)
-        provenance = Path(reports, "provenance", file.name)
-        before, after = _read_commit(commit, provenance, root), _read_json(root / provenance)
-        changed = [name for name in SAME if before.get(name) != after.get(name)]
+    changed = find_changes(committed, found)
+    verdicts = []
+    for stage in dict.fromkeys([*committed.numbers, *found.numbers]):
+        then, now = committed.numbers.get(stage, {}), found.numbers.get(stage, {})
         for key in dict.fromkeys([*then, *now]):
             name = f"{stage}: {key}"
             verdict, why = judge(then.get(key), now.get(key), changed, scatter.get(name))
-            found.append(Comparison(name, then.get(key), now.get(key), verdict, why))
-    if not found:
-        raise FerError(f"{reports} at {commit[:9]}: expected metrics, found none; name another commit")
-    return found
+            verdicts.append(Comparison(name, then.get(key), now.get(key), verdict, why))
+    return verdicts
+
+
+def find_changes(committed: Results, found: Results) -> list[str]:
+    """Return which of `SAME` differ, and in which stages: `params of training`."""
+    return [
+        f"{what} of {name}"
+        for name, before in committed.provenance.items()
+        for what in SAME
+        if name in found.provenance and found.provenance[name].get(what) != before.get(what)
+    ]
 
 
 def judge(
@@ -153,18 +233,18 @@ def judge(
 ) -> tuple[str, str]:
     """Return the verdict on a number, and why.
 
-    changed: what of `SAME` differs.   seeds: float (n,), the number from trainings with other seeds.
+    changed: as of `find_changes`.   seeds: float (n,), the number from trainings with other seeds.
     """
     if committed == found:
         return IDENTICAL, ""
     if committed is None or found is None:
         return DIFFERENT, "new" if committed is None else "missing"
     if changed:
-        return DIFFERENT, f"other {' and '.join(changed)}"
-    if seeds is None or len(seeds) < 2:
+        return DIFFERENT, f"other {changed[0]}" + (f" and {len(changed) - 1} more" if changed[1:] else "")
+    if seeds is None or len(seeds) < MIN_SEEDS:
         return DIFFERENT, "how much it scatters is not known"
-    low, high = predict_interval(np.append(seeds, committed))
-    inside = low <= found <= high
+    low, high = predict_interval(seeds)
+    inside = low <= min(committed, found) and max(committed, found) <= high
     return (WITHIN if inside else DIFFERENT), f"seeds: {low:.4g} to {high:.4g}"
 
 
@@ -178,49 +258,60 @@ def predict_interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, f
     return float(np.mean(values) - reach), float(np.mean(values) + reach)
 
 
-def read_scatter(path: Path) -> dict[str, np.ndarray]:
-    """Return `<stage>: <key>` to the number of each seed, float (n,); nothing when there is no file.
+def read_scatter(path: Path, study: str) -> dict[str, np.ndarray]:
+    """Return `<stage>: <key>` to the number of each seed, float (n,); nothing when none is known of `study`.
 
-    The table has the columns stage, key, and one per seed.
+    The table has the columns stage, key, study (as of `hash_study`), and one per seed.
     """
     if not path.is_file():
         return {}
     table = pd.read_csv(path)
-    names = table["stage"] + ": " + table["key"]
-    values = table.drop(columns=["stage", "key"]).to_numpy(np.float64)
-    return {name: row[~np.isnan(row)] for name, row in zip(names, values, strict=True)}
+    table = table[table.pop("study") == study]
+    names = table.pop("stage") + ": " + table.pop("key")
+    return {name: row[~np.isnan(row)] for name, row in zip(names, table.to_numpy(np.float64), strict=True)}
 
 
-def report(commit: str, dataset: str, root: Path = ROOT, on_page: bool = False) -> int:
-    """Print what `compare_with` finds; return 1 when a number is different.
+def report(commit: str, dataset: str, folder: Path | None = None) -> int:
+    """Print what `compare` finds; return 1 when a number is different.
 
-    on_page: the index page shows it too. Not where the committed pages lie: it would change one of them.
+    folder: the checkout of a rerun, whose index page shows it too; without it, the results here are compared.
+    Raises FerError when the commit has no results.
     """
-    found = compare_with(commit, dataset, root)
-    for one in found:
+    committed, found = read_commit(commit, dataset), read_folder(folder or ROOT, dataset)
+    scatter = read_scatter(get_output_dirs(dataset, ROOT).reports / SCATTER, hash_study(committed))
+    verdicts = compare(committed, found, scatter)
+    for one in verdicts:
         if one.verdict != IDENTICAL:
             why = f" ({one.why})" if one.why else ""
             print(f"{one.verdict} {one.key}: committed {one.committed}, found {one.found}{why}")
-    counts = {name: sum(one.verdict == name for one in found) for name in (IDENTICAL, WITHIN, DIFFERENT)}
-    reports = get_output_dirs(dataset, root).reports.relative_to(root)
-    provenance = reports / "provenance" / "evaluation.json"
-    here, there = _read_json(root / provenance), _read_commit(commit, provenance, root)
-    vendors = [one.get("cpu", {}).get("vendor", "unknown") for one in (here, there)]
+    edited = find_edited_code(committed, found)
+    if edited:
+        print(f"{dataset}: what is committed was made by other code: {', '.join(edited)}")
+    counts = {name: sum(one.verdict == name for one in verdicts) for name in (IDENTICAL, WITHIN, DIFFERENT)}
     summary = (
-        f"reproduced: {', '.join(f'{n} {name}' for name, n in counts.items())} "
-        f"({vendors[0]}; committed on {vendors[1]})"
+        f"{dataset} reproduced: {', '.join(f'{n} {name}' for name, n in counts.items())} "
+        f"({find_vendor(found)}; committed on {find_vendor(committed)})"
     )
     print(summary)
-    if on_page:
-        content = {"commit": commit, "summary": summary, "numbers": [one._asdict() for one in found]}
-        write_atomically(root / reports / RERUN, json.dumps(content, indent=2).encode())
-        build_index(dataset, root)
+    if folder:
+        content = {"commit": commit, "summary": summary, "numbers": [one._asdict() for one in verdicts]}
+        path = get_output_dirs(dataset, folder).reports / RERUN
+        write_atomically(path, json.dumps(content, indent=2).encode())
+        build_index(dataset, folder)
     return 1 if counts[DIFFERENT] else 0
 
 
-def _read_commit(commit: str, path: Path, root: Path) -> Mapping[str, Any]:
-    return json.loads(run_git("show", f"{commit}:{path.as_posix()}", cwd=root) or "{}")
+def find_edited_code(committed: Results, found: Results) -> list[str]:
+    """Return the packages and notebooks that differ between two runs."""
+    then, now = (
+        {path: code for written in results.provenance.values() for path, code in written["code"].items()}
+        for results in (committed, found)
+    )
+    return sorted(path for path in then.keys() & now.keys() if then[path] != now[path])
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+def find_vendor(results: Results) -> str:
+    """Return the vendor of the processor that a run names first, or `unknown`."""
+    return next(
+        (written["cpu"]["vendor"] for written in results.provenance.values() if "cpu" in written), "unknown"
+    )

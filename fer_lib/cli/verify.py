@@ -41,16 +41,10 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
 
     `datasets` are those of `reports/`; none stands for all. Raises FerError for one that has no reports.
     """
-    known = list_reports(root)
-    for dataset in datasets or known[:1] or [""]:
-        if dataset not in known:
-            raise FerError(
-                f"{root / 'reports' / dataset}: expected files in provenance/, found none; "
-                f"known: {', '.join(known) or 'none'}; run `make results`"
-            )
+    datasets = check_names(datasets, root)
     n_failed = n_partial = n_checked = 0
     hash_dep = cache(lambda dep: (root / dep).exists() and hash_stage_code({"deps": [dep]}, root).get(dep))
-    for dataset in datasets or known:
+    for dataset in datasets:
         dirs = get_output_dirs(dataset, root)
         names = {
             path.relative_to(folder).with_suffix("").as_posix()
@@ -81,6 +75,18 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
 def list_reports(root: Path = ROOT) -> list[str]:
     """Return the data sets that have reports."""
     return sorted(path.parent.name for path in (root / "reports").glob("*/provenance"))
+
+
+def check_names(datasets: Sequence[str], root: Path = ROOT) -> Sequence[str]:
+    """Return the data sets, or without one all that have reports. Raises FerError for one that has none."""
+    known = list_reports(root)
+    for dataset in datasets or known[:1] or [""]:
+        if dataset not in known:
+            raise FerError(
+                f"{root / 'reports' / dataset}: expected files in provenance/, found none; "
+                f"known: {', '.join(known) or 'none'}; run `make results`"
+            )
+    return datasets or known
 
 
 _UNKNOWN = "no hash of code and parameters was kept"

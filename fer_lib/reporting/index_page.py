@@ -149,7 +149,7 @@ def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:
 
 
 def _read_rerun(path: Path) -> dict[str, Any] | None:
-    """Return what `fer verify --against` found, and under `others` the numbers that are not identical."""
+    """Return the verdict that `fer rerun` wrote, and under `others` the numbers that are not identical."""
     if not path.is_file():
         return None
     content = json.loads(path.read_bytes())
