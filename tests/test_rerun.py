@@ -31,6 +31,8 @@ from fer_lib.errors import FerError
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 SEEDS = np.array([0.70, 0.72, 0.68, 0.71, 0.69, 0.70, 0.71, 0.69])
 
+TIMES = "reports/demo/stages.csv"
+
 STUB = """
 import os, sys
 from pathlib import Path
@@ -80,6 +82,7 @@ def project(tmp_path, monkeypatch):
     root = tmp_path / "project"
     reports = root / "reports" / "demo"
     write(reports, {"test.accuracy": 0.7, "n_images": 100})
+    (reports / "stages.csv").write_text("stage,seconds\ntrain,9")
     (root / "dvc.lock").write_text("results")
     (root / "fer_lib").mkdir()
     (root / "fer_lib" / "__main__.py").write_text(STUB)
@@ -177,16 +180,15 @@ def list_files(folder):
 def test_checkout_has_the_code_of_the_commit_and_no_result(project):
     first = commit_file(project, "first.py", "1")
     folder = project / "rerun" / "demo"
-    check_out(folder, first)
-    assert list_files(folder) == {"fer_lib/__main__.py", "first.py"}
-    (folder / "reports").mkdir()
-    check_out(folder, first)  # a run has begun there
-    assert (folder / "reports").is_dir()
+    check_out(folder, first, "demo")
+    assert list_files(folder) == {"fer_lib/__main__.py", "first.py", TIMES}
+    (folder / "result").touch()
+    check_out(folder, first, "demo")  # a run has begun there
+    assert (folder / "result").is_file()
     (project / "first.py").unlink()
     second = commit_file(project, "second.py", "2")
-    check_out(folder, second)
-    assert list_files(folder) == {"fer_lib/__main__.py", "second.py"}
-    assert not (folder / "reports").exists()
+    check_out(folder, second, "demo")
+    assert list_files(folder) == {"fer_lib/__main__.py", "second.py", TIMES}
 
 
 def commit_file(root, name, content):
@@ -197,7 +199,7 @@ def commit_file(root, name, content):
 @pytest.mark.parametrize("left", ["nothing", "no marker", "no Git", "no code"])
 def test_checkout_that_was_broken_off_is_made_again(project, left):
     folder, head = project / "rerun" / "demo", commit_file(project, "code.py", "1")
-    check_out(folder, head)
+    check_out(folder, head, "demo")
     if left == "nothing":
         shutil.rmtree(folder)
     elif left == "no marker":
@@ -207,14 +209,14 @@ def test_checkout_that_was_broken_off_is_made_again(project, left):
         shutil.rmtree(folder / ".git")
     else:
         (folder / "code.py").unlink()
-    check_out(folder, head)
+    check_out(folder, head, "demo")
     assert (folder / "code.py").read_text() == "1"
     assert (folder / BEGUN).read_text() == head
 
 
 def test_code_of_the_checkout_runs_on_the_raw_data_of_this_one(project, capfd, monkeypatch):
     folder = project / "rerun" / "demo"
-    check_out(folder, commit_file(project, "code.py", "1"))
+    check_out(folder, commit_file(project, "code.py", "1"), "demo")
     monkeypatch.setenv("FER_ROOT", str(project))
     monkeypatch.setenv("FER_DATA_ROOT", "../faces")
     assert run_there(folder, "pipeline", "demo") == 0

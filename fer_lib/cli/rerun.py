@@ -73,10 +73,7 @@ def rerun(dataset: str) -> int:
         print(
             f"this reruns {commit[:9]}; edits that are not committed are left out, `make results` runs them"
         )
-    check_out(folder, commit)
-    times = get_output_dirs(dataset, folder).reports / STAGES
-    if not times.is_file():  # by these the first run tells how long it will take
-        write_atomically(times, run_git("show", f"{commit}:reports/{dataset}/{STAGES}", cwd=ROOT).encode())
+    check_out(folder, commit, dataset)
     status = run_there(folder, "pipeline", dataset)
     if not status:
         status = report(commit, dataset, folder)
@@ -92,7 +89,7 @@ def measure_scatter(dataset: str, seed: int) -> Path:
     """
     commit, _ = find_commit()
     committed, folder = read_commit(commit, dataset), RERUN_DIR / f"{dataset}-seed-{seed}"
-    check_out(folder, commit)
+    check_out(folder, commit, dataset)
     path = folder / PARAMS_FILE.name
     params = yaml.safe_load(path.read_text())
     sections, n_seeds = params["datasets"][dataset], len(load_params(dataset, path=path).ablations.seeds)
@@ -126,11 +123,11 @@ def find_commit() -> tuple[str, bool]:
     return commit, bool(dirty)
 
 
-def check_out(folder: Path, commit: str) -> None:
+def check_out(folder: Path, commit: str, dataset: str) -> None:
     """Make `folder` a checkout of the commit without results, or leave it when a run of that has begun there.
 
-    It is a clone that borrows the objects of this one: deleted, it leaves no trace, as a worktree would.
-    Raises FerError when Git fails.
+    Of the results of `dataset` there is only how long the stages took. It is a clone that borrows the objects
+    of this one: deleted, it leaves no trace, as a worktree would. Raises FerError when Git fails.
     """
     begun, code = folder / BEGUN, [".", ":!reports", ":!dvc.lock"]
     is_whole = begun.is_file() and not run_git("ls-files", "--deleted", "--", *code, cwd=folder)
@@ -146,6 +143,9 @@ def check_out(folder: Path, commit: str) -> None:
         done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise FerError(f"git {' '.join(command)}: {' '.join(done.stderr.split())}")
+    times = run_git("show", f"{commit}:reports/{dataset}/{STAGES}", cwd=ROOT)
+    if times:  # by which the pipeline tells how long it will take
+        write_atomically(get_output_dirs(dataset, folder).reports / STAGES, times.encode())
     begun.write_text(commit)  # last: what is killed before begins again
 
 
