@@ -31,7 +31,7 @@ from fer_lib.errors import FerError
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 SEEDS = np.array([0.70, 0.72, 0.68, 0.71, 0.69, 0.70, 0.71, 0.69])
 
-TIMES = "reports/demo/stages.csv"
+TIMES, OTHER = "reports/demo/stages.csv", "reports/other/findings.md"
 
 STUB = """
 import os, sys
@@ -83,6 +83,8 @@ def project(tmp_path, monkeypatch):
     reports = root / "reports" / "demo"
     write(reports, {"test.accuracy": 0.7, "n_images": 100})
     (reports / "stages.csv").write_text("stage,seconds\ntrain,9")
+    (root / OTHER).parent.mkdir()
+    (root / OTHER).touch()
     (root / "dvc.lock").write_text("results")
     (root / "fer_lib").mkdir()
     (root / "fer_lib" / "__main__.py").write_text(STUB)
@@ -181,14 +183,14 @@ def test_checkout_has_the_code_of_the_commit_and_no_result(project):
     first = commit_file(project, "first.py", "1")
     folder = project / "rerun" / "demo"
     check_out(folder, first, "demo")
-    assert list_files(folder) == {"fer_lib/__main__.py", "first.py", TIMES}
+    assert list_files(folder) == {"fer_lib/__main__.py", "first.py", TIMES, OTHER}
     (folder / "result").touch()
     check_out(folder, first, "demo")  # a run has begun there
     assert (folder / "result").is_file()
     (project / "first.py").unlink()
     second = commit_file(project, "second.py", "2")
     check_out(folder, second, "demo")
-    assert list_files(folder) == {"fer_lib/__main__.py", "second.py", TIMES}
+    assert list_files(folder) == {"fer_lib/__main__.py", "second.py", TIMES, OTHER}
 
 
 def commit_file(root, name, content):

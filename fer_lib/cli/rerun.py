@@ -124,12 +124,13 @@ def find_commit() -> tuple[str, bool]:
 
 
 def check_out(folder: Path, commit: str, dataset: str) -> None:
-    """Make `folder` a checkout of the commit without results, or leave it when a run of that has begun there.
+    """Make `folder` a checkout of the commit, or leave it when a run of that has begun there.
 
-    Of the results of `dataset` there is only how long the stages took. It is a clone that borrows the objects
-    of this one: deleted, it leaves no trace, as a worktree would. Raises FerError when Git fails.
+    Of `dataset` it has no result, only how long the stages took; what others came to, claims may name. It is
+    a clone that borrows the objects of this one: deleted, it leaves no trace, as a worktree would. Raises
+    FerError when Git fails.
     """
-    begun, code = folder / BEGUN, [".", ":!reports", ":!dvc.lock"]
+    begun, code = folder / BEGUN, [".", f":!reports/{dataset}", ":!dvc.lock"]
     is_whole = begun.is_file() and not run_git("ls-files", "--deleted", "--", *code, cwd=folder)
     if is_whole and begun.read_text() == commit:
         return
