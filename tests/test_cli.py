@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import reduce
 from operator import getitem
+from types import SimpleNamespace
 
 import click
 import nbformat
@@ -17,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from fer_lib.cli import main as cli
 from fer_lib.cli import pipeline
 from fer_lib.errors import DataError, FerError, ParamsError
+from fer_lib.files import hold_lock
 from fer_lib.params import apply_recipe, load_params
 from fer_lib.params_file import read_params_file
 
@@ -276,3 +278,16 @@ def test_stage_finds_the_python_that_runs_now(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     path = pipeline.build_environment()["PATH"].split(":")
     assert shutil.which("python", path=path[0]) or sys.platform == "win32"
+
+
+def test_pipeline_waits_for_no_dead_process_and_does_not_run_twice_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "DVC_DIR", tmp_path)
+    monkeypatch.setattr(pipeline, "_run_stale", lambda _: SimpleNamespace(has_run=True))
+    monkeypatch.setattr(pipeline, "build_index", lambda *_: REPO / "index.html")
+    left_behind = tmp_path / "rwlock"
+    left_behind.touch()
+    with hold_lock(tmp_path / "pipeline.lock"), pytest.raises(FerError, match="another run is at work here"):
+        pipeline.run_pipeline("demo")
+    assert left_behind.is_file()  # it may be that run's
+    pipeline.run_pipeline("demo")
+    assert not left_behind.exists()
