@@ -1,6 +1,6 @@
 """Damaged images and videos, by the thousand: is each read, or refused in a sentence, and how fast?
 
-    python benchmarks/hostile.py [--images 1000] [--videos 150] [--seed 0]
+    python benchmarks/hostile.py [--images 8500] [--videos 1500] [--seed 0]
 
 Small valid files of every format are damaged: bits turned, ends cut off, parts removed, repeated or taken
 from another file, numbers set to extremes. `read_image` and `analyse_video` may then return, or raise
@@ -23,6 +23,7 @@ from functools import partial
 
 import av
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from demo_faces.clips import draw_clip, draw_scene
@@ -43,8 +44,17 @@ IMAGES = {
     "jpeg": (
         {"format": "JPEG"},
         {"format": "JPEG", "progressive": True, "exif": EXIF},
+        {"format": "JPEG", "mode": "CMYK"},
     ),
-    "png": ({"format": "PNG"}, {"format": "PNG", "mode": "P"}, {"format": "PNG", "mode": "I;16"}),
+    "mpo": ({"format": "MPO", "save_all": True},),
+    "png": (
+        {"format": "PNG"},
+        {"format": "PNG", "mode": "P"},
+        {"format": "PNG", "mode": "I;16"},
+        {"format": "PNG", "mode": "RGBA"},
+        {"format": "PNG", "mode": "LA"},
+        {"format": "PNG", "save_all": True},
+    ),
     "gif": ({"format": "GIF"}, {"format": "GIF", "save_all": True}),
     "bmp": ({"format": "BMP"}, {"format": "BMP", "mode": "P"}),
     "tiff": (
@@ -52,21 +62,40 @@ IMAGES = {
         {"format": "TIFF", "compression": "tiff_lzw"},
         {"format": "TIFF", "compression": "jpeg"},
         {"format": "TIFF", "mode": "F", "compression": "tiff_adobe_deflate"},
+        {"format": "TIFF", "mode": "I;16"},
+        {"format": "TIFF", "save_all": True},
     ),
-    "webp": ({"format": "WEBP"}, {"format": "WEBP", "lossless": True}, {"format": "WEBP", "save_all": True}),
-    "avif": ({"format": "AVIF"},),
-    "ppm": ({"format": "PPM"}, {"format": "PPM", "mode": "L"}),
+    "webp": (
+        {"format": "WEBP"},
+        {"format": "WEBP", "lossless": True},
+        {"format": "WEBP", "mode": "RGBA"},
+        {"format": "WEBP", "save_all": True},
+    ),
+    "avif": ({"format": "AVIF"}, {"format": "AVIF", "save_all": True}),
+    "heif": (
+        {"format": "HEIF"},
+        {"format": "HEIF", "mode": "I;16"},
+        {"format": "HEIF", "mode": "RGBA"},
+        {"format": "HEIF", "save_all": True},
+    ),
+    "ppm": ({"format": "PPM"}, {"format": "PPM", "mode": "L"}, {"format": "PPM", "mode": "I;16"}),
 }
-"""By kind, how Pillow writes the files that are damaged; several frames where it says `save_all`."""
+"""By kind, how the files that are damaged are written; several frames where it says `save_all`."""
 
 VIDEOS = {
     "mp4": ("mp4", "libx264", "yuv420p"),
+    "mirror": ("mp4", "libx264", "yuv420p"),
     "mov": ("mov", "mpeg4", "yuv420p"),
     "webm": ("webm", "libvpx", "yuv420p"),
     "mkv": ("matroska", "libx264", "yuv420p"),
     "avi": ("avi", "mjpeg", "yuvj420p"),
+    "mpegts": ("mpegts", "libx264", "yuv420p"),
+    "gifvid": ("gif", "gif", "rgb8"),
 }
 """By kind, FFmpeg's container, codec and pixel format."""
+
+MATRICES = {"mirror": (0, 1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30)}
+"""By kind, the display matrix: rows and columns are exchanged, which turns and mirrors."""
 
 WRITING = ("os.mkdir", "os.rename", "os.remove", "os.link", "os.symlink", "os.system", "subprocess.Popen")
 
@@ -89,9 +118,15 @@ def build_images(kind: str) -> list[bytes]:
         stream, options = io.BytesIO(), dict(options)
         mode = options.pop("mode", "RGB")
         first, second = (_change_mode(frame, mode) for frame in frames)
-        if options.get("save_all"):
-            options["append_images"] = [second]
-        first.save(stream, **options)
+        others = [second] if options.get("save_all") else []
+        if options["format"] == "HEIF":
+            # Written without Pillow: to teach Pillow the format is up to what is tested.
+            file = pillow_heif.from_pillow(first)
+            for image in others:
+                file.add_from_pillow(image)
+            file.save(stream)
+        else:
+            first.save(stream, append_images=others, **options)
         files.append(stream.getvalue())
     return files
 
@@ -103,6 +138,8 @@ def build_videos(kind: str) -> list[bytes]:
     with av.open(stream, "w", format=container) as output:
         track = output.add_stream(codec, rate=25, options={"threads": "1"})
         track.width, track.height, track.pix_fmt = WIDTH, HEIGHT, pixels
+        if kind in MATRICES:
+            track.set_display_matrix(MATRICES[kind])
         for image in draw_clip(N_FRAMES, 1, WIDTH, HEIGHT):
             output.mux(track.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         output.mux(track.encode(None))
@@ -216,7 +253,11 @@ def _note(event: str, arguments: tuple) -> None:
 def _change_mode(image: Image.Image, mode: str) -> Image.Image:
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return image.convert(mode)
+    changed = image.convert(mode)
+    if mode in ("LA", "RGBA"):
+        # What is opaque everywhere, Pillow may write without its transparency.
+        changed.putalpha(Image.linear_gradient("L").resize(image.size))
+    return changed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -224,8 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=1000, help="damaged images, of all kinds together")
-    parser.add_argument("--videos", type=int, default=150, help="damaged videos, of all kinds together")
+    parser.add_argument("--images", type=int, default=8500, help="damaged images, of all kinds together")
+    parser.add_argument("--videos", type=int, default=1500, help="damaged videos, of all kinds together")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     av.logging.set_level(av.logging.PANIC)

@@ -1,13 +1,14 @@
 """Read the frames of a video and write frames as one (PyAV, FFmpeg), a few in memory at a time."""
 
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -21,8 +22,8 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 
 USE_INSTEAD = "use MP4, MOV, MKV, WebM or AVI"
 
-MAX_PIXELS, MIN_SIDE = 4096 * 2304, 16
-"""Of a frame."""
+MAX_PIXELS, MIN_SIDE, MAX_SIDE = 4096 * 2304, 16, 16_384
+"""Of a frame. x264 writes no longer side, and OpenCV turns none of 32,767 pixels."""
 
 FFMPEG_OPTIONS = {"max_pixels": str(4 * MAX_PIXELS)}
 """What FFmpeg refuses before it allocates it, whatever a header claims. Up to there the size can be named."""
@@ -142,6 +143,11 @@ class VideoReader(AbstractContextManager):
                 f"{self.name}: the frames are {width:,} x {height:,} pixels, at most 4096 x 2304 are read; "
                 "make the video smaller, 1280 x 720 is plenty"
             )
+        if max(width, height) > MAX_SIDE:
+            raise MediaError(
+                f"{self.name}: the frames are {width:,} x {height:,} pixels, a side may have {MAX_SIDE:,} at "
+                "most; make the video smaller, or cut it"
+            )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield every frame that can be had; PyAV stops at an error, and asked again goes on behind it."""
@@ -166,7 +172,8 @@ class VideoReader(AbstractContextManager):
         ratio = self._video.sample_aspect_ratio or 1
         # Old television has pixels up to twice as wide as high; anything else is a broken header.
         width, height = round(frame.width * ratio) if 0.4 < ratio < 2.5 else frame.width, frame.height
-        if round(frame.rotation / 90) % 2:
+        is_transposed, _, _ = _find_orientation(frame)
+        if is_transposed:
             width, height = height, width
         self._check_size(width, height)
         if min(width, height) < MIN_SIDE:
@@ -188,12 +195,14 @@ class VideoReader(AbstractContextManager):
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the frame upright as RGB; one whose size differs from the first one's is scaled to it."""
-        turns = round(frame.rotation / 90)
+        is_transposed, row_step, column_step = _find_orientation(frame)
         width, height = self.info.width, self.info.height
-        if turns % 2:
+        if is_transposed:
             width, height = height, width
         pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return np.ascontiguousarray(np.rot90(pixels, turns))
+        if is_transposed:
+            pixels = pixels.swapaxes(0, 1)
+        return np.ascontiguousarray(pixels[::row_step, ::column_step])
 
     def _note_problems(self, end: float) -> None:
         """Add what went wrong; `end` is the time at which the last frame ends."""
@@ -297,3 +306,33 @@ def _open_path(path: str | Path) -> BinaryIO:
         raise MediaError(
             f"{path}: the file may not be read ({error.strerror}); check its permissions"
         ) from None
+
+
+def _find_orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Return how a frame becomes upright: whether to transpose it, then the steps of its rows and columns.
+
+    A step of -1 reverses an axis. The display matrix shows the pixel (x, y) at (a x + c y, b x + d y), with y
+    pointing down (QuickTime File Format Specification, "Matrices"; FFmpeg, libavutil/display.h). The nearest
+    to [a b; c d] is taken of the eight matrices that move whole pixels: any angle becomes a quarter turn, and
+    zeros change nothing.
+    """
+    a, b, c, d = _read_matrix(frame)
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, -1 if d < 0 else 1, -1 if a < 0 else 1
+    return True, -1 if b < 0 else 1, -1 if c < 0 else 1
+
+
+def _read_matrix(frame: av.VideoFrame) -> tuple[float, float, float, float]:
+    """Return a, b, c and d of a frame's display matrix, up to a factor."""
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types know motion vectors only
+    except ValueError:
+        # PyAV gives no side data at all where one is of a kind that it cannot name, such as EXIF in Motion
+        # JPEG. It still tells the angle, counterclockwise, though not whether to mirror.
+        angle = math.radians(frame.rotation)
+        return math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    if matrix is None:
+        return 1, 0, 0, 1
+    # As Python's integers: the least int32 has no absolute value among int32.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32, count=5).tolist()
+    return a, b, c, d
