@@ -1,19 +1,30 @@
 """Run trainings, stages and other long jobs side by side, each after those that it needs."""
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partialmethod
 from graphlib import TopologicalSorter
-from multiprocessing import get_context, parent_process
+from itertools import islice
+from multiprocessing import current_process, get_context, parent_process
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from fer_lib.errors import FerError
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Needs = Mapping[str, Collection[str]]
 """Job to those that must be done before it; names that are no jobs count as done."""
+
+_CHUNK = 32
+"""Items that a process of `map_side_by_side` takes at a time."""
 
 
 def run_side_by_side(
@@ -40,11 +51,15 @@ def run_side_by_side(
     ------
     Exception
         The first that a job raises; those that have not begun are dropped.
+    FerError
+        When a process ends before its job.
     """
+    _end_second_run()
     n_workers = 1 if _has_gpu() else min(os.cpu_count() or 1, len(jobs) or 1)
     results: dict[str, Result] = {}
     modules = {getattr(job, "func", job).__module__ for job in jobs.values()}
     with (
+        _expect_workers(),
         _start_pool(n_workers, modules) as pool,
         tqdm(total=len(jobs), desc=title, unit="job", dynamic_ncols=True) as bar,
     ):
@@ -100,6 +115,57 @@ def run_jobs(
         raise
 
 
+def map_side_by_side(
+    function: Callable[[Item], Result], items: Iterable[Item], n_workers: int
+) -> Iterator[Result]:
+    """Return the function's results for the items as a stream, in order, from `n_workers` processes.
+
+    Few are computed before they are asked for, so that memory does not grow with their number. OpenCV has one
+    thread in each process. Raises FerError, in the stream, when one ends before its work.
+    """
+    _end_second_run()  # here, for who takes the stream may hold a lock by then, and would meet it first
+    return _stream(function, iter(items), n_workers)
+
+
+def _stream(function: Callable[[Item], Result], items: Iterator[Item], n_workers: int) -> Iterator[Result]:
+    chunks = iter(lambda: list(islice(items, _CHUNK)), [])
+    # Spawned processes inherit no threads or locks from the caller, whatever it has loaded.
+    context = get_context("spawn")
+    with _expect_workers(), ProcessPoolExecutor(n_workers, context, _start_light_worker) as pool:
+        begun = deque(pool.submit(_map, function, chunk) for chunk in islice(chunks, 2 * n_workers))
+        while begun:
+            results = begun.popleft().result()
+            begun.extend(pool.submit(_map, function, chunk) for chunk in islice(chunks, 1))
+            yield from results
+
+
+def _map(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
+    return [function(item) for item in chunk]
+
+
+def _end_second_run() -> None:
+    """End a worker that gets here while it still loads the script that started it.
+
+    It runs all of that but what stands under `if __name__ == "__main__":`. Where nothing does, Python would
+    fail here with a long trace for each worker; the process that started them says it in one line.
+    """
+    if getattr(current_process(), "_inheriting", False):  # what Python itself looks at
+        sys.exit(1)
+
+
+@contextmanager
+def _expect_workers() -> Iterator[None]:
+    """Raise FerError when a process of the pool ends before its work."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise FerError(
+            "expected worker processes to finish their work, found one that ended early; in a script, put "
+            'the code under `if __name__ == "__main__":`, since workers run everything else in it too; '
+            "otherwise see whether memory ran out"
+        ) from None
+
+
 def _has_gpu() -> bool:
     import torch  # takes seconds to load, and most of those who start jobs need nothing else of it
 
@@ -113,13 +179,19 @@ def _start_pool(n_workers: int, modules: Collection[str]) -> Executor:
     return ProcessPoolExecutor(n_workers, context, _start_worker)
 
 
+def _start_light_worker() -> None:
+    import cv2
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+
+
 def _start_worker() -> None:
     import cv2
     import torch
 
     # The bar counts jobs; one per job would write over it. tqdm has read its environment by now.
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
-    # Killed, a run takes its workers along, or they would hold their trainings when it is started again.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
@@ -127,6 +199,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
+    # Killed, a run takes its workers along, or they would hold their trainings when it is started again.
     parent = parent_process()
     if parent is not None:
         parent.join()

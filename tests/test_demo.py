@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from conftest import REPO, build_command_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,36 @@ def test_workers_do_not_change_the_faces(monkeypatch):
     alone = list(draw_faces(40, SIZE, SEED, workers=1))
     assert [f.source for f in pooled] == [f"demo:{SEED}:{i}" for i in range(40)]
     assert [f.image.tobytes() for f in pooled] == [f.image.tobytes() for f in alone]
+
+
+UNGUARDED = """
+import os
+from fer_lib.data.prepare import prepare
+from fer_lib.params import load_params
+
+os.cpu_count = lambda: 2
+prepare("demo", load_params("demo").prepare, out_dir="packed", progress=False)
+"""
+
+
+def test_script_without_a_guard_ends_with_one_sentence(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    # Children hold its pipe open: only when all have ended is there an end to what it says.
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=build_command_environment(REPO),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,  # alone it takes three seconds; with workers that are started for ever, for ever
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1  # of the script, none of a worker
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("fer_lib.errors.FerError: expected worker processes")
+    assert 'put the code under `if __name__ == "__main__":`' in last
 
 
 def test_a_face_does_not_depend_on_the_size_of_the_set():

@@ -1,15 +1,20 @@
 """Jobs side by side: their order, their results, and what becomes of a failure."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import psutil
 import pytest
+from conftest import REPO, build_command_environment
 
 from fer_lib import jobs
-from fer_lib.errors import ModelError
-from fer_lib.jobs import run_side_by_side
+from fer_lib.errors import FerError, ModelError
+from fer_lib.jobs import map_side_by_side, run_side_by_side
 
 
 @pytest.fixture
@@ -75,6 +80,69 @@ def test_failure_ends_the_run_with_its_own_line_and_drops_what_has_not_begun(thr
 def test_circle_is_told():
     with pytest.raises(ValueError, match="cycle"):
         run_side_by_side({"a": print, "b": print}, "jobs", {"a": ["b"], "b": ["a"]})
+
+
+def test_stream_keeps_the_order_and_takes_few_items_ahead():
+    taken = []
+    items = (taken.append(i) or i for i in range(1000))
+    stream = map_side_by_side(abs, items, n_workers=2)
+    assert next(stream) == 0
+    assert len(taken) == 5 * 32  # a chunk that is read, one in work and one waiting for each process
+    assert list(stream) == list(range(1, 1000))
+    assert len(taken) == 1000
+
+
+def kill_self(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_worker_that_is_killed_is_one_line():
+    for run in (
+        lambda: list(map_side_by_side(kill_self, range(2), n_workers=1)),
+        lambda: run_side_by_side({"a": partial(kill_self, 0)}, "jobs"),
+    ):
+        with pytest.raises(FerError, match="expected worker processes to finish their work, found one that"):
+            run()
+
+
+def run_script(folder, *lines):
+    script = folder / "script.py"
+    script.write_text("\n".join(lines))
+    command = [sys.executable, str(script)]
+    return subprocess.Popen(
+        command, env=build_command_environment(REPO), stdout=-1, stderr=-1, text=True, cwd=folder
+    )
+
+
+def test_script_without_a_guard_ends_and_its_workers_say_nothing(tmp_path):
+    process = run_script(
+        tmp_path,
+        "from functools import partial",
+        "from fer_lib.jobs import run_side_by_side",
+        "run_side_by_side({name: partial(int, 3) for name in 'ab'}, 'jobs')",
+    )
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.count("Traceback") == 1
+    assert "put the code under `if __name__" in told.splitlines()[-1]
+
+
+def test_killed_script_takes_the_workers_of_its_stream_along(tmp_path):
+    process = run_script(
+        tmp_path,
+        "import time",
+        "from fer_lib.jobs import map_side_by_side",
+        "if __name__ == '__main__':",
+        "    stream = map_side_by_side(abs, range(1000), n_workers=2)",
+        "    print(next(stream), flush=True)",
+        "    time.sleep(60)",
+    )
+    assert process.stdout.readline() == "0\n"
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate(timeout=60)  # which ends when they have closed its pipe
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
 
 
 def test_no_jobs_are_no_work():

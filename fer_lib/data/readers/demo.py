@@ -3,18 +3,15 @@
 import os
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing import get_context
-
-import cv2
 
 from demo_faces.counterfactuals import SOURCE
 from demo_faces.factors import get_split, sample_factors
 from demo_faces.scene import draw_face
 from fer_lib.data.readers.base import Face
+from fer_lib.jobs import map_side_by_side
 from fer_lib.labels import EMOTIONS_7
 
 _SMALL_SET = 200  # below this, starting processes takes longer than drawing
-_CHUNK = 32
 
 
 def make_face(i: int, size: int, seed: int) -> Face:
@@ -34,13 +31,11 @@ def make_face(i: int, size: int, seed: int) -> Face:
 def draw_faces(n_faces: int, size: int, seed: int, workers: int | None = None) -> Iterator[Face]:
     """Draw faces 0 .. n_faces - 1 in order, `size` pixels square, as a stream.
 
-    They do not depend on `workers`, the number of processes (by default one per CPU).
+    They do not depend on `workers`, the number of processes (by default one per CPU). Raises FerError as
+    `map_side_by_side`, for a script without `if __name__ == "__main__":`.
     """
     draw = partial(make_face, size=size, seed=seed)
     workers = workers or os.cpu_count() or 1
     if workers == 1 or n_faces < _SMALL_SET:
-        yield from map(draw, range(n_faces))
-        return
-    # Spawned processes inherit no threads or locks from the caller, whatever it has loaded.
-    with get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(draw, range(n_faces), chunksize=_CHUNK)
+        return map(draw, range(n_faces))
+    return map_side_by_side(draw, range(n_faces), workers)
