@@ -3,7 +3,9 @@
 import ast
 import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
@@ -147,10 +149,29 @@ def get_commit() -> str:
     return f"{commit}-dirty" if changed else commit
 
 
+def find_commit() -> tuple[str, bool]:
+    """Return the commit that is checked out, and whether its code or parameters have been edited since.
+
+    Raises FerError where there is none, as in a downloaded ZIP.
+    """
+    commit, _, dirty = get_commit().partition("-")
+    if commit == "unknown":
+        found = "none; " if shutil.which("git") else "no command `git`; install Git, and "
+        raise FerError(
+            f"{ROOT}: expected a checkout that Git can read, found {found}clone the repository instead of "
+            "downloading a ZIP: results belong to a commit and are compared with it"
+        )
+    return commit, bool(dirty)
+
+
 def run_git(*arguments: str, cwd: Path = ROOT) -> str:
-    """Return what a Git command prints, stripped; nothing when it fails or there is no Git."""
+    """Return what a Git command prints, stripped; nothing when it fails or `cwd` is no checkout's root."""
+    # A checkout around the folder, such as one of a whole home directory, knows nothing of its commits.
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(cwd.parent)}
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

@@ -40,7 +40,13 @@ def test_commit_is_that_of_the_checkout_and_changed_code_is_marked(checkout):
 
 def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance.run_git, "__kwdefaults__", {"cwd": tmp_path})
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.get_commit() == "unknown"
+
+
+def test_commit_of_a_checkout_around_the_project_is_not_its_own(checkout, monkeypatch):
+    root, commit = checkout
+    commit("project/params.yaml", "")
+    monkeypatch.setattr(provenance.run_git, "__kwdefaults__", {"cwd": root / "project"})
     assert provenance.get_commit() == "unknown"
 
 

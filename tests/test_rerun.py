@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from conftest import REPO, run_fer_lib
 from scipy import stats
 
 from fer_lib.cli import rerun
@@ -179,6 +180,49 @@ def list_files(folder):
     }
 
 
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory):
+    """Return the files of the project without Git, below a checkout of something else."""
+    root = tmp_path_factory.mktemp("home") / "downloaded"
+    shutil.copytree(REPO / "models" / "release", root / "models" / "release")
+    shutil.copytree(REPO / "reports", root / "reports")
+    for name in ("claims.yaml", "demo_faces", "dvc.yaml", "fer_lib", "notebooks", "params.yaml"):
+        (root / name).symlink_to(REPO / name)
+    (root.parent / "notes").touch()
+    subprocess.run([*GIT, "init", "--quiet"], cwd=root.parent, check=True)
+    subprocess.run([*GIT, "add", "notes"], cwd=root.parent, check=True)
+    subprocess.run([*GIT, "commit", "--quiet", "--message", "notes"], cwd=root.parent, check=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["rerun", "demo"], ["pipeline", "demo"], ["scatter", "demo", 1], ["verify", "--against", "HEAD"]],
+)
+def test_downloaded_project_is_told_to_be_cloned(downloaded, command):
+    done = run_fer_lib(downloaded, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"error: {downloaded}: expected a checkout that Git can read, found none; clone"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_missing_git_is_told(downloaded, tmp_path):
+    done = run_fer_lib(downloaded, "rerun", "demo", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "found no command `git`; install Git" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_downloaded_project_can_be_used_and_verified(downloaded):
+    assert "fer2013-b0" in run_fer_lib(downloaded, "models").stdout
+    done = run_fer_lib(downloaded, "verify", "demo")
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1].endswith("kept")
+    assert "is not in this clone" in done.stdout
+
+
 def test_checkout_has_the_code_of_the_commit_and_no_result(project):
     first = commit_file(project, "first.py", "1")
     folder = project / "rerun" / "demo"
@@ -237,7 +281,7 @@ def test_rerun_goes_on_until_it_has_ended_and_then_begins_anew(project, monkeypa
         return 0
 
     monkeypatch.setattr(rerun, "RERUN_DIR", project / "rerun")
-    monkeypatch.setattr(rerun, "get_commit", lambda: f"{head}-dirty")
+    monkeypatch.setattr(rerun, "find_commit", lambda: (head, True))
     monkeypatch.setattr(rerun, "run_there", pretend)
     assert [rerun.rerun("demo") for _ in range(3)] == [9, 0, 0]
     assert ended == [False, True, False]
@@ -258,7 +302,7 @@ def test_each_seed_is_a_column_of_its_study(project, monkeypatch):
         return 0
 
     monkeypatch.setattr(rerun, "RERUN_DIR", project / "rerun")
-    monkeypatch.setattr(rerun, "get_commit", lambda: head)
+    monkeypatch.setattr(rerun, "find_commit", lambda: (head, False))
     monkeypatch.setattr(rerun, "run_there", pretend)
     monkeypatch.setattr(
         rerun, "load_params", lambda *_, **__: SimpleNamespace(ablations=SimpleNamespace(seeds=(0, 1)))

@@ -24,7 +24,7 @@ from fer_lib.jobs import Needs, run_jobs
 from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
-from fer_lib.provenance import list_outs, list_stages
+from fer_lib.provenance import find_commit, list_outs, list_stages
 from fer_lib.reporting.index_page import build_index
 
 N_LANES = min(2, os.cpu_count() or 1)
@@ -58,9 +58,10 @@ def run_pipeline(dataset: str) -> Path:
     Before each stage a line says how long it took last time, and what comes next. How long the stages took is
     kept in `STAGES`.
 
-    Raises FerError when there are no raw files, when `params.yaml` does not know the data set, and when a
-    stage fails.
+    Raises FerError when there are no raw files, when `params.yaml` does not know the data set, outside of a
+    Git checkout, and when a stage fails.
     """
+    find_commit()  # without one, DVC fails and results belong to none
     check_overrides(dataset)
     if dataset != "demo":  # which is drawn by its own code and needs no files
         added = add_to_params(dataset, link_raw_dirs(dataset))

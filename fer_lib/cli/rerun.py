@@ -19,7 +19,7 @@ from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs
-from fer_lib.provenance import get_commit, hash_values, run_git
+from fer_lib.provenance import find_commit, hash_values, run_git
 from fer_lib.reporting.index_page import RERUN, build_index
 
 RERUN_DIR = ROOT / "rerun"
@@ -112,17 +112,6 @@ def measure_scatter(dataset: str, seed: int) -> Path:
     return file.relative_to(ROOT)
 
 
-def find_commit() -> tuple[str, bool]:
-    """Return the commit that is checked out, and whether its code or parameters have been edited since.
-
-    Raises FerError where there is none.
-    """
-    commit, _, dirty = get_commit().partition("-")
-    if commit == "unknown":
-        raise FerError(f"{ROOT}: expected a Git checkout, found none; clone the repository")
-    return commit, bool(dirty)
-
-
 def check_out(folder: Path, commit: str, dataset: str) -> None:
     """Make `folder` a checkout of the commit, or leave it when a run of that has begun there.
 
@@ -167,6 +156,7 @@ def read_commit(commit: str, dataset: str) -> Results:
     texts = {Path(name): run_git("show", f"{commit}:{name}", cwd=ROOT) for name in names}
     results = _sort_results(reports, texts)
     if not results.numbers:
+        find_commit()  # which tells, where that is the reason, that there is no Git here
         raise FerError(
             f"{reports.as_posix()} at {commit[:9]}: expected metrics, found none; "
             "name another commit, or run `make results` and commit"
