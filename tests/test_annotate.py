@@ -26,6 +26,7 @@ def make_face(box, label="happy", confidence=0.84, abstained=False, **more):
         box=box,
         landmarks=np.zeros((5, 2), np.float32),
         detection_score=0.9,
+        turned=0,
         crop=np.zeros((48, 48), np.uint8),
         **more,
     )

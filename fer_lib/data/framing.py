@@ -71,7 +71,7 @@ def find_landmarks(face: np.ndarray, detector: Detector) -> np.ndarray | None:
     enlarged = cv2.resize(np.ascontiguousarray(face), (side, side), interpolation=cv2.INTER_LINEAR)
     if enlarged.ndim == 2:
         enlarged = cv2.cvtColor(enlarged, cv2.COLOR_GRAY2RGB)
-    found = detector.detect(enlarged, min_face=side / 4, n_refined=0)
+    found = detector.search(enlarged, min_face=side / 4)
     return found[0].landmarks / side if found else None
 
 

@@ -51,7 +51,8 @@ class Emotion:
     group: str
     """That of the label: positive, negative or neutral."""
     abstained: bool
-    """Whether the confidence is under the model's threshold: the label should not be relied on."""
+    """Whether the label should not be relied on: the confidence is under the model's threshold or, in an
+    image, which way up the face is stays in doubt."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Face(Emotion):
     """float32 (5, 2), x and y in pixels, in the order of `detector.LANDMARKS`."""
     detection_score: float
     """From 0 to 1."""
+    turned: int
+    """Degrees, anticlockwise, by which the image was turned to find the face: 0, 90, 180 or 270."""
     crop: np.ndarray = field(repr=False, compare=False)
     """What the network saw, uint8 (S, S) or (S, S, 3)."""
 
@@ -73,6 +76,7 @@ class Face(Emotion):
             "box": list(self.box),
             "landmarks": [[round(float(value), 1) for value in point] for point in self.landmarks],
             "detection_score": round(self.detection_score, 4),
+            "turned": self.turned,
             "label": self.label,
             "confidence": round(self.confidence, 4),
             "group": self.group,
@@ -82,7 +86,10 @@ class Face(Emotion):
 
 
 class Recognizer:
-    """Finds faces and predicts their emotions. One object serves any number of threads."""
+    """Finds faces and predicts their emotions. One object serves any number of threads.
+
+    Pickled, for other processes, it is its folder and settings: they open the network anew.
+    """
 
     def __init__(
         self,
@@ -120,6 +127,11 @@ class Recognizer:
         self.detector = Detector()
         self._run = self._open_onnx() if self.backend == "onnx" else self._open_torch()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session cannot be copied: the other process opens its own.
+        settings = (self.backend, self.device, self.threads, self.abstain_below, self.variant)
+        return type(self), (self.folder.absolute(), *settings)
+
     @classmethod
     def load(
         cls,
@@ -155,16 +167,14 @@ class Recognizer:
         """
         return cls(find_checkpoint(model), backend, device, threads, abstain_below, variant)
 
-    def __call__(
-        self, image: ImageSource, *, min_face: float = SMALLEST_FACE, n_refined: int | None = None
-    ) -> list[Face]:
+    def __call__(self, image: ImageSource, *, min_face: float = SMALLEST_FACE) -> list[Face]:
         """Return the faces of an image, the largest first.
 
-        It is whatever `images.read_image` takes; arrays are RGB. `min_face` and `n_refined`, as in
-        `Detector.detect`, trade small and tilted faces for speed. Raises MediaError when it cannot be read.
+        It is whatever `images.read_image` takes; arrays are RGB. `min_face`, as in `Detector.detect`, trades
+        small faces for speed. Raises MediaError when it cannot be read.
         """
         pixels = read_image(image)
-        return self.recognize(pixels, self.detector.detect(pixels, min_face, n_refined))
+        return self.recognize(pixels, self.detector.detect(pixels, min_face))
 
     def recognize(self, image: np.ndarray, detections: Sequence[Detection]) -> list[Face]:
         """Return the faces that were detected in a uint8 (H, W, 3) RGB image, classified in one pass.
@@ -177,7 +187,14 @@ class Recognizer:
         ]
         crops = [cut_face(image, face.landmarks, self.framing) for face, _ in found]
         return [
-            Face(**vars(emotion), box=box, landmarks=face.landmarks, detection_score=face.score, crop=crop)
+            Face(
+                **vars(emotion) | {"abstained": emotion.abstained or face.in_doubt},
+                box=box,
+                landmarks=face.landmarks,
+                detection_score=face.score,
+                turned=face.turned,
+                crop=crop,
+            )
             for (face, box), emotion, crop in zip(found, self._classify(crops), crops, strict=True)
         ]
 

@@ -76,7 +76,7 @@ class FrameAnalyser:
         """
         self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
-        found = self._detector.detect(frame, smallest, n_refined=0)
+        found = self._detector.search(frame, smallest)
         numbers = self._numbering.assign(found, self._clock)
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
         aligned = self._align(frame, tracked)
