@@ -1,12 +1,9 @@
 """Draw counterfactual faces: the same person and expression with one factor changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
-import cv2
 import numpy as np
 
 from demo_faces.factors import (
@@ -66,35 +63,25 @@ def name_factors(changes: Mapping[str, Any]) -> str:
     return "+".join(changes)
 
 
-def draw_counterfactuals(sources: Sequence[str], size: int, workers: int) -> np.ndarray:
-    """Draw each face with every change of `list_counterfactuals`; all else about it stays the same.
+def draw_counterfactuals(source: str, size: int) -> np.ndarray:
+    """Draw a face with every change of `list_counterfactuals`; all else about it stays the same.
 
     Parameters
     ----------
-    sources
-        The faces' `source` in the index, `demo:<seed>:<number>`.
+    source
+        The face's `source` in the index, `demo:<seed>:<number>`.
     size
         Side of the images in pixels.
-    workers
-        Number of processes.
 
     Returns
     -------
-    uint8 (N, V, size, size, 3)
+    uint8 (V, size, size, 3)
 
     Raises
     ------
     ValueError
         For a face that was not drawn.
     """
-    draw = partial(_draw, size=size)
-    if workers == 1:
-        return np.stack([draw(source) for source in sources])
-    with get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return np.stack(pool.map(draw, sources))
-
-
-def _draw(source: str, size: int) -> np.ndarray:
     kind, *numbers = source.split(":")
     if kind != SOURCE or len(numbers) != 2:
         raise ValueError(f"{source}: expected a drawn face, `demo:<seed>:<number>`; only those can be varied")

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Needs = Mapping[str, Collection[str]]
 """Job to those that must be done before it; names that are no jobs count as done."""
 
-_CHUNK = 32
+_CHUNK = 8
 """Items that a process of `map_side_by_side` takes at a time."""
 
 
@@ -121,8 +121,11 @@ def map_side_by_side(
     """Return the function's results for the items as a stream, in order, from `n_workers` processes.
 
     Few are computed before they are asked for, so that memory does not grow with their number. OpenCV has one
-    thread in each process. Raises FerError, in the stream, when one ends before its work.
+    thread in each process; with one worker, all is done here. Raises FerError, in the stream, when a process
+    ends before its work.
     """
+    if n_workers == 1:
+        return map(function, items)
     _end_second_run()  # here, for who takes the stream may hold a lock by then, and would meet it first
     return _stream(function, iter(items), n_workers)
 

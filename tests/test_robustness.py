@@ -311,7 +311,7 @@ def test_value_that_a_face_has_draws_it_again_and_others_do_not(study):
     data, _, _ = study
     row = data.get_rows("test")[0]
     source, mask = data.index["source"].iloc[row], data.index["mask"].iloc[row]
-    drawn = draw_counterfactuals([source], data.meta["size"], workers=1)[0]
+    drawn = draw_counterfactuals(source, data.meta["size"])
     of_mask = {c["mask"]: drawn[i] for i, c in enumerate(list_counterfactuals()) if list(c) == ["mask"]}
     np.testing.assert_array_equal(of_mask[bool(mask)], data.faces[row])
     assert not np.array_equal(of_mask[not mask], data.faces[row])

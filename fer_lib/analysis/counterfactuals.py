@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import DataError
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.predictions import read_table, write_table
+from fer_lib.jobs import map_side_by_side
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.params import RobustnessParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
@@ -47,7 +49,8 @@ def predict_counterfactuals(dataset: str, out_dir: str | Path | None = None) -> 
     rows = draw_evenly(data, settings.n_counterfactuals, settings.seed)
     workers = (os.cpu_count() or 1) if len(rows) > _FEW else 1
     try:
-        faces = draw_counterfactuals(data.index["source"].iloc[rows].tolist(), data.meta["size"], workers)
+        draw, sources = partial(draw_counterfactuals, size=data.meta["size"]), data.index["source"].iloc[rows]
+        flat = list(np.concatenate(list(map_side_by_side(draw, sources, workers))))
     except ValueError as error:
         raise DataError(f"{dataset}: {error}") from None
     changes, n = list_counterfactuals(), len(rows)
@@ -58,7 +61,6 @@ def predict_counterfactuals(dataset: str, out_dir: str | Path | None = None) -> 
         "factor": [name_factors(change) for change in changes] * n,
         "value": ["|".join(map(str, change.values())) for change in changes] * n,
     }
-    flat = list(faces.reshape(-1, *faces.shape[2:]))
     for name in settings.audited:
         probabilities = open_network(name, dirs, data)(flat)
         table[f"{name}/pred"] = probabilities.argmax(axis=1).astype(np.uint8)

@@ -34,8 +34,7 @@ def draw_faces(n_faces: int, size: int, seed: int, workers: int | None = None) -
     They do not depend on `workers`, the number of processes (by default one per CPU). Raises FerError as
     `map_side_by_side`, for a script without `if __name__ == "__main__":`.
     """
+    if n_faces < _SMALL_SET:
+        workers = 1
     draw = partial(make_face, size=size, seed=seed)
-    workers = workers or os.cpu_count() or 1
-    if workers == 1 or n_faces < _SMALL_SET:
-        return map(draw, range(n_faces))
-    return map_side_by_side(draw, range(n_faces), workers)
+    return map_side_by_side(draw, range(n_faces), workers or os.cpu_count() or 1)
