@@ -87,7 +87,7 @@ def test_stream_keeps_the_order_and_takes_few_items_ahead():
     items = (taken.append(i) or i for i in range(1000))
     stream = map_side_by_side(abs, items, n_workers=2)
     assert next(stream) == 0
-    assert len(taken) == 5 * 32  # a chunk that is read, one in work and one waiting for each process
+    assert len(taken) == 5 * 8  # a chunk that is read, one in work and one waiting for each process
     assert list(stream) == list(range(1, 1000))
     assert len(taken) == 1000
 
@@ -98,7 +98,7 @@ def kill_self(_):
 
 def test_worker_that_is_killed_is_one_line():
     for run in (
-        lambda: list(map_side_by_side(kill_self, range(2), n_workers=1)),
+        lambda: list(map_side_by_side(kill_self, range(2), n_workers=2)),
         lambda: run_side_by_side({"a": partial(kill_self, 0)}, "jobs"),
     ):
         with pytest.raises(FerError, match="expected worker processes to finish their work, found one that"):
