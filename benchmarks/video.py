@@ -6,7 +6,8 @@
 package that use boxes alone. A switch is a face whose number differs from the one it had when last seen.
 `smoothing`: drawn clips that change expression at known times, made noisy, are analysed with several time
 constants. Flicker is changes per second of what is shown (`unsure`, too, is a label) in the second
-half of each expression; lag is the time from a change until the label is the one it settles on.
+half of each expression; lag is the time from a change until the label is the one it settles on. The same
+is measured for several times between a face's classifications.
 `memory`: a long clip of small frames is analysed, and resident memory is printed on the way.
 """
 
@@ -24,6 +25,7 @@ import trackers
 
 from demo_faces.clips import draw_labelled_clip
 from fer_lib.data.detector import CANDIDATE, Detection
+from fer_lib.inference import tracking
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import LOST_SECONDS, SURE, FrameAnalyser, Numbering
 from fer_lib.inference.video import analyse_video
@@ -178,7 +180,8 @@ def compare_smoothing(recognizer: Recognizer, constants: tuple[float, ...], fps:
                 flicker[constant].append(changes)
                 lag[constant] += [value for value in lags if value is not None]
                 missed[constant] += sum(value is None for value in lags)
-    print("\nsmoothing: drawn clips with noise, change of expression every 3 s\n")
+    print("\nsmoothing: drawn clips with noise, change of expression every 3 s; a face is classified every")
+    print(f"{tracking.CLASSIFY_SECONDS:.3f} s\n")
     print("time constant, s   flicker, changes/s   lag, s: median   90 %   changes not followed")
     for constant in constants:
         lags = lag[constant] or [float("nan")]
@@ -276,6 +279,9 @@ def main() -> None:
     recognizer = Recognizer.load(threads=options.threads)
     if "smoothing" in options.only:
         compare_smoothing(recognizer, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0))
+        for seconds in (0.0, 0.067, 0.133, 0.2):
+            tracking.CLASSIFY_SECONDS = seconds
+            compare_smoothing(recognizer, (tracking.SMOOTHING_SECONDS,))
     if "memory" in options.only:
         measure_memory(recognizer, options.frames)
 

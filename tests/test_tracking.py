@@ -172,7 +172,7 @@ def test_the_first_frames_count_alike():
         smoothing_seconds=10.0,
     )
     analyser(FRAME, 0.0)
-    assert analyser(FRAME, 1 / 30)[0].probabilities["happy"] == pytest.approx(0.5, abs=0.01)
+    assert analyser(FRAME, 0.1)[0].probabilities["happy"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_label_group_and_abstention_follow_the_average():
@@ -192,7 +192,18 @@ def test_smoothing_can_be_switched_off():
         ScriptedDetector(*[[place(100)]] * 2), ScriptedRecognizer(*rows), smoothing_seconds=0
     )
     analyser(FRAME, 0.0)
-    assert list(analyser(FRAME, 0.03)[0].probabilities.values()) == rows[1]
+    assert list(analyser(FRAME, 0.1)[0].probabilities.values()) == rows[1]
+
+
+@pytest.mark.parametrize(("fps", "classified"), [(120, 10), (30, 10), (25, 10), (8, 8)])
+def test_a_face_is_classified_ten_times_a_second_and_shown_in_every_frame(fps, classified):
+    recognizer = ScriptedRecognizer()
+    looked, recognize = [], recognizer.recognize
+    recognizer.recognize = lambda frame, faces: looked.extend(faces) or recognize(frame, faces)
+    analyser = build_analyser(ScriptedDetector(*[[place(100 + i)] for i in range(fps)]), recognizer, fps)
+    boxes = [analyser(FRAME, i / fps)[0].box for i in range(fps)]
+    assert len(looked) == pytest.approx(classified, abs=2)
+    assert [box[0] for box in boxes] == [100 + i for i in range(fps)]
 
 
 def test_landmarks_are_refined_one_face_a_frame_and_each_once_a_second():

@@ -98,7 +98,8 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
         left, top, width, height = face.box
         guess = f"{face.label} {face.confidence:.0%}"
         named = f"unsure ({guess})" if face.abstained else f"{guess} ({face.group})"
-        print(f"  {number:2d}  {named:26s} at {left},{top}, {width} x {height}", flush=True)
+        turned = f", image turned by {face.turned} degrees" if face.turned else ""
+        print(f"  {number:2d}  {named:26s} at {left},{top}, {width} x {height}{turned}", flush=True)
 
 
 @click.command()

@@ -15,7 +15,7 @@ UNSURE_COLOUR = "#E1E1E1"
 
 COLUMNS = (
     *("source", "face", "left", "top", "width", "height"),
-    *("detection_score", "label", "confidence", "group", "abstained"),
+    *("detection_score", "turned", "label", "confidence", "group", "abstained"),
 )
 """The first columns of every table of faces; one for each emotion follows, its probability."""
 

@@ -182,9 +182,7 @@ class Recognizer:
         They come in the order of `detections`; one that lies wholly outside the image is left out.
         """
         height, width = image.shape[:2]
-        found = [
-            (face, box) for face in detections if (box := _clip_box(face.box, width, height)) is not None
-        ]
+        found = [(face, box) for face in detections if (box := clip_box(face.box, width, height)) is not None]
         crops = [cut_face(image, face.landmarks, self.framing) for face, _ in found]
         return [
             Face(
@@ -310,7 +308,7 @@ def run_session(session: "onnxruntime.InferenceSession", images: np.ndarray, bat
     )
 
 
-def _clip_box(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int] | None:
+def clip_box(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int] | None:
     """Return the box in whole pixels inside the image; None when nothing of it is."""
     left, top = max(0, round(box[0])), max(0, round(box[1]))
     right, bottom = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))

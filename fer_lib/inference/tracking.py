@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.recognizer import Face, Recognizer, clip_box
 
 SMOOTHING_SECONDS = 0.2
 """Time constant of the average over each face's past probabilities; see `benchmarks/video.py`."""
 
 REFINE_SECONDS = 1.0
 """How long a face's landmarks are used before they are found anew; that costs as much as a frame's search."""
+
+CLASSIFY_SECONDS = 0.1
+"""How long a face's prediction is used; the labels flicker and lag no more than with one for every frame."""
 
 SURE = 0.8
 """Detection score from which a face begins a track; with `CANDIDATE` and more one is followed further."""
@@ -74,26 +77,33 @@ class FrameAnalyser:
 
         A time that does not rise, as when a stream starts anew, counts as one frame later than the last.
         """
-        self._advance(time_seconds)
+        seconds = self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
         found = self._detector.search(frame, smallest)
         numbers = self._numbering.assign(found, self._clock)
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
         aligned = self._align(frame, tracked)
+        due = {number: face for number, face in aligned.items() if self._is_due(number, seconds)}
         # `recognize` leaves out what lies wholly outside the frame, so faces are told by their landmarks.
-        number_of = {id(face.landmarks): number for number, face in aligned.items()}
-        faces = self.recognizer.recognize(frame, list(aligned.values()))
-        return [self._smooth(face, number_of[id(face.landmarks)]) for face in faces]
+        number_of = {id(face.landmarks): number for number, face in due.items()}
+        for face in self.recognizer.recognize(frame, list(due.values())):
+            number = number_of[id(face.landmarks)]
+            self._memory[number].face = self._smooth(face, number)
+        shown = [self._move(number, face, frame.shape) for number, face in aligned.items()]
+        return [face for face in shown if face is not None]
 
-    def _advance(self, time: float) -> None:
+    def _advance(self, time: float) -> float:
+        """Return the seconds since the last frame; forget who has been gone for long."""
         step = time - self._last_time  # before the first frame this is no number
-        self._clock += step if 0 < step < math.inf else self._frame_seconds
+        step = step if 0 < step < math.inf else self._frame_seconds
+        self._clock += step
         self._last_time = time
         self._memory = {
             number: memory
             for number, memory in self._memory.items()
             if self._clock - memory.seen <= 2 * LOST_SECONDS
         }
+        return step
 
     def _align(self, frame: np.ndarray, tracked: dict[int, Detection]) -> dict[int, Detection]:
         """Return the faces with landmarks that follow their tilt: one found anew, the others as remembered.
@@ -117,6 +127,17 @@ class FrameAnalyser:
                 aligned[number] = replace(face, landmarks=(places * size + corner).astype(np.float32))
         return aligned
 
+    def _is_due(self, number: int, seconds: float) -> bool:
+        """Return whether a face is classified in this frame, the nearest to the time when it should be."""
+        return self._clock - self._memory[number].classified >= CLASSIFY_SECONDS - seconds / 2
+
+    def _move(self, number: int, found: Detection, shape: tuple[int, ...]) -> TrackedFace | None:
+        """Return the face's last prediction where it is now; None when nothing of it is in the frame."""
+        face, box = self._memory[number].face, clip_box(found.box, shape[1], shape[0])
+        if face is None or box is None:
+            return None
+        return replace(face, box=box, landmarks=found.landmarks, detection_score=found.score)
+
     def _smooth(self, face: Face, number: int) -> TrackedFace:
         """Return the face with an exponential moving average of its probabilities.
 
@@ -126,7 +147,8 @@ class FrameAnalyser:
         memory = self._memory[number]
         row = np.array([face.probabilities[name] for name in self.recognizer.emotions])
         if self._smoothing_seconds > 0:
-            step = self._clock - memory.classified if memory.weight else self._frame_seconds
+            usual = max(self._frame_seconds, CLASSIFY_SECONDS)
+            step = self._clock - memory.classified if memory.face else usual
             share = -math.expm1(-step / self._smoothing_seconds)
             memory.total = (1 - share) * memory.total + share * row
             memory.weight = (1 - share) * memory.weight + share
@@ -137,13 +159,14 @@ class FrameAnalyser:
 
 @dataclass
 class _Memory:
-    """Of one track: landmarks as shares of the box, sums of probabilities, and when they were made."""
+    """Of one track: landmarks as shares of the box, the last prediction, sums, and when they were made."""
 
+    face: TrackedFace | None = None
     landmarks: np.ndarray | None = None
     refined: float = -math.inf
     total: np.ndarray | float = 0.0
     weight: float = 0.0
-    classified: float = 0.0
+    classified: float = -math.inf
     seen: float = 0.0
 
 

@@ -29,7 +29,7 @@ COLUMN_TYPES = {
 """The first columns of a video's table; one for each emotion follows, its smoothed probability, float32.
 
 `time` is in seconds since the first frame, `frame` counts from 0, `track` is the same number for the same
-person, from 1, and the box is in pixels of the upright frame.
+person, from 1, and the box is in pixels of the upright frame. Probabilities are renewed ten times a second.
 """
 
 CHUNK = 1000
