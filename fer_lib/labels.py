@@ -3,6 +3,9 @@
 Seven classes stand in FER2013's order; eight append contempt, so index i means the same emotion in both.
 """
 
+import re
+from difflib import get_close_matches
+
 EMOTIONS_7 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 EMOTIONS_8 = (*EMOTIONS_7, "contempt")
 
@@ -26,12 +29,14 @@ COMMON_EMOTIONS = ("happy", "neutral")
 SYNONYMS = {
     "anger": "angry",
     "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
+    **dict.fromkeys(("fearful", "afraid", "scared"), "fear"),
+    **dict.fromkeys(("happiness", "joy", "joyful"), "happy"),
     "sadness": "sad",
     "surprised": "surprise",
+    "normal": "neutral",
+    "contemptuous": "contempt",
 }
-"""Other spellings of the same emotions, as data sets and FER+ use them."""
+"""Other words for the same emotions, as data sets use them."""
 
 VOTES = (
     "neutral",
@@ -56,12 +61,18 @@ def get_emotions(n_classes: int) -> tuple[str, ...]:
 
 
 def normalise_emotion(name: str) -> str:
-    """Return the canonical name of an emotion: `Anger` and `anger` are `angry`. Raises KeyError otherwise."""
-    key = name.strip().lower()
+    """Return an emotion's canonical name: `Anger` and `0_angry` are `angry`. Raises KeyError for none."""
+    key = re.sub(r"^\d+[\W_]+", "", name.strip().lower())
     key = SYNONYMS.get(key, key)
     if key not in GROUP_OF:
         raise KeyError(name)
     return key
+
+
+def suggest_emotion(name: str) -> str | None:
+    """Return the emotion whose name, in any spelling, is nearest to `name`; None when none is near."""
+    near = get_close_matches(name.strip().lower(), [*GROUP_OF, *SYNONYMS], n=1)
+    return normalise_emotion(near[0]) if near else None
 
 
 def get_group_indices(emotions: tuple[str, ...] | list[str]) -> list[int]:

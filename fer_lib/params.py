@@ -4,9 +4,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fer_lib.errors import ParamsError
+from fer_lib.labels import EMOTIONS_8
 from fer_lib.params_file import read_sections
 from fer_lib.paths import PARAMS_FILE
 
@@ -31,7 +32,18 @@ class PrepareParams(Section):
     test_fraction: float = Fraction
     n_faces: int = Field(ge=0)
     skip_bad: bool
+    classes: dict[str, Literal[EMOTIONS_8] | None]
     seed: int = Field(ge=0)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _name_classes(cls, classes: Any) -> Any:
+        """Take numbers for names: YAML reads the folder `1` as one."""
+        return (
+            {str(name): emotion for name, emotion in classes.items()}
+            if isinstance(classes, dict)
+            else classes
+        )
 
 
 class DataAuditParams(Section):

@@ -14,7 +14,8 @@ from PIL import Image
 from app.common import choose_model, escape_markdown, guard, offer_download, show_percent, show_probabilities
 from demo_faces.clips import draw_scene
 from fer_lib.data.detector import SMALLEST_FACE
-from fer_lib.data.images import MAX_PIXELS, SUFFIXES, read_image
+from fer_lib.data.image_files import SUFFIXES
+from fer_lib.data.images import MAX_PIXELS, read_image
 from fer_lib.inference.annotate import build_rows, draw_faces, name_face
 from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.tracking import TrackedFace

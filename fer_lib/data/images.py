@@ -1,9 +1,8 @@
-"""Find image files and read any image that a person may bring as uint8 pixels, or refuse it in a sentence."""
+"""Read any image that a person may bring as uint8 pixels, or refuse it in a sentence."""
 
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,10 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_lib.errors import MediaError
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "HEIF")
 """What Pillow decodes in its own process; EPS, for one, would start another program."""
-
-SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 MAX_PIXELS = 50_000_000
 """What today's telephones make at most. Decoded it takes 150 MB; a bomb of a few kilobytes asks for more."""
@@ -24,12 +21,19 @@ MIN_SIDE = 8
 MAX_SIDE = 32_000
 """Pixels: OpenCV turns nothing longer."""
 
-STDIN = "-"
-
 ImageSource = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 
 # Pillow warns of damaged metadata, which no reader can act on. (`catch_warnings` is not safe among threads.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _open_heif(file: BinaryIO, name: str) -> Image.Image:
+    from pillow_heif import HeifImageFile  # the library takes 25 ms, which other files should not pay
+
+    return HeifImageFile(file, name)
+
+
+Image.register_open("HEIF", _open_heif, lambda start: start[4:8] == b"ftyp")
 
 
 class ImageError(ValueError):
@@ -80,7 +84,9 @@ def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
     except (ImageError, MemoryError):  # too little memory says nothing about the file
         raise
     except UnidentifiedImageError:
-        reason = "expected an image, found a file that is none; use JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF"
+        reason = (
+            "expected an image, found a file that is none; use JPEG, PNG, HEIC, WebP, TIFF, AVIF, BMP or GIF"
+        )
     except Image.DecompressionBombError:
         reason = "the image is far too large to open; make it smaller first"
     except PermissionError:
@@ -146,7 +152,8 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
         return np.clip(array * (255 / top), 0, 255).round().astype(np.uint8)
     if np.issubdtype(array.dtype, np.integer):
         # 32-bit containers hold 16-bit images (Pillow's mode I), or 8-bit ones.
-        top = 65535 if array.dtype == np.uint16 or array.max() > 255 else 255
+        is_16_bit = array.dtype.newbyteorder("=") == np.uint16
+        top = 65535 if is_16_bit or array.max() > 255 else 255
         return np.clip(array.astype(np.float32) * (255 / top), 0, 255).round().astype(np.uint8)
     raise ImageError(f"expected numbers as pixels, found {array.dtype}; convert it to uint8")
 
@@ -155,74 +162,16 @@ def _check_size(width: int, height: int) -> None:
     """Raise ImageError for an image that is too small or too large, before it is decoded."""
     if min(height, width) < MIN_SIDE:
         raise ImageError(
-            f"the image is {width} x {height} pixels, too small to hold a face; "
+            f"the image is too small to hold a face ({width} x {height} pixels); "
             f"each side needs {MIN_SIDE} at least"
         )
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"the image has {width * height / 1e6:,.0f} megapixels ({width:,} x {height:,}), "
-            f"at most {MAX_PIXELS / 1e6:.0f} are read; make it smaller, 2,000 pixels wide is plenty"
+            f"the image has too many pixels ({width * height / 1e6:,.0f} million, {width:,} x {height:,}); "
+            f"make it smaller than {MAX_PIXELS / 1e6:.0f} million, 2,000 pixels wide is plenty"
         )
     if max(width, height) > MAX_SIDE:
         raise ImageError(
-            f"the image is {width:,} x {height:,} pixels, a side may have {MAX_SIDE:,} at most; "
-            "make it smaller, or cut it"
+            f"the image has too long a side ({width:,} x {height:,} pixels); a side may have {MAX_SIDE:,} at "
+            "most, so make it smaller, or cut it"
         )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted by name; hidden files and others are left out."""
-    return sorted(p for p in folder.iterdir() if _has_image_suffix(p) and not p.name.startswith("."))
-
-
-def expand_paths(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the images that files, folders (with all below them) and globs stand for, each once, in order.
-
-    What stands for nothing is yielded as it is, and so are folders that may not be read: who reads them will
-    learn what is wrong. A link to a folder is not followed, so a loop ends. Hidden files are left out.
-    """
-    seen = set()
-    for argument in arguments:
-        matched = [argument] if argument == STDIN or os.path.exists(argument) else _match_glob(argument)
-        found = [path for match in matched for path in _list_tree(match)]
-        for path in found or [argument]:
-            if path not in seen:
-                seen.add(path)
-                yield path
-
-
-def _match_glob(pattern: str) -> list[str]:
-    """Return what a glob stands for, sorted; `**` means any folders, and the images in them alone."""
-    parts = Path(pattern).parts
-    fixed = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
-    if fixed == len(parts):
-        return []
-    base, rest = Path(*parts[:fixed]), Path(*parts[fixed:])
-    try:
-        # Not `glob.glob`: under `**` it follows links, and two that lead back take it for ever.
-        found = sorted(base.glob(str(rest)))
-    except (ValueError, OSError):  # `a**` is no pattern
-        return []
-    if not _is_hidden(rest):  # as in a shell, hidden ones are matched only where the pattern says so
-        found = [path for path in found if not _is_hidden(path.relative_to(base))]
-    return [str(path) for path in found if "**" not in parts or _has_image_suffix(path)]
-
-
-def _list_tree(path: str) -> list[str]:
-    """Return the images in a folder and all below it, sorted; of anything else, itself."""
-    if not os.path.isdir(path):
-        return [path]
-    unread: list[OSError] = []
-    found: list[str] = []
-    for folder, below, _ in os.walk(path, onerror=unread.append):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        found += map(str, list_images(Path(folder)))
-    return (found or [path] * (not unread)) + [str(error.filename) for error in unread]
-
-
-def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") and part != ".." for part in path.parts)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_lib.data.readers.affectnet import open_affectnet
-from fer_lib.data.readers.base import RawDataset, open_folder
+from fer_lib.data.readers.base import RawDataset
 from fer_lib.data.readers.fer2013 import open_fer2013, open_ferplus
+from fer_lib.data.readers.folders import open_folder
 from fer_lib.errors import ParamsError
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.params import PrepareParams
@@ -46,7 +47,7 @@ def open_raw(dataset: str, params: PrepareParams, raw_dir: str | Path | None = N
     """
     folder = Path(raw_dir or get_raw_dir(dataset))
     if dataset not in READERS:
-        return open_folder(folder, params.n_classes)
+        return open_folder(folder, params.n_classes, params.classes)
     raw = READERS[dataset](folder, params)
     if len(raw.emotions) != params.n_classes:
         raise ParamsError(

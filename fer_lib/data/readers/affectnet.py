@@ -12,6 +12,7 @@ validation split is cut from the training set by `prepare`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_lib.data.images import decode_image, list_images
+from fer_lib.data.image_files import list_images
+from fer_lib.data.images import decode_image
 from fer_lib.data.readers.base import (
     CsvFile,
     Face,
     RawDataset,
     build_layout_error,
-    check_raw_dir,
+    find_root,
     parse_int,
     read_rows,
 )
@@ -57,7 +59,7 @@ def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
     """
     emotions = get_emotions(n_classes)
     expected = "training.csv and validation.csv, or train_set/ and val_set/"
-    check_raw_dir(raw_dir, expected)
+    raw_dir = find_root(raw_dir, expected)
     lists_dir = raw_dir / "Manually_Annotated_file_lists"
     if not lists_dir.is_dir():
         lists_dir = raw_dir
@@ -96,9 +98,9 @@ def _open_lists(raw_dir: Path, lists_dir: Path, emotions: tuple[str, ...]) -> Ra
 
 
 def _open_sets(raw_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
-    images = []
+    images, passed_over = [], Counter[str]()
     for name, split in _SETS:
-        paths = list_images(raw_dir / name / "images")
+        paths = list_images(raw_dir / name / "images", passed_over)
         if not paths:
             raise DataError(f"{raw_dir / name / 'images'}: expected images, found none; unpack the set again")
         # Ids are numbers without leading zeros: by value they are in the official order.
@@ -114,7 +116,7 @@ def _open_sets(raw_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
         factors = _build_factors(_read_annotation(path, "val"), _read_annotation(path, "aro"))
         return Face(decode_image(path), label, split, source, factors=factors)
 
-    return RawDataset(emotions, "annotations", len(images), read_rows(images, read))
+    return RawDataset(emotions, "annotations", len(images), read_rows(images, read), passed_over)
 
 
 def _get_label(expression: str, emotions: tuple[str, ...]) -> int | None:

@@ -1,17 +1,17 @@
-"""Define what raw data are, and read folders, CSV tables and image files with errors a user can act on."""
+"""Define what raw data are, and read folders and CSV tables with errors a user can act on."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from fer_lib.data.images import decode_image, list_images
-from fer_lib.data.packed import SPLITS
+from fer_lib.data.image_files import is_hidden
 from fer_lib.errors import DataError
-from fer_lib.labels import get_emotions, normalise_emotion
+from fer_lib.labels import normalise_emotion
 
 Values = TypeVar("Values")
 
@@ -64,13 +64,16 @@ Row = Face | BadRow | None
 class RawDataset:
     """A recognised source: its classes, its layout, and its rows in a fixed order, streamed once.
 
-    n_rows: how many to expect; it only scales the progress bar.
+    n_rows: how many to expect; it only scales the progress bar.   passed_over: files that are no rows, by
+    kind.   classes: the emotion that each of the source's class names was taken for, or None for none.
     """
 
     emotions: tuple[str, ...]
     layout: str
     n_rows: int
     rows: Iterable[Row]
+    passed_over: Counter[str] = field(default_factory=Counter)
+    classes: dict[str, str | None] = field(default_factory=dict)
 
 
 def read_rows(
@@ -84,12 +87,25 @@ def read_rows(
             yield BadRow(source, str(error))
 
 
-def check_raw_dir(raw_dir: Path, expected: str) -> None:
-    """Raise DataError, saying what is expected in `raw_dir`, when it is missing or empty."""
+def find_root(raw_dir: Path, expected: str, known: Collection[str] = ()) -> Path:
+    """Return the folder with the files: `raw_dir` or, where an archive brought a folder of its own, that.
+
+    A folder is entered when there is nothing beside it and its name is no emotion and none of `known`. Raises
+    DataError, saying what is expected, when `raw_dir` is missing or empty.
+    """
     if not raw_dir.is_dir():
         raise DataError(f"{raw_dir}: expected a folder with {expected}, found none; see data/README.md")
-    if not any(raw_dir.iterdir()):
+    entries = [path for path in raw_dir.iterdir() if not is_hidden(path.name)]
+    if not entries:
         raise DataError(f"{raw_dir}: expected {expected}, found an empty folder; see data/README.md")
+    name = entries[0].name
+    if len(entries) > 1 or not entries[0].is_dir() or name.lower() in {each.lower() for each in known}:
+        return raw_dir
+    try:
+        normalise_emotion(name)
+    except KeyError:
+        return find_root(entries[0], expected, known)
+    return raw_dir
 
 
 def build_layout_error(raw_dir: Path, expected: str) -> DataError:
@@ -163,57 +179,3 @@ def parse_int(text: str, low: int, high: int, what: str) -> int:
     if not low <= value <= high:
         raise ValueError(f"expected {what} {low} to {high}, found {str(text)[:20]!r}")
     return value
-
-
-def open_folder(raw_dir: Path, n_classes: int) -> RawDataset:
-    """Return the images of `<class>/<image>`, or of the same under `train/`, `val/` and `test/`, as RGB.
-
-    They come in the order of folder and file names. With split folders, a missing `val` or `test` is cut
-    from `train` by `prepare`; with none, both are. Raises DataError for a class folder that is empty or
-    whose name is no emotion.
-    """
-    emotions = get_emotions(n_classes)
-    check_raw_dir(raw_dir, "one folder of images per emotion")
-    given = [split for split in SPLITS if (raw_dir / split).is_dir()]
-    if given and "train" not in given:
-        raise DataError(f"{raw_dir}: expected a folder train/ beside {given[0]}/, found none; add it")
-    missing = [split for split in SPLITS if split not in given]
-    images = []
-    for split in given or [""]:
-        target = "|".join(["train", *missing]) if split == "train" else split
-        for path, label in list_class_images(raw_dir / split, emotions):
-            images.append((path.relative_to(raw_dir).as_posix(), (label, target)))
-
-    def read(source: str, values: tuple[int, str]) -> Face:
-        return Face(decode_image(raw_dir / source), *values, source)
-
-    layout = "split folders" if given else "folders"
-    return RawDataset(emotions, layout, len(images), read_rows(images, read))
-
-
-def list_class_images(folder: Path, emotions: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Return (image file, label) for `folder/<class>/<image>`, sorted by class folder, then file name.
-
-    Raises DataError for a folder name that is none of `emotions` and for a folder without images.
-    """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not classes:
-        raise DataError(f"{folder}: expected one folder per emotion ({', '.join(emotions)}), found none")
-    images = []
-    for path in classes:
-        label = _get_label(path, emotions)
-        files = list_images(path)
-        if not files:
-            raise DataError(f"{path}: expected images, found none; fill the folder or remove it")
-        images += [(file, label) for file in files]
-    return images
-
-
-def _get_label(folder: Path, emotions: tuple[str, ...]) -> int:
-    try:
-        return emotions.index(normalise_emotion(folder.name))
-    except (KeyError, ValueError):
-        raise DataError(
-            f"{folder}: expected a folder named after one of the {len(emotions)} classes "
-            f"({', '.join(emotions)}), found {folder.name!r}; rename or remove it"
-        ) from None

@@ -6,8 +6,9 @@ Looked for in this order; the first one found is read and named in `layout`:
    image), perhaps ferplus_* (integer);
 2. `fer2013.csv`: columns emotion, pixels, Usage;
 3. `icml_face_data.csv`: the same columns in another order, with leading spaces in the header;
-4. `folders`: `train/<class>/*` and `test/<class>/*`, the latter's file names starting with `PublicTest_`
-   or `PrivateTest_`; where no name does, test/ is the test split and val is cut from train.
+4. `folders`: folders of classes, `train/<class>/*` and `test/<class>/*`, the latter's file names starting
+   with `PublicTest_` or `PrivateTest_`. Where no name does, test/ is the test split; `val/` or `validation/`,
+   if there is one, is the validation split. What is missing of the three is cut from train.
 
 A row's `source` is `file:row`: the line number in a CSV file (the header is line 1), the row number
 counted from 0 in a parquet file. FER+: Barsoum et al. 2016, arXiv 1608.01041.
@@ -25,17 +26,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fer_lib.data.image_files import count_loose_files, list_folders
 from fer_lib.data.images import decode_image
+from fer_lib.data.packed import SPLITS
 from fer_lib.data.readers.base import (
     CsvFile,
     Face,
     RawDataset,
     build_layout_error,
-    check_raw_dir,
-    list_class_images,
+    find_root,
     parse_int,
     read_rows,
 )
+from fer_lib.data.readers.folders import SPLIT_OF_NAME, ClassImages, find_splits
 from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
@@ -87,7 +90,7 @@ def find_pixels_dir(raw_dir: Path) -> Path:
     Raises DataError for votes in a `raw_dir` without pixels. A second folder would be one that the pipeline
     does not watch: changed votes would go unnoticed.
     """
-    if _find_layout(raw_dir) is not None:
+    if raw_dir.is_dir() and any(raw_dir.iterdir()) and _find_layout(find_root(raw_dir, "")) is not None:
         return raw_dir
     pixels_dir = raw_dir.with_name("fer2013")
     if (raw_dir / VOTES_FILE).is_file():
@@ -128,25 +131,26 @@ def _relabel(face: Face) -> Face | None:
 def _open_pixels(raw_dir: Path) -> tuple[RawDataset, bool]:
     """Return FER2013, and whether its faces have votes."""
     expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
-    check_raw_dir(raw_dir, expected)
+    raw_dir = find_root(raw_dir, expected, SPLIT_OF_NAME)
     found = _find_layout(raw_dir)
     if found is None:
         raise build_layout_error(raw_dir, expected)
     layout, path = found
+    images = ClassImages(EMOTIONS_7, {})
     if layout == "parquet":
         columns = _check_parquet(path)
         n_rows, has_votes = pq.read_metadata(path).num_rows, len(columns) > len(_PARQUET_COLUMNS)
         rows = read_rows(_list_records(path, columns), _read_record)
     elif layout == "folders":
-        images = _list_images(raw_dir)
-        n_rows, has_votes = len(images), False
-        rows = read_rows(images, partial(_read_image, raw_dir))
+        listed = _list_images(raw_dir, images)
+        n_rows, has_votes = len(listed), False
+        rows = read_rows(listed, partial(_read_image, raw_dir))
     else:
         table, votes_file = CsvFile(path, _CSV_COLUMNS), raw_dir / VOTES_FILE
         votes = CsvFile(votes_file, _VOTES_COLUMNS) if votes_file.is_file() else None
         n_rows, has_votes = table.count_rows(), votes is not None
         rows = read_rows(_pair_lines(table, votes), partial(_read_lines, table, votes))
-    return RawDataset(EMOTIONS_7, layout, n_rows, rows), has_votes
+    return RawDataset(EMOTIONS_7, layout, n_rows, rows, images.passed_over, images.names), has_votes
 
 
 def _find_layout(raw_dir: Path) -> tuple[str, Path] | None:
@@ -167,9 +171,8 @@ def _find_layout(raw_dir: Path) -> tuple[str, Path] | None:
     for name in ("fer2013.csv", "icml_face_data.csv"):
         if (raw_dir / name).is_file():
             return name, raw_dir / name
-    if (raw_dir / "train").is_dir() and (raw_dir / "test").is_dir():
-        return "folders", raw_dir
-    return None
+    names = {SPLIT_OF_NAME.get(path.name.lower()) for path in list_folders(raw_dir)}
+    return ("folders", raw_dir) if "train" in names and len(names - {None}) > 1 else None
 
 
 def _check_parquet(path: Path) -> tuple[str, ...]:
@@ -285,17 +288,27 @@ def _parse_pixels(text: str) -> np.ndarray:
     return np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
 
 
-def _list_images(raw_dir: Path) -> list[tuple[str, tuple[int, str]]]:
+def _list_images(raw_dir: Path, images: ClassImages) -> list[tuple[str, tuple[int, str]]]:
     """List (source, (label, split)) by the number in the name, then by name: close to the original order.
 
     The split is empty where a test image lacks the prefix that the others have.
     """
-    train = list_class_images(raw_dir / "train", EMOTIONS_7)
-    test = list_class_images(raw_dir / "test", EMOTIONS_7)
-    # Some copies have lost the prefixes: then test/ is the test split, and val is cut from train.
-    prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in test)
-    items = [(path, label, "train" if prefixed else "train|val") for path, label in train]
-    items += [(path, label, _get_prefix_split(path) if prefixed else "test") for path, label in test]
+    splits = find_splits(raw_dir)
+    listed = {split: images.list(folder) for split, folder in splits.items()}
+    count_loose_files(raw_dir, images.passed_over)
+    # Some copies have lost the prefixes.
+    prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in listed.get("test", []))
+    missing = [split for split in SPLITS if split not in splits and not (split == "val" and prefixed)]
+    target_of = {"train": "|".join(["train", *missing])}
+    items = [
+        (
+            path,
+            label,
+            _get_prefix_split(path) if prefixed and split == "test" else target_of.get(split, split),
+        )
+        for split, found in listed.items()
+        for path, label in found
+    ]
 
     def get_order(item: tuple[Path, int, str]) -> tuple[int, str, Path]:
         digits = re.search(r"\d+", item[0].stem)

@@ -1,0 +1,155 @@
+"""Read images in class folders, with or without split folders above them, under the names that people use."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from fer_lib.data.image_files import count_loose_files, list_folders, list_images
+from fer_lib.data.images import decode_image
+from fer_lib.data.packed import SPLITS
+from fer_lib.data.readers.base import Face, RawDataset, find_root, read_rows
+from fer_lib.errors import DataError
+from fer_lib.labels import get_emotions, normalise_emotion, suggest_emotion
+
+SPLIT_OF_NAME = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What a folder holds, by its name in small letters."""
+
+RAFDB_ORDER = "1: surprise, 2: fear, 3: disgust, 4: happy, 5: sad, 6: angry, 7: neutral"
+"""What the numbers mean that RAF-DB has in place of names, as YAML."""
+
+
+def open_folder(
+    raw_dir: Path, n_classes: int, classes: Mapping[str, str | None] = MappingProxyType({})
+) -> RawDataset:
+    """Return the images of `<class>/...`, or of the same in folders named after splits, as RGB.
+
+    They come in the order of folder and file names. With split folders, a missing `val` or `test` is cut
+    from `train` by `prepare`; with none, both are.
+
+    Parameters
+    ----------
+    classes
+        What a class folder stands for, by its name, where the name alone does not say it; None: nothing.
+
+    Raises
+    ------
+    DataError
+        For a class folder that is empty or whose name is no emotion, a folder beside split folders that is
+        none, and a name of `classes` without a folder.
+    """
+    emotions = get_emotions(n_classes)
+    raw_dir = find_root(raw_dir, "one folder of images per emotion", {*SPLIT_OF_NAME, *classes})
+    splits = find_splits(raw_dir)
+    if splits and "train" not in splits:
+        found = ", ".join(f"{folder.name}/" for folder in splits.values())
+        raise DataError(f"{raw_dir}: expected a folder train/ beside {found}, found none; add it")
+    missing = [split for split in SPLITS if split not in splits]
+    images = ClassImages(emotions, classes)
+    if splits:
+        count_loose_files(raw_dir, images.passed_over)
+    listed = []
+    for split, folder in (splits or {"": raw_dir}).items():
+        target = "|".join(["train", *missing]) if split == "train" else split
+        for path, label in images.list(folder):
+            listed.append((path.relative_to(raw_dir).as_posix(), (label, target)))
+    images.check_names(raw_dir)
+
+    def read(source: str, values: tuple[int, str]) -> Face:
+        return Face(decode_image(raw_dir / source), *values, source)
+
+    layout = "split folders" if splits else "folders"
+    return RawDataset(
+        emotions, layout, len(listed), read_rows(listed, read), images.passed_over, images.names
+    )
+
+
+def find_splits(raw_dir: Path) -> dict[str, Path]:
+    """Return the folders named after splits, by split, in the order of `SPLITS`; empty when there is none.
+
+    Raises DataError for two folders of one split, and for any other folder beside them.
+    """
+    found: dict[str, Path] = {}
+    others = []
+    for path in list_folders(raw_dir):
+        split = SPLIT_OF_NAME.get(path.name.lower())
+        if split is None:
+            others.append(path)
+        elif split in found:
+            raise DataError(
+                f"{raw_dir}: expected one folder for {split}, found {found[split].name}/ and {path.name}/; "
+                "join them"
+            )
+        else:
+            found[split] = path
+    if found and others:
+        raise DataError(
+            f"{others[0]}: expected beside {', '.join(f'{path.name}/' for path in found.values())} only "
+            f"folders for train, val and test, found {others[0].name}/; rename or remove it"
+        )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+class ClassImages:
+    """Lists the images of class folders; remembers what each name was taken for and what was passed over."""
+
+    def __init__(self, emotions: tuple[str, ...], classes: Mapping[str, str | None]) -> None:
+        self._emotions, self._classes = emotions, classes
+        self.names: dict[str, str | None] = {}
+        self.passed_over: Counter[str] = Counter()
+
+    def list(self, folder: Path) -> list[tuple[Path, int]]:
+        """Return (image file, label) for all below `folder/<class>/`, in the order of their names.
+
+        Raises DataError for a class folder whose name is no emotion, or that holds no images.
+        """
+        folders = list_folders(folder)
+        if not folders:
+            emotions = ", ".join(self._emotions)
+            raise DataError(f"{folder}: expected one folder per emotion ({emotions}), found none")
+        count_loose_files(folder, self.passed_over)
+        images = []
+        for path in folders:
+            emotion = self.names[path.name] = self._match(path)
+            files = list_images(path, self.passed_over)
+            if not files:
+                raise DataError(f"{path}: expected images, found none; fill the folder or remove it")
+            if emotion is None:
+                self.passed_over[f"of class {path.name}"] += len(files)
+            else:
+                images += [(file, self._emotions.index(emotion)) for file in files]
+        return images
+
+    def check_names(self, raw_dir: Path) -> None:
+        """Raise DataError for a name of `prepare.classes` that no folder had."""
+        unused = [name for name in self._classes if name not in self.names]
+        if unused:
+            raise DataError(
+                f"{raw_dir}: expected a class folder {unused[0]!r} as prepare.classes in params.yaml says, "
+                f"found {', '.join(self.names)}; correct it"
+            )
+
+    def _match(self, folder: Path) -> str | None:
+        name, known = folder.name, ", ".join(self._emotions)
+        try:
+            emotion = self._classes[name] if name in self._classes else normalise_emotion(name)
+        except KeyError:
+            near = suggest_emotion(name)
+            hint = f", which is near {near!r}" if near else ""
+            example = RAFDB_ORDER if name.isdecimal() else f"{name}: {near or 'angry'}"
+            raise DataError(
+                f"{folder}: expected a folder named after one of the {len(self._emotions)} classes ({known}), "
+                f"found {name!r}{hint}; rename it, or say what it shows in params.yaml, under prepare of the "
+                f"data set: `classes: {{{example}}}`"
+            ) from None
+        if emotion is not None and emotion not in self._emotions:
+            raise DataError(
+                f"{folder}: expected one of {len(self._emotions)} classes ({known}), found {name!r}; in "
+                "params.yaml, under prepare of the data set, set `n_classes: 8`, or to leave it out "
+                f"`classes: {{{name}: null}}`"
+            )
+        return emotion
