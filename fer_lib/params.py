@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fer_lib.errors import ParamsError
-from fer_lib.labels import EMOTIONS_8
+from fer_lib.labels import EMOTIONS_8, normalise_emotion
 from fer_lib.params_file import read_sections
 from fer_lib.paths import PARAMS_FILE
 
@@ -32,18 +32,21 @@ class PrepareParams(Section):
     test_fraction: float = Fraction
     n_faces: int = Field(ge=0)
     skip_bad: bool
-    classes: dict[str, Literal[EMOTIONS_8] | None]
+    classes: dict[str, str | None]
     seed: int = Field(ge=0)
 
     @field_validator("classes", mode="before")
     @classmethod
     def _name_classes(cls, classes: Any) -> Any:
-        """Take numbers for names: YAML reads the folder `1` as one."""
-        return (
-            {str(name): emotion for name, emotion in classes.items()}
-            if isinstance(classes, dict)
-            else classes
-        )
+        """Take the names of emotions in any spelling, and numbers for folders: YAML reads `1` as one."""
+        if not isinstance(classes, dict):
+            return classes
+        try:
+            return {
+                str(name): emotion and normalise_emotion(str(emotion)) for name, emotion in classes.items()
+            }
+        except KeyError as error:
+            raise ValueError(f"expected one of {', '.join(EMOTIONS_8)} or null, found {error}") from None
 
 
 class DataAuditParams(Section):

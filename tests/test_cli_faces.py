@@ -1,3 +1,4 @@
+from collections import Counter
 import csv
 import io
 import itertools
@@ -18,7 +19,7 @@ from PIL import Image
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.cli import faces
 from fer_lib.cli import main as cli
-from fer_lib.data.images import expand_paths
+from fer_lib.data.image_files import expand_paths
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,12 @@ def run(capsys, *arguments):
     return status, printed.out, printed.err
 
 
+def expand(arguments):
+    return list(expand_paths(arguments, Counter()))
+
+
 def test_folder_globs_and_files_are_listed_once_in_order(folder):
-    found = list(expand_paths([f"{folder}/deep/*.jpg", str(folder), str(folder / "notes.txt"), "gone.png"]))
+    found = expand([f"{folder}/deep/*.jpg", str(folder), str(folder / "notes.txt"), "gone.png"])
     names = [os.path.relpath(path, folder) if os.path.isabs(path) else path for path in found]
     assert names == ["deep/b.jpg", "a.png", "broken.jpg", "c.png", "notes.txt", "gone.png"]
 
@@ -48,7 +53,7 @@ def test_folder_globs_and_files_are_listed_once_in_order(folder):
 def test_folder_that_links_to_itself_ends(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path)
     shutil.copy(REPO / "reports/demo/figures/data_audit/examples.png", tmp_path / "one.png")
-    assert list(expand_paths([str(tmp_path)])) == [str(tmp_path / "one.png")]
+    assert expand([str(tmp_path)]) == [str(tmp_path / "one.png")]
 
 
 def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path):
@@ -61,7 +66,7 @@ def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path)
         ("a*/[ab].*", {"a.png"}),
         ("al?", {"a.png", "broken.jpg", "c.png", "deep/b.jpg"}),
     ):
-        found = list(expand_paths([str(tmp_path / glob)]))
+        found = expand([str(tmp_path / glob)])
         images = {os.path.relpath(path, tmp_path / "all") for path in found if "*" not in path}
         assert images == expected
         assert expected or found == [str(tmp_path / glob)]  # reading it says that there is nothing
@@ -73,11 +78,11 @@ def test_hidden_files_and_pipes_in_a_folder_are_left_out(folder, tmp_path):
         shutil.copy(folder / "a.png", tmp_path / name)
     os.mkfifo(tmp_path / "endless.png")
     weird = str(tmp_path / "we[ir]d.png")
-    assert list(expand_paths([str(tmp_path)])) == [str(tmp_path / "a.png"), weird]
-    assert list(expand_paths([weird])) == [weird]
+    assert expand([str(tmp_path)]) == [str(tmp_path / "a.png"), weird]
+    assert expand([weird]) == [weird]
     (tmp_path / "endless.png").unlink()
-    assert list(expand_paths([str(tmp_path / "*")])) == [str(tmp_path / "a.png"), weird]
-    assert list(expand_paths([str(tmp_path / ".*")])) == [
+    assert expand([str(tmp_path / "*")]) == [str(tmp_path / "a.png"), weird]
+    assert expand([str(tmp_path / ".*")]) == [
         str(tmp_path / "._a.png"),
         str(tmp_path / ".thumbnails" / "a.png"),
     ]
@@ -114,8 +119,9 @@ def test_batch_goes_on_after_a_problem_and_exit_status_tells(folder, capsys):
     status, out, err = run(capsys, "predict", folder)
     assert status == 1
     assert err.startswith("error: ")
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
     assert "broken.jpg" in err
+    assert err.endswith("\npassed over 1 (1 .txt)\n")
     assert f"{folder / 'a.png'}: 2 faces found" in out
     assert f"{folder / 'c.png'}: no faces found" in out
     assert f"{folder / 'deep/b.jpg'}: 1 face found" in out

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from demo_faces.clips import draw_scene
 from fer_lib.analysis import external
 from fer_lib.data.packed import load_packed
 from fer_lib.data.readers.demo import make_face
-from fer_lib.errors import DataError, MediaError
+from fer_lib.errors import DataError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
 
@@ -110,7 +112,7 @@ def test_own_faces_are_taken_as_they_are_and_others_are_cut(recognizer, tiny_pro
 
 
 def test_what_cannot_be_evaluated_is_told_in_a_line(recognizer, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"expected a data set .* or a folder .*; check the path"):
+    with pytest.raises(DataError, match=r"expected a packed data set .* or a folder .*; check the path"):
         external.load_external(recognizer, str(tmp_path / "none"))
     (tmp_path / "train" / "happy").mkdir(parents=True)
     with pytest.raises(DataError, match=r"found train, .*give the folder that holds the classes"):
@@ -120,7 +122,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(recognizer, tmp_path, monkey
         external.load_external(recognizer, "demo")
     (tmp_path / "happy").mkdir()
     (tmp_path / "happy" / "cut.png").write_bytes(b"\x89PNG cut off")
-    with pytest.raises(MediaError, match=r"cut\.png"):
+    with pytest.raises(DataError, match=r"1 that cannot be read \(.*cut\.png: expected an image"):
         external.load_external(recognizer, str(tmp_path))
 
 
@@ -149,6 +151,39 @@ def test_commands_print_the_mapping_and_write_the_report(folder, tiny_project, t
     assert found["n_perturbed"] == 5
     wanted = {"blur.3.macro_recall_lo", "external.accuracy_hi", "group.luminance.gap", "git_commit"}
     assert wanted <= set(found)
+
+
+def test_broken_image_is_listed_and_the_rest_is_scored(folder):
+    (folder / "sad" / "cut.png").write_bytes((folder / "sad" / "0.png").read_bytes()[:900])
+    (folder / "sad" / "notes.txt").write_text("none")
+    done = run_fer_lib(REPO, "evaluate", "--variant", "tiny", "--data", folder)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"error: {folder / 'sad' / 'cut.png'}: the image is damaged" in done.stderr
+    assert "9 faces of 3 of 7 classes; passed over 1 (1 .txt), unreadable 1" in done.stdout
+
+
+def test_one_face_gets_no_interval_of_width_zero(folder):
+    for name in ("sad", "Anger", "asleep"):
+        shutil.rmtree(folder / name)
+    for name in ("1.png", "2.png"):
+        (folder / "happy" / name).unlink()
+    done = run_fer_lib(REPO, "evaluate", "--data", folder)
+    assert done.returncode == 0, done.stderr
+    found = [re.split(r"  +", line) for line in done.stdout.splitlines()[3:]]
+    shown = {title: value.replace("\N{NO-BREAK SPACE}", " ") for title, value in found[1:]}
+    assert found[0][0] == "1 face of 1 of 7 classes; passed over 0, unreadable 0"
+    # Wilson's interval of 1 of 1, or of 0 of 1; a face of the demo set may be named wrongly.
+    assert shown["accuracy"] in ("1.000 [0.207, 1.000]", "0.000 [0.000, 0.793]")
+    assert shown["recall of happy"] == shown["accuracy"]
+    assert "no interval from so few faces" in shown["macro recall, 1 of 7 classes"]
+    assert "no interval from so few faces" in shown["ECE"]
+
+
+def test_folder_of_a_packed_data_set_is_taken_for_it(recognizer, tiny_project):
+    faces = external.load_external(recognizer, str(tiny_project / "data" / "packed" / "demo"))
+    assert faces.name == "demo"
+    assert len(faces.labels) > 0
 
 
 def test_few_faces_are_not_audited(recognizer, folder):

@@ -2,18 +2,21 @@ import io
 import os
 import struct
 import subprocess
+import sys
 import threading
 import warnings
 import zlib
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_lib.data.images import FORMATS, MAX_PIXELS, MAX_SIDE, MIN_SIDE, SUFFIXES, read_image
+from fer_lib.data.image_files import SUFFIXES
+from fer_lib.data.images import FORMATS, MAX_PIXELS, MAX_SIDE, MIN_SIDE, read_image
 from fer_lib.errors import MediaError
 
 WIDTH, HEIGHT = 40, 24
@@ -79,7 +82,9 @@ def test_lossy_formats_keep_the_image(pixels, form, allowed):
 
 
 def test_every_format_has_a_suffix_the_app_offers():
-    assert {Image.registered_extensions()[suffix] for suffix in SUFFIXES} == set(FORMATS)
+    known = Image.registered_extensions() | {".heic": "HEIF", ".heif": "HEIF"}
+    # MPO is a JPEG with more pictures behind it, and Pillow's reader of JPEG opens it.
+    assert {known[suffix] for suffix in SUFFIXES} == {*FORMATS, "MPO"}
 
 
 @pytest.mark.parametrize("mode", ["L", "LA"])
@@ -121,6 +126,29 @@ def test_cmyk_jpeg_keeps_its_colours(pixels):
 def test_sixteen_bits_are_scaled_to_eight(grey, form):
     found = read_image(encode(Image.fromarray(grey.astype(np.uint16) * 257), form))
     assert differ(found, repeat(grey)) == 0
+
+
+def test_dim_sixteen_bits_stay_dim_in_either_byte_order(grey):
+    dim = grey.astype(">u2")  # at most 255 of 65,535
+    data = encode(Image.frombytes("I;16B", (WIDTH, HEIGHT), dim.tobytes()), "TIFF")
+    assert read_image(data).max() <= 1
+
+
+@pytest.mark.parametrize("options", [{}, {"bit_depth": 10}, {"exif": True}])
+def test_heic_of_a_telephone_is_read_upright(pixels, options):
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6 if options.pop("exif", False) else 1
+    stored = np.ascontiguousarray(np.rot90(pixels) if exif[0x0112] == 6 else pixels)
+    pillow_heif.from_pillow(Image.fromarray(stored)).save(stream, quality=95, exif=exif.tobytes())
+    assert differ(read_image(stream.getvalue()), pixels) <= 25
+
+
+def test_library_for_heic_is_loaded_for_heic_alone(pixels, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    code = "import sys; from fer_lib.data.images import read_image; read_image(sys.argv[1])"
+    code += "; sys.exit('pillow_heif' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
 @pytest.mark.parametrize("scale", [1 / 255, 1, 257])

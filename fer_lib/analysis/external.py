@@ -1,8 +1,9 @@
 """Load external faces, from which a model was not made: a folder sorted by emotion, or a packed data set."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from demo_faces.counterfactuals import FACTORS
-from fer_lib.data.detector import Detector
+from fer_lib.data.detector import CANDIDATE, Detector
 from fer_lib.data.framing import cut_face
-from fer_lib.data.images import list_images, read_image
-from fer_lib.data.packed import PackedDataset, load_packed
-from fer_lib.errors import DataError
+from fer_lib.data.image_files import count_loose_files, list_folders, list_images
+from fer_lib.data.images import read_image
+from fer_lib.data.packed import META_FILE, PackedDataset, load_packed
+from fer_lib.errors import DataError, MediaError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import normalise_emotion
 from fer_lib.models.checkpoints import read_config
@@ -34,8 +36,9 @@ class ExternalFaces:
 
     crops: uint8 each, as `Face.crop`.   labels: int (N,), indices into the model's emotions.   persons: (N,),
     equal for faces of one person, where that is known.   factors: one row per face: what is known of drawn
-    ones; no columns for others.   mapping: of `map_classes`, and `no face`, the images of a class without
-    one.   data_hash: of packed data, else of the crops and labels.
+    ones; no columns for others.   mapping: of `map_classes`, and of each class the images with `no face` and
+    the `unreadable` ones.   data_hash: of packed data, else of the crops and labels.   problems: a line for
+    each image that could not be read.   passed_over: files that are no images of a class, by kind.
     """
 
     name: str
@@ -45,30 +48,33 @@ class ExternalFaces:
     factors: pd.DataFrame
     mapping: pd.DataFrame
     data_hash: str
+    problems: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> ExternalFaces:
-    """Return the faces of `data`: a packed data set's test split, by name, or a folder of class folders.
+    """Return the faces of `data`: a packed data set's test split, by name or folder, or class folders.
 
-    In an image the largest face is cut out as the model's training faces were; an image in which none is
-    found is left out and counted, and one that is a crop already is taken whole. Raises DataError when there
-    is nothing that the model could name, or fewer than `min_faces`, and MediaError for a file that is no
-    image.
+    In an image the largest face is cut out as the model's training faces were; one that is a crop already is
+    taken whole. An image that cannot be read, or in which no face is found, is left out and counted. Raises
+    DataError when there is nothing that the model could name, or fewer than `min_faces`.
     """
     datasets = read_params_file()["datasets"]
-    if data in datasets and not (get_packed_dir(data) / "meta.json").is_file():
+    if data in datasets and not (get_packed_dir(data) / META_FILE).is_file():
         raise DataError(
             f"{data}: expected it packed, found none; run `python -m fer_lib prepare --dataset {data}` "
             "or give a folder with one folder per class"
         )
     if data in datasets:
         faces = _load_packed_faces(recognizer, load_packed(data))
+    elif (Path(data) / META_FILE).is_file():
+        faces = _load_packed_faces(recognizer, load_packed(Path(data).name, data))
     elif Path(data).is_dir():
         faces = _load_folder(recognizer, Path(data))
     else:
         raise DataError(
-            f"{data}: expected a data set ({', '.join(datasets)}) or a folder with one folder per class, "
-            "found neither; check the path"
+            f"{data}: expected a packed data set ({', '.join(datasets)}, or its folder) or a folder with one "
+            "folder per class, found neither; check the path"
         )
     if len(faces.labels) < min_faces:
         raise DataError(
@@ -83,26 +89,30 @@ def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalF
     given = [data.emotions[label] for label in data.labels[rows]]
     is_own = read_config(recognizer.folder).get("data_hash") == data.data_hash
     # Its own faces are in the model's framing already; to cut them again would only move them.
-    cut = None if is_own else Detector(min_score=0.6)
+    cut = None if is_own else Detector(min_score=CANDIDATE)
     images = [np.asarray(data.faces[row]) for row in rows]
-    kept, crops, labels, mapping = _cut_all(recognizer, images, given, data.emotions, cut, name)
+    kept, crops, labels, mapping, _ = _cut_all(recognizer, images, given, data.emotions, cut, name)
     rows = rows[kept]
     factors = data.index.iloc[rows].filter(list(FACTORS)).reset_index(drop=True)
     return ExternalFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)
 
 
 def _load_folder(recognizer: Recognizer, folder: Path) -> ExternalFaces:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    paths = [path for child in classes for path in list_images(child)]
-    names, given = [path.name for path in classes], [path.parent.name for path in paths]
-    _, crops, labels, mapping = _cut_all(
-        recognizer, paths, given, names, Detector(min_score=0.6), str(folder)
-    )
+    passed_over = Counter[str]()
+    count_loose_files(folder, passed_over)
+    classes = list_folders(folder)
+    images = [(path, child.name) for child in classes for path in list_images(child, passed_over)]
+    paths, given = [path for path, _ in images], [name for _, name in images]
+    names, detector = [path.name for path in classes], Detector(min_score=CANDIDATE)
+    _, crops, labels, mapping, problems = _cut_all(recognizer, paths, given, names, detector, str(folder))
     digest = hashlib.sha256(labels.tobytes())
     for crop in crops:
         digest.update(crop.tobytes())
     apart, unknown = np.arange(len(labels)), pd.DataFrame(index=range(len(labels)))
-    return ExternalFaces(str(folder), crops, labels, apart, unknown, mapping, digest.hexdigest())
+    data_hash = digest.hexdigest()
+    return ExternalFaces(
+        str(folder), crops, labels, apart, unknown, mapping, data_hash, problems, passed_over
+    )
 
 
 def _cut_all(
@@ -112,15 +122,21 @@ def _cut_all(
     classes: Sequence[str],
     detector: Detector | None,
     name: str,
-) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, pd.DataFrame]:
-    """Return which images hold a face that the model could name, these faces, their labels, the mapping."""
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, pd.DataFrame, list[str]]:
+    """Return which images hold a face that can be named, these faces, their labels, mapping and problems."""
     mapping = map_classes(classes, recognizer.emotions, given)
     known = dict(zip(mapping["class"], mapping["model's emotion"], strict=True))
-    kept, crops, labels, empty = [], [], [], dict.fromkeys(known, 0)
+    kept, crops, labels, problems = [], [], [], []
+    empty, unreadable = Counter[str](), Counter[str]()
     named = [i for i, title in enumerate(given) if known[title] != LEFT_OUT]
     for i in tqdm(named, desc="faces", unit="face", disable=None, leave=False):
         image = images[i]
-        pixels = read_image(image) if isinstance(image, Path) else image
+        try:
+            pixels = read_image(image) if isinstance(image, Path) else image
+        except MediaError as error:
+            problems.append(str(error))
+            unreadable[given[i]] += 1
+            continue
         crop = pixels if detector is None else cut_largest(recognizer, pixels, detector)
         if crop is None:
             empty[given[i]] += 1
@@ -131,11 +147,15 @@ def _cut_all(
     if not crops:
         raise DataError(
             f"{name}: expected folders of images named {', '.join(recognizer.emotions)}, found "
-            f"{', '.join(map(str, known)) or 'none'}, and {sum(empty.values())} images without a face; "
-            "give the folder that holds the classes"
+            f"{', '.join(map(str, known)) or 'none'}, {empty.total()} images without a face and "
+            f"{len(problems)} that cannot be read{f' ({problems[0]})' if problems else ''}; give the folder that "
+            "holds the classes"
         )
-    counted = mapping.assign(**{"no face": [empty[title] for title in mapping["class"]]})
-    return np.array(kept), crops, np.array(labels), counted
+    counts = {"no face": empty, "unreadable": unreadable}
+    counted = mapping.assign(
+        **{name: mapping["class"].map(found).fillna(0).astype(int) for name, found in counts.items()}
+    )
+    return np.array(kept), crops, np.array(labels), counted, problems
 
 
 def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence[str]) -> pd.DataFrame:

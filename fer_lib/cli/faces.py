@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def _report(problem: str) -> None:
 @model_options
 def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str) -> int:
     """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
-    from fer_lib.data.images import STDIN, expand_paths
+    from fer_lib.data.image_files import STDIN, describe_counts, expand_paths
 
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, found both")
@@ -69,8 +70,8 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
 
         table = csv.DictWriter(sys.stdout, [*COLUMNS, *recognizer.emotions], lineterminator="\n")
         table.writeheader()
-    status, documents = 0, []
-    for path in expand_paths(images):
+    status, documents, passed_over = 0, [], Counter[str]()
+    for path in expand_paths(images, passed_over):
         try:
             if os.path.isdir(path):
                 raise MediaError(
@@ -89,6 +90,8 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
             _print_faces(path, faces)
     if as_json:
         print(json.dumps(documents, indent=2))
+    if passed_over:
+        print(f"passed over {describe_counts(passed_over)}", file=sys.stderr)
     return status
 
 
@@ -232,24 +235,35 @@ def models() -> int:
 @click.command()
 @model_options
 @data_option
-def evaluate(model: str, variant: str, data: str) -> None:
+def evaluate(model: str, variant: str, data: str) -> int:
     """Score a model on a folder of faces, sorted by emotion."""
     from fer_lib.analysis.external import load_external
+    from fer_lib.data.image_files import describe_counts
     from fer_lib.evaluation.bootstrap import Bootstrap
     from fer_lib.evaluation.metrics import score_predictions
 
     recognizer = _load(model, variant)
     faces = load_external(recognizer, data)
+    for problem in faces.problems:
+        _report(problem)
     print(faces.mapping.to_string(index=False))
-    bootstrap = Bootstrap(len(faces.labels), n_resamples=1000, seed=0, clusters=faces.persons)
+    n_faces, present = len(faces.labels), sorted(set(faces.labels.tolist()))
+    bootstrap = Bootstrap(n_faces, n_resamples=1000, seed=0, clusters=faces.persons)
     probabilities = recognizer.compute_probabilities(faces.crops)
     scores = score_predictions(faces.labels, probabilities, recognizer.emotions, bootstrap)
-    print(f"\n{len(faces.labels)} faces")
-    titles = {"accuracy": "accuracy", "macro.recall": "macro recall", "ece": "ECE"}
-    titles |= {f"recall.{name}": f"recall of {name}" for name in recognizer.emotions}
+    classes = f"{len(present)} of {len(recognizer.emotions)} classes"
+    print(f"\n{n_faces:,} face{'' if n_faces == 1 else 's'} of {classes}", end="; ")
+    print(f"passed over {describe_counts(faces.passed_over)}, unreadable {len(faces.problems)}")
+    titles = {"accuracy": "accuracy", "macro.recall": f"macro recall, {classes}", "ece": "ECE"}
+    titles |= {
+        f"recall.{recognizer.emotions[label]}": f"recall of {recognizer.emotions[label]}" for label in present
+    }
     for key, title in titles.items():
-        if key in scores and scores[key].is_defined:
-            print(f"{title:20} {scores[key]}")
+        score = scores[key]
+        # The bootstrap knows nothing of what so few faces do not show.
+        shown = f"{score}" if score.low < score.high else f"{score.value:.3f}, no interval from so few faces"
+        print(f"{title:30} {shown}")
+    return 1 if faces.problems else 0
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 SUFFIXES = (
@@ -53,11 +53,11 @@ def is_hidden(name: str) -> bool:
     return _SYSTEM_NAMES.fullmatch(name) is not None
 
 
-def describe_counts(counts: Counter[str]) -> str:
-    """Return how many of which kind, the commonest first: `12 (7 .txt, 5 hidden or system)`; `0` for none."""
-    order = sorted((+counts).items(), key=lambda item: (-item[1], item[0]))
-    kinds = ", ".join(f"{n:,} {kind}" for kind, n in order)
-    return f"{counts.total():,} ({kinds})" if kinds else "0"
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Return how many of which kind, the commonest first: `12 (7 .txt; 5 hidden or system)`; `0` for none."""
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = "; ".join(f"{n:,} {kind}" for kind, n in order if n)
+    return f"{sum(counts.values()):,}" + (f" ({kinds})" if kinds else "")
 
 
 def expand_paths(arguments: Sequence[str], passed_over: Counter[str]) -> Iterator[str]:
@@ -110,8 +110,10 @@ def _walk(folder: Path, passed_over: Counter[str], on_error: Callable[[OSError],
     for where, below, names in os.walk(folder, onerror=on_error):
         parent = Path(where)
         is_left = any(map(is_hidden, parent.relative_to(folder).parts))
-        passed_over["link to a folder"] += sum((parent / name).is_symlink() for name in below)
         below.sort()
+        for name in below:
+            if (parent / name).is_symlink():
+                passed_over["link to a folder"] += 1
         for name in sorted(names):
             if is_left or is_hidden(name):
                 passed_over[HIDDEN] += 1

@@ -4,10 +4,10 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fer_lib.errors import MediaError
 
@@ -27,7 +27,7 @@ ImageSource = str | Path | bytes | BinaryIO | np.ndarray | Image.Image
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _open_heif(file: BinaryIO, name: str) -> Image.Image:
+def _open_heif(file: IO[bytes], name: str | bytes) -> ImageFile.ImageFile:
     from pillow_heif import HeifImageFile  # the library takes 25 ms, which other files should not pay
 
     return HeifImageFile(file, name)
@@ -167,8 +167,8 @@ def _check_size(width: int, height: int) -> None:
         )
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"the image has too many pixels ({width * height / 1e6:,.0f} million, {width:,} x {height:,}); "
-            f"make it smaller than {MAX_PIXELS / 1e6:.0f} million, 2,000 pixels wide is plenty"
+            f"the image is too large ({width * height / 1e6:,.0f} megapixels, {width:,} x {height:,}); "
+            f"at most {MAX_PIXELS / 1e6:.0f} are read, so make it smaller, 2,000 pixels wide is plenty"
         )
     if max(width, height) > MAX_SIDE:
         raise ImageError(

@@ -131,8 +131,3 @@ def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDat
                 f"found {len(rows)}; {repair}"
             )
     return PackedDataset(faces=faces, index=index, meta=meta, packed_regions=regions)
-
-
-def load_dropped(dataset: str) -> pd.DataFrame:
-    """Return the rows that could not be read and were dropped: the columns source and reason."""
-    return pd.read_csv(get_packed_dir(dataset) / DROPPED_FILE)

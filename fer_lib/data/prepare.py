@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
@@ -113,6 +115,8 @@ def _pack(
         **content,
         "framing": framing and framing.to_dict(),
         "n_excluded": n_excluded,
+        "passed_over": dict(raw.passed_over),
+        "classes": raw.classes,
         "seed": params.seed,
     }
     (folder / META_FILE).write_text(json.dumps(meta, indent=2) + "\n")
@@ -172,7 +176,8 @@ class _StoreWriter:
         self._splits = {split: self._open(folder / "splits" / f"{split}.txt") for split in SPLITS}
         self._dropped = csv.writer(self._open(folder / DROPPED_FILE), lineterminator="\n")
         self._dropped.writerow(["source", "reason"])
-        self._n_faces = self._n_dropped = 0
+        self._n_faces = 0
+        self._n_dropped: Counter[str] = Counter()  # by reason
         self._counts = {split: dict.fromkeys(emotions, 0) for split in SPLITS}
         self._hash = hashlib.sha256(f"{size} {channels} {' '.join(emotions)}\n".encode())
 
@@ -207,14 +212,16 @@ class _StoreWriter:
             self._write_rows()
 
     def add_dropped(self, row: BadRow) -> None:
-        """List a row that could not be read."""
+        """List a row that could not be read, and count it by what is the same in all such reasons."""
         self._dropped.writerow([row.source, row.reason])
-        self._n_dropped += 1
+        self._n_dropped[re.split(r"; | \(|, found ['\d]", row.reason)[0]] += 1
 
     def finish(self) -> dict[str, Any]:
         """Complete the files and return what `meta.json` says about them. Raises DataError without faces."""
         if not self._n_faces:
-            raise DataError(f"expected faces, found none and {self._n_dropped} bad rows; see data/README.md")
+            raise DataError(
+                f"expected faces, found none and {self._n_dropped.total()} bad rows; see data/README.md"
+            )
         self._write_rows()
         for file, shape in self._arrays.values():
             file.seek(0)
@@ -226,7 +233,8 @@ class _StoreWriter:
             "channels": self._channels,
             "counts": self._counts,
             "n_faces": self._n_faces,
-            "n_dropped": self._n_dropped,
+            "n_dropped": self._n_dropped.total(),
+            "dropped": dict(self._n_dropped),
             "bytes_per_face": self._size**2 * self._channels,
             "data_hash": self._hash.hexdigest(),
         }

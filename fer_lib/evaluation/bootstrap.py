@@ -134,6 +134,10 @@ class Bootstrap:
         """Return the mean of (N,) values, of those under `mask` alone, with its interval."""
         return self.interval(lambda weights: average(values, weights * mask))
 
+    def count_units(self, mask: np.ndarray) -> int:
+        """Return how many images, or clusters of them, are under a bool (N,) mask: what is drawn as one."""
+        return len(np.unique(self._members[mask]))
+
     def _draw_chunks(self) -> Iterator[np.ndarray]:
         yield np.ones((1, self.n_images))
         n_units = int(self._members.max()) + 1

@@ -46,12 +46,31 @@ def score_predictions(
 
     A resample that does not define a metric, because it drew no image of a rare class, does not count for
     it. ECE is biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
-    The group view is `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
+    Where every resample gives the same share, as of few faces that are all correct, accuracy, recall,
+    precision and specificity get Wilson's interval (1927), whose width is not zero. The group view is
+    `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
     """
     scorer = Scorer(labels, probabilities, emotions)
     drawn = bootstrap.score(scorer.score)
     found = {name: summarise_draws(values) for name, values in zip(scorer.names, drawn.T, strict=True)}
+    predictions = np.asarray(probabilities).argmax(axis=1)
+    shares = {"accuracy": np.ones(len(predictions), bool)}
+    for label, emotion in enumerate(emotions):
+        shares[f"recall.{emotion}"] = labels == label
+        shares[f"precision.{emotion}"] = predictions == label
+        shares[f"specificity.{emotion}"] = labels != label
+    for name, rows in shares.items():
+        if found[name].is_defined and found[name].low == found[name].high:
+            found[name] = _compute_wilson(found[name].value, bootstrap.count_units(rows))
     return {name: interval for name, interval in found.items() if interval.is_defined}
+
+
+def _compute_wilson(share: float, n: int) -> Interval:
+    """Return a share of n with Wilson's interval; as it is where n is 0, as of a class never predicted."""
+    if not n:
+        return Interval(share, share, share)
+    bounds = binomtest(round(share * n), n).proportion_ci(0.95, method="wilson")
+    return Interval(share, float(bounds.low), float(bounds.high))
 
 
 def group_probabilities(probabilities: np.ndarray, emotions: Sequence[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from fer_lib.data.image_files import is_hidden
+from fer_lib.data.image_files import SUFFIXES, is_hidden
 from fer_lib.errors import DataError
 from fer_lib.labels import normalise_emotion
 
@@ -90,21 +90,23 @@ def read_rows(
 def find_root(raw_dir: Path, expected: str, known: Collection[str] = ()) -> Path:
     """Return the folder with the files: `raw_dir` or, where an archive brought a folder of its own, that.
 
-    A folder is entered when there is nothing beside it and its name is no emotion and none of `known`. Raises
-    DataError, saying what is expected, when `raw_dir` is missing or empty.
+    A folder is entered when there is nothing beside it, it holds more than images, and its name is no emotion
+    and none of `known`. Raises DataError, saying what is expected, when `raw_dir` is missing or empty.
     """
     if not raw_dir.is_dir():
         raise DataError(f"{raw_dir}: expected a folder with {expected}, found none; see data/README.md")
     entries = [path for path in raw_dir.iterdir() if not is_hidden(path.name)]
     if not entries:
         raise DataError(f"{raw_dir}: expected {expected}, found an empty folder; see data/README.md")
-    name = entries[0].name
-    if len(entries) > 1 or not entries[0].is_dir() or name.lower() in {each.lower() for each in known}:
+    inner = entries[0]
+    if len(entries) > 1 or not inner.is_dir() or inner.name.lower() in {name.lower() for name in known}:
         return raw_dir
     try:
-        normalise_emotion(name)
+        normalise_emotion(inner.name)
     except KeyError:
-        return find_root(entries[0], expected, known)
+        below = [path for path in inner.iterdir() if not is_hidden(path.name)]
+        if any(path.is_dir() or path.suffix.lower() not in SUFFIXES for path in below):
+            return find_root(inner, expected, known)
     return raw_dir
 
 

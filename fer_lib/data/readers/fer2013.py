@@ -171,8 +171,8 @@ def _find_layout(raw_dir: Path) -> tuple[str, Path] | None:
     for name in ("fer2013.csv", "icml_face_data.csv"):
         if (raw_dir / name).is_file():
             return name, raw_dir / name
-    names = {SPLIT_OF_NAME.get(path.name.lower()) for path in list_folders(raw_dir)}
-    return ("folders", raw_dir) if "train" in names and len(names - {None}) > 1 else None
+    splits = {SPLIT_OF_NAME.get(path.name.lower()) for path in list_folders(raw_dir)} & set(SPLITS)
+    return ("folders", raw_dir) if "train" in splits and len(splits) > 1 else None
 
 
 def _check_parquet(path: Path) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ class ClassImages:
             )
 
     def _match(self, folder: Path) -> str | None:
-        name, known = folder.name, ", ".join(self._emotions)
+        name, known = folder.name, f"{len(self._emotions)} classes ({', '.join(self._emotions)})"
         try:
             emotion = self._classes[name] if name in self._classes else normalise_emotion(name)
         except KeyError:
@@ -142,13 +142,13 @@ class ClassImages:
             hint = f", which is near {near!r}" if near else ""
             example = RAFDB_ORDER if name.isdecimal() else f"{name}: {near or 'angry'}"
             raise DataError(
-                f"{folder}: expected a folder named after one of the {len(self._emotions)} classes ({known}), "
+                f"{folder}: expected a folder named after one of the {known}, "
                 f"found {name!r}{hint}; rename it, or say what it shows in params.yaml, under prepare of the "
                 f"data set: `classes: {{{example}}}`"
             ) from None
         if emotion is not None and emotion not in self._emotions:
             raise DataError(
-                f"{folder}: expected one of {len(self._emotions)} classes ({known}), found {name!r}; in "
+                f"{folder}: expected a folder named after one of the {known}, found {name!r}; in "
                 "params.yaml, under prepare of the data set, set `n_classes: 8`, or to leave it out "
                 f"`classes: {{{name}: null}}`"
             )
