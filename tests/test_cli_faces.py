@@ -1,4 +1,3 @@
-from collections import Counter
 import csv
 import io
 import itertools
@@ -7,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 

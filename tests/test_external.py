@@ -122,7 +122,7 @@ def test_what_cannot_be_evaluated_is_told_in_a_line(recognizer, tmp_path, monkey
         external.load_external(recognizer, "demo")
     (tmp_path / "happy").mkdir()
     (tmp_path / "happy" / "cut.png").write_bytes(b"\x89PNG cut off")
-    with pytest.raises(DataError, match=r"1 that cannot be read \(.*cut\.png: expected an image"):
+    with pytest.raises(DataError, match=r"1 unreadable ones \(.*cut\.png: expected an image"):
         external.load_external(recognizer, str(tmp_path))
 
 

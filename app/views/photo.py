@@ -81,6 +81,8 @@ def show() -> None:
     caption = f"{name}: {_count(analysis.faces)}"
     _show_image(draw_faces(analysis.pixels, analysis.faces), caption)
     if analysis.faces:
+        if turned := analysis.faces[0].turned:
+            st.caption(f"The faces were found after the image was turned by {turned} degrees, anticlockwise.")
         _show_faces(analysis.faces, recognizer)
         _show_explanation(analysis.faces, recognizer)
         _show_downloads(analysis, photo.name)
@@ -104,8 +106,8 @@ def _ask_for_photo() -> Photo | None:
         )
         if upload is None:
             st.caption(
-                f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels. Save HEIC images, as "
-                "some telephones take them, as JPEG first. No image at hand? Choose *An example*."
+                f"Up to {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:.0f} megapixels. "
+                "No image at hand? Choose *An example*."
             )
     return None if upload is None else Photo(upload.file_id, upload.name, upload)
 
@@ -165,7 +167,9 @@ def _show_card(face: Face, number: int, abstain_below: float) -> None:
 
 
 def describe_face(face: Face, abstain_below: float) -> str:
-    """Return a sentence about a face, which is `unsure` under the confidence `abstain_below`."""
+    """Return a sentence about a face; it is `unsure` under the confidence `abstain_below`."""
+    if face.abstained and face.confidence >= abstain_below:
+        return f"Which way up the face is stays in doubt. If it is upright as found, it is {face.label}."
     if face.abstained:
         return (
             f"The model names no emotion below {show_percent(abstain_below)}. "

@@ -145,11 +145,11 @@ def _cut_all(
         crops.append(crop)
         labels.append(recognizer.emotions.index(known[given[i]]))
     if not crops:
+        broken = f"{len(problems)} unreadable ones ({problems[0]})" if problems else "no unreadable ones"
         raise DataError(
             f"{name}: expected folders of images named {', '.join(recognizer.emotions)}, found "
-            f"{', '.join(map(str, known)) or 'none'}, {empty.total()} images without a face and "
-            f"{len(problems)} that cannot be read{f' ({problems[0]})' if problems else ''}; give the folder that "
-            "holds the classes"
+            f"{', '.join(map(str, known)) or 'none'}, {empty.total()} images without a face and {broken}; "
+            "give the folder that holds the classes"
         )
     counts = {"no face": empty, "unreadable": unreadable}
     counted = mapping.assign(
