@@ -2,12 +2,14 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image
 
 from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE, VOTES
@@ -15,6 +17,11 @@ from fer_lib.labels import EMOTIONS_7
 from fer_lib.params import PrepareParams, load_params
 
 USAGES = tuple(SPLIT_OF_USAGE)
+
+AFFECTNET_COLUMNS = [
+    *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
+    *("facial_landmarks", "expression", "valence", "arousal"),
+]
 
 
 @dataclass
@@ -100,6 +107,81 @@ def write_folders(folder: Path, rows: Rows, prefixes: bool = True) -> Path:
         # Not zero-padded: the order must be that of the numbers, not of the names.
         write_image(path / (f"{usage}_{i}.png" if prefixes else f"{i}.png"), image)
     return folder
+
+
+def write_affectnet_lists(folder: Path, lists: str = "", images: str = "Manually_Annotated_Images") -> None:
+    """Write both lists, each with all eleven expression codes, and the images in their numbered folders."""
+    rng = np.random.default_rng(0)
+    for name in ("training.csv", "validation.csv"):
+        rows = []
+        for code in range(11):
+            path = f"{code}/{name[:2]}{code}.png"
+            write_image(folder / images / path, rng.integers(0, 256, (30, 40, 3), np.uint8))
+            rows.append([path, 5, 6, 20, 16, "1;2;3;4", code, 0.5, -0.25])
+        _write_table(folder / lists / name, AFFECTNET_COLUMNS, rows)
+
+
+def write_affectnet_sets(folder: Path) -> None:
+    """Write `train_set/` and `val_set/`, each with all eleven expression codes."""
+    for name in ("train_set", "val_set"):
+        (folder / name / "annotations").mkdir(parents=True)
+        for code in range(11):
+            write_image(folder / name / "images" / f"{code}.jpg", np.full((24, 24, 3), 20 * code, np.uint8))
+            # The official files hold text; a number is read the same way.
+            for kind, value in (("exp", str(code)), ("val", "0.5"), ("aro", -0.25), ("lnd", [0.0] * 136)):
+                np.save(folder / name / "annotations" / f"{code}_{kind}.npy", np.array(value))
+
+
+def write_affectnet_labels(
+    folder: Path, labels: Sequence[str], images: str = ".", folders: Sequence[str] = ()
+) -> Path:
+    """Write `labels.csv` with one image for each label, in a folder of the same name or of `folders`."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, (label, name) in enumerate(zip(labels, folders or labels, strict=True)):
+        path = f"{name}/image{i:07}.png"
+        write_image(folder / images / path, rng.integers(0, 256, (20, 20, 3), np.uint8))
+        rows.append([i, path, label, 0.5 + i / 100])
+    return _write_table(folder / "labels.csv", ["", "pth", "label", "relFCs"], rows)
+
+
+def write_yolo(folder: Path, form: str, lines: dict[str, Sequence[str]], names: object) -> None:
+    """Write `data.yaml` and, for each split, one image and its label file for each text of `lines`.
+
+    form: where a split's images lie, such as `{split}/images`; the labels lie in the same with `labels`.
+    """
+    rng = np.random.default_rng(0)
+    for split, texts in lines.items():
+        images = folder / form.format(split=split)
+        labels = folder / form.format(split=split).replace("images", "labels")
+        labels.mkdir(parents=True, exist_ok=True)
+        for i, text in enumerate(texts):
+            write_image(images / f"face_{i}.png", rng.integers(0, 256, (20, 40, 3), np.uint8))
+            (labels / f"face_{i}.txt").write_text(text)
+    (folder / "data.yaml").write_text(yaml.safe_dump({"nc": 8, "names": names}))
+
+
+def write_rafdb(
+    folder: Path,
+    codes: Sequence[int],
+    kinds: Sequence[str] = ("aligned", "original"),
+    lists: str = "EmoLabel",
+) -> Path:
+    """Write the list with a training and a test image of each code, and the images of these kinds."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for part in ("train", "test"):
+        for i, code in enumerate(codes):
+            name = f"{part}_{i:05}"
+            lines.append(f"{name}.jpg {code}\n")
+            for kind in kinds:
+                side = 16 if kind == "aligned" else 32
+                file = f"{name}_aligned.jpg" if kind == "aligned" else f"{name}.jpg"
+                write_image(folder / "Image" / kind / file, rng.integers(0, 256, (side, side, 3), np.uint8))
+    path = folder / lists / "list_patition_label.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines))
+    return path
 
 
 def write_image(path: Path, image: np.ndarray, image_format: str | None = None) -> Path:

@@ -163,8 +163,8 @@ def test_prepare_prints_counts_and_hash_and_draws_the_same_faces_again(tiny_proj
     shutil.copy(tiny_project / "params.yaml", tmp_path)
     done = run_fer_lib(tmp_path, "prepare", "--dataset", "demo")
     meta = json.loads((tiny_project / "data" / "packed" / "demo" / "meta.json").read_text())
-    assert "demo: 160 faces (train 1" in done.stdout
-    assert "0 dropped" in done.stdout
+    assert "demo: packed 160 (train 1" in done.stdout
+    assert "passed over 0, dropped 0\n" in done.stdout
     assert done.stdout.splitlines()[-1] == f"data hash: {meta['data_hash']}"
 
 

@@ -26,9 +26,9 @@ from raw_layouts import (
 from fer_lib.cli import pipeline
 from fer_lib.data.images import read_image
 from fer_lib.data.readers import READERS, open_raw
-from fer_lib.data.readers.affectnet import crop_square_box, open_affectnet
-from fer_lib.data.readers.base import BadRow, Face, open_folder
+from fer_lib.data.readers.base import BadRow, Face
 from fer_lib.data.readers.fer2013 import count_majority, open_fer2013, open_ferplus
+from fer_lib.data.readers.folders import open_folder
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.labels import EMOTIONS_8, VOTES
 from fer_lib.paths import ROOT, get_raw_dir
@@ -265,108 +265,6 @@ def test_ferplus_without_votes_is_an_error(tmp_path, layout):
         open_ferplus(tmp_path)
 
 
-# --- AffectNet ---------------------------------------------------------------------------------------
-
-HEADER = (
-    "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
-)
-# AffectNet's codes 0..7 as labels: neutral happy sad surprise fear disgust anger contempt
-LABELS_OF_CODES = [6, 3, 4, 5, 2, 1, 0, 7]
-
-
-def write_affectnet_lists(folder: Path, lists: str = "", images: str = "Manually_Annotated_Images") -> None:
-    rng = np.random.default_rng(0)
-    for name in ("training.csv", "validation.csv"):
-        lines = [HEADER]
-        for code in range(11):
-            path = f"{code}/{name[:2]}{code}.png"
-            write_image(folder / images / path, rng.integers(0, 256, (30, 40, 3), np.uint8))
-            lines.append(f"{path},5,6,20,16,1;2;3;4,{code},0.5,-0.25")
-        (folder / lists).mkdir(exist_ok=True)
-        (folder / lists / name).write_text("\n".join(lines) + "\n")
-
-
-def write_affectnet_sets(folder: Path) -> None:
-    for name in ("train_set", "val_set"):
-        (folder / name / "annotations").mkdir(parents=True)
-        for code in range(11):
-            write_image(folder / name / "images" / f"{code}.jpg", np.full((24, 24, 3), 20 * code, np.uint8))
-            # The official files hold text; a number is read the same way.
-            for kind, value in (("exp", str(code)), ("val", "0.5"), ("aro", -0.25), ("lnd", [0.0] * 136)):
-                np.save(folder / name / "annotations" / f"{code}_{kind}.npy", np.array(value))
-
-
-@pytest.mark.parametrize("n_classes", [7, 8])
-@pytest.mark.parametrize("layout", ["lists", "annotations"])
-def test_affectnet_layouts(tmp_path, layout, n_classes):
-    write = write_affectnet_lists if layout == "lists" else write_affectnet_sets
-    write(tmp_path)
-    raw = open_raw("affectnet", build_params(n_classes=n_classes), tmp_path)
-    items = list(raw.rows)
-    faces = [item for item in items if isinstance(item, Face)]
-    assert raw.layout == layout
-    assert raw.n_rows == len(items) == 22
-    assert [face.label for face in faces] == 2 * LABELS_OF_CODES[:n_classes]
-    assert [face.split for face in faces] == ["train|val"] * n_classes + ["test"] * n_classes
-    assert items.count(None) == 2 * (11 - n_classes)
-    assert faces[0].factors == {"valence": 0.5, "arousal": -0.25}
-    assert faces[0].image.shape[0] == faces[0].image.shape[1]
-
-
-@pytest.mark.parametrize("images", [".", "Manually_Annotated/Manually_Annotated_Images"])
-def test_affectnet_lists_may_lie_in_their_own_folder(tmp_path, images):
-    write_affectnet_lists(tmp_path, lists="Manually_Annotated_file_lists", images=images)
-    assert (
-        next(iter(open_affectnet(tmp_path, 8).rows)).source == "Manually_Annotated_file_lists/training.csv:2"
-    )
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "reason"),
-    [
-        (0, "0/missing.png", "0/missing.png: expected an image, found no file"),
-        (1, "NULL", "expected a face box in pixels, found 'NULL'"),
-        (1, "90", "expected a face box inside the 40x30 image, found x=90 y=6 width=20 height=16"),
-        (3, "0", "expected a face box inside the 40x30 image"),
-        (6, "11", "expected an expression code 0 to 10, found '11'"),
-        (7, "high", "expected valence as a number, found 'high'"),
-    ],
-)
-def test_affectnet_bad_rows(tmp_path, field, value, reason):
-    write_affectnet_lists(tmp_path)
-    path = tmp_path / "training.csv"
-    lines = path.read_text().splitlines()
-    fields = lines[1].split(",")
-    fields[field] = value
-    path.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]))
-    bad = [item for item in open_affectnet(tmp_path, 8).rows if isinstance(item, BadRow)]
-    assert [item.source for item in bad] == ["training.csv:2"]
-    assert bad[0].reason.startswith(reason)
-
-
-def test_affectnet_missing_annotation_is_a_bad_row(tmp_path):
-    write_affectnet_sets(tmp_path)
-    (tmp_path / "val_set" / "annotations" / "3_exp.npy").unlink()
-    bad = [item for item in open_affectnet(tmp_path, 8).rows if isinstance(item, BadRow)]
-    assert [(item.source, item.reason) for item in bad] == [
-        ("val_set/images/3.jpg", "expected one value in annotations/3_exp.npy, found none that can be read")
-    ]
-
-
-@settings(deadline=None)
-@given(x=st.integers(-20, 20), y=st.integers(-20, 15), width=st.integers(1, 40), height=st.integers(1, 40))
-def test_square_box_repeats_the_border_outside_the_frame(x, y, width, height):
-    image = np.random.default_rng(0).integers(0, 256, (16, 21, 3), np.uint8)
-    if x >= 21 or y >= 16 or x + width <= 0 or y + height <= 0:
-        with pytest.raises(ValueError, match="expected a face box inside the 21x16 image"):
-            crop_square_box(image, x, y, width, height)
-        return
-    side = max(width, height)
-    rows = np.clip(np.arange(side) + y + (height - side) // 2, 0, 15)
-    columns = np.clip(np.arange(side) + x + (width - side) // 2, 0, 20)
-    assert np.array_equal(crop_square_box(image, x, y, width, height), image[rows][:, columns])
-
-
 # --- plain folders -----------------------------------------------------------------------------------
 
 
@@ -450,7 +348,7 @@ def test_a_cut_exif_block_is_a_bad_row(tmp_path, keep):
     [
         (
             lambda d: (d / "bored").mkdir(),
-            r"bored: .*7 classes \(angry, .*found 'bored'; rename or remove it",
+            r"bored: .*7 classes \(angry, .*found 'bored'; rename it, or say what it shows in params\.yaml",
         ),
         (lambda d: (d / "contempt").mkdir(), r"contempt: expected a folder named after one of the 7 classes"),
         (lambda d: (d / "sad").mkdir(), r"sad: expected images, found none; fill the folder or remove it"),

@@ -23,6 +23,7 @@ ABOUT = {
     "fer2013": "FER2013, small grey photographs found on the web",
     "ferplus": "FER+, the FER2013 photographs labelled again by ten annotators each",
     "affectnet": "AffectNet, colour photographs found on the web",
+    "rafdb": "RAF-DB, colour photographs found on the web",
 }
 
 RERUN = "rerun.json"

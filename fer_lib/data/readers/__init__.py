@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_lib.data.readers.affectnet import open_affectnet
+from fer_lib.data.readers.affectnet_repacks import open_repack
 from fer_lib.data.readers.base import RawDataset
 from fer_lib.data.readers.fer2013 import open_fer2013, open_ferplus
 from fer_lib.data.readers.folders import open_folder
+from fer_lib.data.readers.rafdb import open_rafdb
 from fer_lib.errors import ParamsError
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.params import PrepareParams
@@ -29,7 +31,10 @@ READERS: dict[str, Callable[[Path, PrepareParams], RawDataset]] = {
     "demo": _open_demo,
     "fer2013": lambda raw_dir, _: open_fer2013(raw_dir),
     "ferplus": lambda raw_dir, _: open_ferplus(raw_dir),
-    "affectnet": lambda raw_dir, params: open_affectnet(raw_dir, params.n_classes),
+    "affectnet": lambda raw_dir, params: (
+        open_repack(raw_dir, params.n_classes, params.classes) or open_affectnet(raw_dir, params.n_classes)
+    ),
+    "rafdb": lambda raw_dir, params: open_rafdb(raw_dir, params.classes),
 }
 
 

@@ -2,18 +2,20 @@
 
 Looked for in this order; the first one found is read and named in `layout`:
 
-1. `lists`: `training.csv` and `validation.csv`, in the raw folder or in `Manually_Annotated_file_lists/`;
-   the full images under `Manually_Annotated_Images/` (also inside `Manually_Annotated/`) or beside;
+1. `lists`: `training.csv` and `validation.csv`, in the raw folder or up to two folders down, mostly in
+   `Manually_Annotated_file_lists/`; the full images wherever they lie, up to three folders down, mostly in
+   `Manually_Annotated_compressed/Manually_Annotated_Images/`;
 2. `annotations`: `train_set/` and `val_set/`, each with `images/<id>.jpg` and
    `annotations/<id>_exp.npy`, `_val.npy`, `_aro.npy`.
 
 The official validation set is the test split, since the official test set was never published; a
-validation split is cut from the training set by `prepare`.
+validation split is cut from the training set by `prepare`. `affectnet_repacks` reads what others made of it.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from fer_lib.data.readers.base import (
     parse_int,
     read_rows,
 )
+from fer_lib.data.readers.folders import SPLIT_OF_NAME
+from fer_lib.data.readers.listed import N_TRIED, find_file, find_images, pick_rows, read_listed
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions
 
@@ -45,8 +49,8 @@ _COLUMNS = (
     *("expression", "valence", "arousal"),
 )
 _LISTS = (("training.csv", "train|val"), ("validation.csv", "test"))
-_IMAGE_DIRS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
 _SETS = (("train_set", "train|val"), ("val_set", "test"))
+_EXPECTED = "training.csv and validation.csv, train_set/ and val_set/, labels.csv, or images/ beside labels/"
 
 
 def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
@@ -55,24 +59,37 @@ def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
     Images are uint8 (side, side, 3) RGB: in layout `lists` cropped to the face box, made square about its
     centre, and repeating the frame's border where the square leaves the frame. Expressions none, uncertain
     and no-face, and contempt with 7 classes, are left out. Factors: valence, arousal (float in [-1, 1]).
-    Raises DataError when no layout is recognised or a column is missing.
+    Raises DataError when no layout is recognised, a column is missing, or the listed images are nowhere.
     """
     emotions = get_emotions(n_classes)
-    expected = "training.csv and validation.csv, or train_set/ and val_set/"
-    raw_dir = find_root(raw_dir, expected)
-    lists_dir = raw_dir / "Manually_Annotated_file_lists"
-    if not lists_dir.is_dir():
-        lists_dir = raw_dir
-    if all((lists_dir / name).is_file() for name, _ in _LISTS):
+    raw_dir = find_affectnet(raw_dir)
+    layout, lists_dir = find_layout(raw_dir) or ("", raw_dir)
+    if layout == "lists":
         return _open_lists(raw_dir, lists_dir, emotions)
-    if all((raw_dir / name / "images").is_dir() for name, _ in _SETS):
+    if layout == "annotations":
         return _open_sets(raw_dir, emotions)
-    raise build_layout_error(raw_dir, expected)
+    raise build_layout_error(raw_dir, _EXPECTED)
+
+
+def find_affectnet(raw_dir: Path) -> Path:
+    """Return the folder with the files of AffectNet or a re-pack. Raises DataError as `find_root` does."""
+    # Those that may stand alone while the images are still missing: the search begins beside, not in them.
+    parts = {"Manually_Annotated_file_lists", "images", *(name for name, _ in _SETS), *SPLIT_OF_NAME}
+    return find_root(raw_dir, _EXPECTED, parts)
+
+
+def find_layout(raw_dir: Path) -> tuple[str, Path] | None:
+    """Return the official layout of a folder and where its lists or sets are, or None."""
+    lists_dir = find_file(raw_dir, *(name for name, _ in _LISTS))
+    if lists_dir:
+        return "lists", lists_dir
+    return ("annotations", raw_dir) if all((raw_dir / n / "images").is_dir() for n, _ in _SETS) else None
 
 
 def _open_lists(raw_dir: Path, lists_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
-    images_dir = next(raw_dir / name for name in _IMAGE_DIRS if (raw_dir / name).is_dir())
     tables = [(CsvFile(lists_dir / name, _COLUMNS), split) for name, split in _LISTS]
+    first = [path for table, _ in tables for path, *_ in islice(pick_rows(table), N_TRIED)]
+    images_dir = find_images(raw_dir, first, " and ".join(name for name, _ in _LISTS))
 
     def list_rows() -> Iterator[tuple[str, Any]]:
         for table, split in tables:
@@ -86,11 +103,7 @@ def _open_lists(raw_dir: Path, lists_dir: Path, emotions: tuple[str, ...]) -> Ra
         label = _get_label(expression, emotions)
         if label is None:
             return None
-        try:
-            image = decode_image(images_dir / path)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        image = crop_square_box(image, *map(_parse_pixel, box))
+        image = crop_square_box(read_listed(images_dir, path), *map(_parse_pixel, box))
         return Face(image, label, split, source, factors=_build_factors(valence, arousal))
 
     n_rows = sum(table.count_rows() for table, _ in tables)
@@ -134,7 +147,7 @@ def crop_square_box(image: np.ndarray, x: int, y: int, width: int, height: int) 
     inside = x < frame_width and y < frame_height and x + width > 0 and y + height > 0
     if width <= 0 or height <= 0 or not inside:
         raise ValueError(
-            f"expected a face box inside the {frame_width}x{frame_height} image, "
+            f"expected a face box inside the image ({frame_width}x{frame_height}), "
             f"found x={x} y={y} width={width} height={height}"
         )
     side = max(width, height)
@@ -151,15 +164,16 @@ def _read_annotation(image: Path, kind: str) -> str:
         return str(np.load(path, allow_pickle=False).item())
     except (OSError, ValueError, EOFError):
         raise ValueError(
-            f"expected one value in annotations/{path.name}, found none that can be read"
+            f"expected an annotation that can be read, found none; check annotations/{path.name}"
         ) from None
 
 
 def _build_factors(valence: str, arousal: str) -> dict[str, float]:
-    return {"valence": _parse_float(valence, "valence"), "arousal": _parse_float(arousal, "arousal")}
+    return {"valence": parse_float(valence, "valence"), "arousal": parse_float(arousal, "arousal")}
 
 
-def _parse_float(text: str, what: str) -> float:
+def parse_float(text: str, what: str) -> float:
+    """Return `text` as a number. Raises ValueError naming `what`."""
     try:
         return float(text)
     except ValueError:

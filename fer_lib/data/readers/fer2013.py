@@ -38,7 +38,7 @@ from fer_lib.data.readers.base import (
     parse_int,
     read_rows,
 )
-from fer_lib.data.readers.folders import SPLIT_OF_NAME, ClassImages, find_splits
+from fer_lib.data.readers.folders import SPLIT_OF_NAME, ClassImages, find_splits, name_target
 from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
@@ -298,14 +298,9 @@ def _list_images(raw_dir: Path, images: ClassImages) -> list[tuple[str, tuple[in
     count_loose_files(raw_dir, images.passed_over)
     # Some copies have lost the prefixes.
     prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in listed.get("test", []))
-    missing = [split for split in SPLITS if split not in splits and not (split == "val" and prefixed)]
-    target_of = {"train": "|".join(["train", *missing])}
+    given = {*splits, "val"} if prefixed else splits
     items = [
-        (
-            path,
-            label,
-            _get_prefix_split(path) if prefixed and split == "test" else target_of.get(split, split),
-        )
+        (path, label, _get_prefix_split(path) if prefixed and split == "test" else name_target(split, given))
         for split, found in listed.items()
         for path, label in found
     ]

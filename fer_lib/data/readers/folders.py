@@ -1,7 +1,7 @@
 """Read images in class folders, with or without split folders above them, under the names that people use."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,13 +48,12 @@ def open_folder(
     if splits and "train" not in splits:
         found = ", ".join(f"{folder.name}/" for folder in splits.values())
         raise DataError(f"{raw_dir}: expected a folder train/ beside {found}, found none; add it")
-    missing = [split for split in SPLITS if split not in splits]
     images = ClassImages(emotions, classes)
     if splits:
         count_loose_files(raw_dir, images.passed_over)
     listed = []
     for split, folder in (splits or {"": raw_dir}).items():
-        target = "|".join(["train", *missing]) if split == "train" else split
+        target = name_target(split, splits)
         for path, label in images.list(folder):
             listed.append((path.relative_to(raw_dir).as_posix(), (label, target)))
     images.check_names(raw_dir)
@@ -92,6 +91,11 @@ def find_splits(raw_dir: Path) -> dict[str, Path]:
             f"folders for train, val and test, found {others[0].name}/; rename or remove it"
         )
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def name_target(split: str, given: Collection[str]) -> str:
+    """Return the `split` of a face in a split's folder: train is also cut into the splits not `given`."""
+    return "|".join(["train", *(each for each in SPLITS if each not in given)]) if split == "train" else split
 
 
 class ClassImages:
