@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 import tomllib
+from dataclasses import replace
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import REPO
 from PIL import Image
@@ -210,6 +212,23 @@ def test_upload_is_described_face_by_face(app, downloads):
     assert len(table) == 3
     assert table[0].startswith("source,face,left")
     assert Image.open(io.BytesIO(downloads["two *faces*_emotions.jpg"]())).size == (800, 500)
+
+
+def test_photograph_of_a_telephone_that_stands_on_its_head_is_read_and_told(app, downloads):
+    stream, image = io.BytesIO(), draw_scene(1, 640, 480, seed=1)[0]
+    pillow_heif.from_pillow(Image.fromarray(np.ascontiguousarray(np.rot90(image, 2)))).save(stream)
+    upload(app, "IMG_0001.heic", stream.getvalue())
+    assert "after the image was turned by 180 degrees" in read_page(app)
+    assert "IMG\\_0001.heic: 1 face" in app.image[0].captions
+    names, values = map(str.split, downloads["IMG_0001_emotions.csv"].decode().splitlines(), ",,")
+    assert dict(zip(names, values, strict=True))["turned"] == "180"
+
+
+def test_face_in_doubt_says_that_it_is_the_way_up():
+    (face,) = Recognizer.load()(draw_scene(1, 320, 240)[0])
+    doubtful = replace(face, abstained=True, confidence=0.9)
+    assert "Which way up the face is stays in doubt" in photo.describe_face(doubtful, abstain_below=0.5)
+    assert "names no emotion below 95" in photo.describe_face(doubtful, abstain_below=0.95)
 
 
 @pytest.mark.parametrize(
