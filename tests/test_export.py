@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fer_lib.deployment.export import PLAIN_OPERATIONS, Quantizer, export_onnx
-from fer_lib.inference.recognizer import open_session, run_session
+from fer_lib.inference.recognizer import run_session
 from fer_lib.models.build import Checkpoint, create_model
+from fer_lib.onnx_session import open_session
 
 SIZE = 32
 

@@ -30,11 +30,12 @@ from fer_lib.evaluation.perturbations import (
 )
 from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.files import write_atomically
-from fer_lib.inference.recognizer import Recognizer, open_session, run_session
+from fer_lib.inference.recognizer import Recognizer, run_session
 from fer_lib.jobs import run_side_by_side
 from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from fer_lib.models.preprocessing import preprocess
+from fer_lib.onnx_session import open_session
 from fer_lib.params import RobustnessParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_code, hash_file, hash_values

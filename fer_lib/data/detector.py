@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from fer_lib.errors import ModelError
+from fer_lib.onnx_session import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -191,7 +192,8 @@ def find_rows(network: "onnxruntime.InferenceSession", image: np.ndarray) -> np.
         seen, is_face, boxes, landmarks = (outputs[i + 3 * kind][0] for kind in range(4))
         scores = np.sqrt(np.clip(seen[:, 0], 0, 1) * np.clip(is_face[:, 0], 0, 1))
         cells = np.flatnonzero(scores >= CANDIDATE)
-        places = np.stack([cells % (padded.shape[1] // stride), cells // (padded.shape[1] // stride)], axis=1)
+        row, column = np.divmod(cells, padded.shape[1] // stride)
+        places = np.stack([column, row], axis=1)
         centres = (places + boxes[cells, :2]) * stride
         sizes = np.exp(boxes[cells, 2:]) * stride
         points = (np.tile(places, 5) + landmarks[cells]) * stride
@@ -208,8 +210,6 @@ def open_network(n_threads: int) -> "onnxruntime.InferenceSession":
 
     Raises ModelError when its file is missing or another.
     """
-    import onnxruntime
-
     content = MODEL_FILE.read_bytes() if MODEL_FILE.is_file() else b""
     found = hashlib.sha256(content).hexdigest()
     if found != MODEL_SHA256:
@@ -217,11 +217,7 @@ def open_network(n_threads: int) -> "onnxruntime.InferenceSession":
         raise ModelError(
             f"{MODEL_FILE}: expected sha256 {MODEL_SHA256[:12]}, found {shown}; check it out again"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # as in `recognizer.open_session`
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return open_session(content, n_threads)
 
 
 def measure_tilt(landmarks: np.ndarray) -> float:

@@ -29,12 +29,13 @@ from fer_lib.deployment.export import (
 from fer_lib.evaluation.bootstrap import draw_rows
 from fer_lib.evaluation.metrics import fit_temperature
 from fer_lib.evaluation.predictions import SPLITS, hash_weights, read_table, write_table
-from fer_lib.inference.recognizer import open_session, run_session
+from fer_lib.inference.recognizer import run_session
 from fer_lib.jobs import run_side_by_side
 from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.networks import count_macs
 from fer_lib.models.preprocessing import Preprocessing, preprocess
+from fer_lib.onnx_session import open_session
 from fer_lib.params import CompressionParams, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file

@@ -22,9 +22,10 @@ from onnxscript import optimizer
 from tqdm import tqdm
 
 from fer_lib.errors import ModelError
-from fer_lib.inference.recognizer import INPUT, OUTPUT, open_session, run_session
+from fer_lib.inference.recognizer import INPUT, OUTPUT, run_session
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.networks import get_classifier
+from fer_lib.onnx_session import open_session
 
 OPSET = 18
 PARITY = 1e-4

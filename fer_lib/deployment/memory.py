@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fer_lib.errors import FerError
-from fer_lib.inference.recognizer import INPUT, open_session
+from fer_lib.inference.recognizer import INPUT
+from fer_lib.onnx_session import open_session
 
 BATCHES = (1, 32)
 """Faces shown at a time, here the larger number."""

@@ -25,6 +25,7 @@ from fer_lib.models.checkpoints import (
     read_config,
 )
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
+from fer_lib.onnx_session import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -279,25 +280,6 @@ class Recognizer:
                 f"device: PyTorch here cannot use {self.device!r}: {str(error).splitlines()[0]}"
             ) from None
         return lambda pixels: run_batches(model, [torch.from_numpy(np.ascontiguousarray(pixels))])
-
-
-def open_session(
-    path: Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
-) -> "onnxruntime.InferenceSession":
-    """Open a network in ONNX Runtime, the same way for the app, measurements and predictions.
-
-    `threads` are the network's; None: as many as there are cores. Raises ONNX Runtime's own exceptions, which
-    share no base, for a file that is no network.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    # Threads that went on waiting busily after a run would take the cores from whatever runs next: the
-    # detector took 7 ms instead of 3, and another network in the same process twice its time.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=[provider])
 
 
 def run_session(session: "onnxruntime.InferenceSession", images: np.ndarray, batch_size: int) -> np.ndarray:
