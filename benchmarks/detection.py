@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
-from fer_lib.data.images import expand_paths, read_image
+from fer_lib.data.image_files import expand_paths
+from fer_lib.data.images import read_image
 from fer_lib.inference.recognizer import Face, Recognizer
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
@@ -76,7 +77,7 @@ def count_by_threshold(image: np.ndarray, detector: Detector) -> np.ndarray:
     covered = cover(image, places)
     for scale in (0.5, 1, 2.5):
         copy = cv2.resize(covered, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        for face in detector._detect_as_is(copy, 12):
+        for face in detector.detect(copy):
             counts[:, 2] += face.score >= np.array(THRESHOLDS)
     return counts
 
@@ -137,7 +138,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     detector, recognizer = Detector(min_score=CANDIDATE), Recognizer.load()
     counts, turns = np.zeros((len(THRESHOLDS), 3)), Counter[tuple[int, str]]()
-    paths = list(expand_paths([str(folder)]))
+    paths = list(expand_paths([str(folder)], {}))
     for path in paths:
         image = read_image(path)
         shrink = min(1, MAX_SIDE / max(image.shape[:2]))

@@ -46,7 +46,9 @@ class PrepareParams(Section):
                 str(name): emotion and normalise_emotion(str(emotion)) for name, emotion in classes.items()
             }
         except KeyError as error:
-            raise ValueError(f"expected one of {', '.join(EMOTIONS_8)} or null, found {error}") from None
+            raise ValueError(
+                f"expected one of {', '.join(EMOTIONS_8)} or null, found {error}; correct it"
+            ) from None
 
 
 class DataAuditParams(Section):
@@ -298,4 +300,9 @@ def validate(kind: type[Model], values: dict[str, Any], where: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         key, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60)
-        raise ParamsError(f"{where}: {key}: {first['msg']} (found {found})") from None
+        message = f"{first['msg']} (found {found})"
+        if first["type"] == "value_error":  # our own, which say what they found
+            message = first["msg"].removeprefix("Value error, ")
+        elif first["type"] == "extra_forbidden":
+            message = f"expected a setting that there is, found this one with {found}; correct its name"
+        raise ParamsError(f"{where}: {key}: {message}") from None

@@ -1,5 +1,8 @@
 """What is installed, what is locked, and what the package pulls in must agree."""
 
+import ast
+import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -97,3 +100,12 @@ def test_make_help_describes_every_target():
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
     described = re.findall(r"^([a-z]+):.*## .+$", makefile, re.MULTILINE)
     assert sorted(described) == sorted(phony)
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_benchmarks_import_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("fer_lib", "demo_faces"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}")

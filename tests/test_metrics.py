@@ -285,6 +285,7 @@ def test_scores_are_the_metrics_with_ordered_bounds():
 def test_scores_of_one_image_hold_nothing_undefined():
     scores = score(np.array([0]), np.array([[0.7, 0.3]]), AB, 10, seed=0)
     assert scores["accuracy"] == pytest.approx((1.0, 0.2065, 1.0), abs=1e-4)  # Wilson's, of 1 of 1
+    assert scores["precision.sad"] == (0.0, 0.0, 1.0)  # never predicted: nothing is known of it
     assert "recall.sad" not in scores
     assert "specificity.happy" not in scores
 

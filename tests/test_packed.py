@@ -366,8 +366,8 @@ def test_skip_bad_drops_counts_and_lists_the_row(raw, out, case):
     [
         ("", r"fer2013\.csv: expected column 'emotion' in line 1, found none"),
         ("emotion,Usage\n0,Training\n", r"fer2013\.csv: expected column 'pixels' in line 1"),
-        ("emotion,pixels,Usage\n", "expected faces, found none and 0 bad rows"),
-        ("emotion,pixels,Usage", "expected faces, found none and 0 bad rows"),
+        ("emotion,pixels,Usage\n", "expected faces, found none: passed over 0, dropped 0"),
+        ("emotion,pixels,Usage", "expected faces, found none: passed over 0, dropped 0"),
     ],
 )
 def test_structural_errors_cannot_be_skipped(raw, out, content, message, skip_bad):
@@ -380,7 +380,7 @@ def test_structural_errors_cannot_be_skipped(raw, out, content, message, skip_ba
 
 def test_all_rows_bad_is_an_error_even_when_skipping(raw, out):
     (raw / "fer2013.csv").write_text("emotion,pixels,Usage\n0,1 2,Training\n0,1 2,Training\n")
-    with pytest.raises(DataError, match="expected faces, found none and 2 bad rows"):
+    with pytest.raises(DataError, match=r"found none: passed over 0, dropped 2 \(expected 2304 pixels: 2\)"):
         pack(raw, out, skip_bad=True)
 
 

@@ -143,8 +143,8 @@ def test_eight_classes_are_refused(tmp_path):
 def test_no_layout_is_an_error_that_names_what_is_expected(tmp_path):
     write_rafdb(tmp_path, [1])
     shutil.rmtree(tmp_path / "EmoLabel")
-    (tmp_path / "readme.pdf").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"expected list_patition_label\.txt and .*found Image, readme\.pdf"):
+    (tmp_path / "notes.csv").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"expected list_patition_label\.txt and .*found Image, notes\.csv"):
         open_set(tmp_path)
 
 

@@ -11,7 +11,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from fer_lib.data.detector import Detector
+from fer_lib.data.detector import CANDIDATE, Detector
 from fer_lib.data.framing import FER2013_FRAMING, find_landmarks
 from fer_lib.errors import ModelError
 from fer_lib.models.build import Checkpoint
@@ -150,7 +150,7 @@ def locate_landmarks(
     Where it finds no face in a crop, uint8, they are `typical`, (5, 2): without it the medians of the faces
     in which it does, or else those of FER2013.
     """
-    detector = Detector(min_score=0.6)
+    detector = Detector(min_score=CANDIDATE)
     found = [find_landmarks(crop, detector) for crop in crops]
     is_found = np.array([points is not None for points in found], dtype=bool)
     known = [points for points in found if points is not None]

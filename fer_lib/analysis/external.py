@@ -14,12 +14,14 @@ from tqdm import tqdm
 from demo_faces.counterfactuals import FACTORS
 from fer_lib.data.detector import CANDIDATE, Detector
 from fer_lib.data.framing import cut_face
-from fer_lib.data.image_files import count_loose_files, list_folders, list_images
+from fer_lib.data.image_files import PassedOver, list_folders, list_images, pass_loose_files
 from fer_lib.data.images import read_image
 from fer_lib.data.packed import META_FILE, PackedDataset, load_packed
+from fer_lib.data.readers.base import find_root
+from fer_lib.data.readers.folders import SPLIT_OF_NAME, find_splits
 from fer_lib.errors import DataError, MediaError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.labels import normalise_emotion
+from fer_lib.labels import normalise_emotion, suggest_emotion
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import get_packed_dir
@@ -38,7 +40,7 @@ class ExternalFaces:
     equal for faces of one person, where that is known.   factors: one row per face: what is known of drawn
     ones; no columns for others.   mapping: of `map_classes`, and of each class the images with `no face` and
     the `unreadable` ones.   data_hash: of packed data, else of the crops and labels.   problems: a line for
-    each image that could not be read.   passed_over: files that are no images of a class, by kind.
+    each image that could not be read.   passed_over: files that are no images of a class.
     """
 
     name: str
@@ -49,7 +51,7 @@ class ExternalFaces:
     mapping: pd.DataFrame
     data_hash: str
     problems: list[str] = field(default_factory=list)
-    passed_over: Counter[str] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=dict)
 
 
 def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> ExternalFaces:
@@ -85,7 +87,7 @@ def load_external(recognizer: Recognizer, data: str, min_faces: int = 1) -> Exte
 
 
 def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalFaces:
-    rows, name = data.get_rows("test"), data.meta["dataset"]
+    rows, name = data.get_rows("test"), f"the test split of {data.meta['dataset']}"
     given = [data.emotions[label] for label in data.labels[rows]]
     is_own = read_config(recognizer.folder).get("data_hash") == data.data_hash
     # Its own faces are in the model's framing already; to cut them again would only move them.
@@ -98,8 +100,16 @@ def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalF
 
 
 def _load_folder(recognizer: Recognizer, folder: Path) -> ExternalFaces:
-    passed_over = Counter[str]()
-    count_loose_files(folder, passed_over)
+    passed_over: PassedOver = {}
+    folder = find_root(folder, "one folder of images per emotion", SPLIT_OF_NAME)
+    splits = find_splits(folder)
+    if splits:
+        raise DataError(
+            f"{folder}: expected one folder of images per emotion, found split folders "
+            f"({', '.join(path.name for path in splits.values())}); give one of them, such as "
+            f"{[*splits.values()][-1]}"
+        )
+    pass_loose_files(folder, passed_over)
     classes = list_folders(folder)
     images = [(path, child.name) for child in classes for path in list_images(child, passed_over)]
     paths, given = [path for path, _ in images], [name for _, name in images]
@@ -144,12 +154,16 @@ def _cut_all(
         kept.append(i)
         crops.append(crop)
         labels.append(recognizer.emotions.index(known[given[i]]))
-    if not crops:
-        broken = f"{len(problems)} unreadable ones ({problems[0]})" if problems else "no unreadable ones"
+    if not any(emotion != LEFT_OUT for emotion in known.values()):
         raise DataError(
             f"{name}: expected folders of images named {', '.join(recognizer.emotions)}, found "
-            f"{', '.join(map(str, known)) or 'none'}, {empty.total()} images without a face and {broken}; "
-            "give the folder that holds the classes"
+            f"{', '.join(map(str, known)) or 'none'}; give the folder that holds the classes"
+        )
+    if not crops:
+        first = f", the first of which says: {problems[0]}" if problems else ""
+        raise DataError(
+            f"{name}: expected faces, found none in {len(named):,} images; {empty.total():,} show none and "
+            f"{len(problems):,} cannot be read{first}"
         )
     counts = {"no face": empty, "unreadable": unreadable}
     counted = mapping.assign(
@@ -168,7 +182,8 @@ def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence
         try:
             emotion = normalise_emotion(name)
         except KeyError:
-            emotion, how = LEFT_OUT, "no emotion known here"
+            near = suggest_emotion(name)
+            emotion, how = LEFT_OUT, f"near {near}: rename it" if near else "no emotion known here"
         else:
             how = "same name" if emotion == name else f"other spelling of {emotion}"
             if emotion not in emotions:

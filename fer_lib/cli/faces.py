@@ -60,7 +60,7 @@ def _report(problem: str) -> None:
 @model_options
 def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str) -> int:
     """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
-    from fer_lib.data.image_files import STDIN, describe_counts, expand_paths
+    from fer_lib.data.image_files import STDIN, PassedOver, describe_counts, expand_paths, show_name
 
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, found both")
@@ -70,7 +70,8 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
 
         table = csv.DictWriter(sys.stdout, [*COLUMNS, *recognizer.emotions], lineterminator="\n")
         table.writeheader()
-    status, documents, passed_over = 0, [], Counter[str]()
+    status, documents = 0, []
+    passed_over: PassedOver = {}
     for path in expand_paths(images, passed_over):
         try:
             if os.path.isdir(path):
@@ -79,9 +80,11 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
                 )
             faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
         except MediaError as error:
-            _report(str(error))
+            _report(f"standard input: {error}" if path == STDIN else str(error))
             status = 1
             continue
+        if as_csv and not faces:
+            print(f"{show_name(path)}: no faces found", file=sys.stderr)
         if as_csv:
             table.writerows(build_rows(path, faces))
         elif as_json:
@@ -91,12 +94,14 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
     if as_json:
         print(json.dumps(documents, indent=2))
     if passed_over:
-        print(f"passed over {describe_counts(passed_over)}", file=sys.stderr)
+        print(f"passed over {describe_counts(Counter(passed_over.values()))}", file=sys.stderr)
     return status
 
 
 def _print_faces(path: str, faces: Sequence["Face"]) -> None:
-    print(f"{path}: {len(faces) or 'no'} face{'' if len(faces) == 1 else 's'} found")
+    from fer_lib.data.image_files import show_name
+
+    print(f"{show_name(path)}: {len(faces) or 'no'} face{'' if len(faces) == 1 else 's'} found")
     for number, face in enumerate(faces, start=1):
         left, top, width, height = face.box
         guess = f"{face.label} {face.confidence:.0%}"
@@ -134,6 +139,8 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
         write_table(result.table, table)
     n_faces = result.table["track"].nunique()
     print(f"{video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
+    if not n_faces:
+        print("Frames are searched the way up that the file says; turn a video that lies on its side.")
     for written in (out, table):
         if written:
             print(f"written: {written}")
@@ -236,8 +243,11 @@ def models() -> int:
 @model_options
 @data_option
 def evaluate(model: str, variant: str, data: str) -> int:
-    """Score a model on a folder of faces, sorted by emotion."""
-    from fer_lib.analysis.external import load_external
+    """Score a model on a folder of faces, sorted by emotion.
+
+    Images of at most 64 pixels are taken for faces; of others the largest face counts.
+    """
+    from fer_lib.analysis.external import LEFT_OUT, load_external
     from fer_lib.data.image_files import describe_counts
     from fer_lib.evaluation.bootstrap import Bootstrap
     from fer_lib.evaluation.metrics import score_predictions
@@ -252,16 +262,26 @@ def evaluate(model: str, variant: str, data: str) -> int:
     probabilities = recognizer.compute_probabilities(faces.crops)
     scores = score_predictions(faces.labels, probabilities, recognizer.emotions, bootstrap)
     classes = f"{len(present)} of {len(recognizer.emotions)} classes"
-    print(f"\n{n_faces:,} face{'' if n_faces == 1 else 's'} of {classes}", end="; ")
-    print(f"passed over {describe_counts(faces.passed_over)}, unreadable {len(faces.problems)}")
+    is_left_out = faces.mapping["model's emotion"] == LEFT_OUT
+    left_out = {
+        str(name): int(n) for name, n in faces.mapping.loc[is_left_out, ["class", "images"]].to_numpy()
+    }
+    parts = [
+        f"\n{faces.name}: {n_faces:,} face{'' if n_faces == 1 else 's'} of {classes}",
+        f"passed over {describe_counts(Counter(faces.passed_over.values()))}",
+        f"of classes left out {describe_counts(left_out)}",
+        f"without a face {faces.mapping['no face'].sum():,}",
+        f"unreadable {len(faces.problems):,}",
+    ]
+    print(", ".join(parts))
     titles = {"accuracy": "accuracy", "macro.recall": f"macro recall, {classes}", "ece": "ECE"}
     titles |= {
         f"recall.{recognizer.emotions[label]}": f"recall of {recognizer.emotions[label]}" for label in present
     }
     for key, title in titles.items():
         score = scores[key]
-        # The bootstrap knows nothing of what so few faces do not show.
-        shown = f"{score}" if score.low < score.high else f"{score.value:.3f}, no interval from so few faces"
+        # Of few faces the bootstrap does not know what they do not show.
+        shown = f"{score}" if score.low < score.high else f"{score.value:.3f}, the same in every resample"
         print(f"{title:30} {shown}")
     return 1 if faces.problems else 0
 

@@ -146,26 +146,13 @@ def build_command(name: str, call: Call) -> click.Command:
 @click.option("--skip-bad", is_flag=True, help="Drop unreadable rows and list them.")
 def prepare(dataset: str, skip_bad: bool) -> None:
     """Pack the raw faces of a data set."""
-    from fer_lib.data.image_files import describe_counts
+    from fer_lib.data.prepare import describe_packing
     from fer_lib.data.prepare import prepare as pack
     from fer_lib.params import load_params
 
     params = load_params(dataset).prepare
     meta = pack(dataset, params.model_copy(update={"skip_bad": True}) if skip_bad else params)
-    splits = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in meta["counts"].items())
-    read_as = [
-        f"{name} as {emotion or 'none'}" for name, emotion in meta["classes"].items() if name != emotion
-    ]
-    if read_as:
-        print(f"class folders: {', '.join(read_as)}")
-    parts = [
-        f"{dataset}: packed {meta['n_faces']:,} ({splits})",
-        f"passed over {describe_counts(meta['passed_over'])}",
-        f"dropped {describe_counts(meta['dropped'])}",
-    ]
-    if meta["n_excluded"]:
-        parts.append(f"left out by the data set's own rules {meta['n_excluded']:,}")
-    print(", ".join(parts))
+    print(f"{dataset}: {describe_packing(meta)}")
     print(f"data hash: {meta['data_hash']}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_lib.data.detector import Detector
+from fer_lib.data.detector import CANDIDATE, Detector
 
 SUPERSAMPLING = 2
 """Crops are warped at so many times their size, then averaged: at their own size they would alias or blur."""
@@ -55,7 +55,7 @@ def measure_framing(faces: np.ndarray) -> Framing | None:
 
     faces: a sample, uint8 (N, S, S) grey or (N, S, S, 3) RGB; some hundreds are enough.
     """
-    detector = Detector(min_score=0.6)
+    detector = Detector(min_score=CANDIDATE)
     landmarks = [found for face in faces if (found := find_landmarks(face, detector)) is not None]
     if len(landmarks) < max(1, 0.2 * len(faces)):
         return None

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,18 +12,22 @@ SUFFIXES = (
 
 STDIN = "-"
 
+PassedOver = dict[Path, str]
+"""Files that are passed over, and of what kind they are."""
+
 HIDDEN = "hidden or system"
 """What is passed over for names like these: `._face.jpg`, `.DS_Store`, `Thumbs.db`, `__MACOSX`."""
 
 _SYSTEM_NAMES = re.compile(
-    r"\..*|thumbs\.db|ehthumbs\.db|desktop\.ini|__macosx|\$recycle\.bin", re.IGNORECASE
+    r"\..*|(eh)?thumbs\.db|desktop\.ini|__macosx|\$recycle\.bin|system volume information|@eadir|lost\+found",
+    re.IGNORECASE,
 )
 
 
-def list_images(folder: Path, passed_over: Counter[str]) -> list[Path]:
+def list_images(folder: Path, passed_over: PassedOver) -> list[Path]:
     """Return the image files in a folder and all below it, sorted by name, those of the folder itself first.
 
-    What else is there is added to `passed_over` by kind. A link to a folder is not followed, so a loop ends.
+    What else is there is added to `passed_over`. A link to a folder is not followed, so a loop ends.
     Raises OSError for a folder that may not be read.
     """
 
@@ -39,13 +42,20 @@ def list_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def count_loose_files(folder: Path, passed_over: Counter[str]) -> None:
+def pass_loose_files(folder: Path, passed_over: PassedOver) -> None:
     """Add to `passed_over` what lies directly in a folder that should hold folders of images alone."""
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
-            passed_over[HIDDEN] += sum(len(names) for _, _, names in os.walk(path)) if path.is_dir() else 1
+            below = [Path(where, name) for where, _, names in os.walk(path) for name in names]
+            passed_over |= dict.fromkeys(below if path.is_dir() else [path], HIDDEN)
         elif not path.is_dir() and _check_file(path, passed_over):
-            passed_over["image outside a class folder"] += 1
+            passed_over[path] = "image outside a class folder"
+
+
+def show_name(name: str | Path) -> str:
+    """Return a file's name for a line of text: short, without what would break it or steer a terminal."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in str(name))
+    return shown if len(shown) <= 200 else f"{shown[:100]}...{shown[-97:]}"
 
 
 def is_hidden(name: str) -> bool:
@@ -54,17 +64,17 @@ def is_hidden(name: str) -> bool:
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
-    """Return how many of which kind, the commonest first: `12 (7 .txt; 5 hidden or system)`; `0` for none."""
+    """Return how many of which kind, the commonest first: `12 (.txt: 7; .mp4: 5)`; `0` for none."""
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    kinds = "; ".join(f"{n:,} {kind}" for kind, n in order if n)
+    kinds = "; ".join(f"{kind}: {n:,}" for kind, n in order if n)
     return f"{sum(counts.values()):,}" + (f" ({kinds})" if kinds else "")
 
 
-def expand_paths(arguments: Sequence[str], passed_over: Counter[str]) -> Iterator[str]:
+def expand_paths(arguments: Sequence[str], passed_over: PassedOver) -> Iterator[str]:
     """Yield the images that files, folders (with all below them) and globs stand for, each once, in order.
 
     What stands for nothing is yielded as it is, and so are folders that may not be read: who reads them will
-    learn what is wrong. What is no image in a folder is added to `passed_over` by kind.
+    learn what is wrong. What is no image in a folder is added to `passed_over`.
     """
     seen = set()
     for argument in arguments:
@@ -77,7 +87,7 @@ def expand_paths(arguments: Sequence[str], passed_over: Counter[str]) -> Iterato
                 yield path
 
 
-def _match_glob(pattern: str, passed_over: Counter[str]) -> list[str]:
+def _match_glob(pattern: str, passed_over: PassedOver) -> list[str]:
     """Return what a glob stands for, sorted; `**` means any folders, and the images in them alone."""
     parts = Path(pattern).parts
     fixed = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
@@ -97,7 +107,7 @@ def _match_glob(pattern: str, passed_over: Counter[str]) -> list[str]:
     return [str(path) for path in found]
 
 
-def _expand_folder(path: str, passed_over: Counter[str]) -> list[str]:
+def _expand_folder(path: str, passed_over: PassedOver) -> list[str]:
     """Return the images in a folder and all below it, sorted; of anything else, itself."""
     if not os.path.isdir(path):
         return [path]
@@ -106,27 +116,27 @@ def _expand_folder(path: str, passed_over: Counter[str]) -> list[str]:
     return (found or [path] * (not unread)) + [str(error.filename) for error in unread]
 
 
-def _walk(folder: Path, passed_over: Counter[str], on_error: Callable[[OSError], None]) -> Iterator[Path]:
+def _walk(folder: Path, passed_over: PassedOver, on_error: Callable[[OSError], None]) -> Iterator[Path]:
     for where, below, names in os.walk(folder, onerror=on_error):
         parent = Path(where)
         is_left = any(map(is_hidden, parent.relative_to(folder).parts))
         below.sort()
         for name in below:
             if (parent / name).is_symlink():
-                passed_over["link to a folder"] += 1
+                passed_over[parent / name] = "link to a folder"
         for name in sorted(names):
             if is_left or is_hidden(name):
-                passed_over[HIDDEN] += 1
+                passed_over[parent / name] = HIDDEN
             elif _check_file(parent / name, passed_over):
                 yield parent / name
 
 
-def _check_file(path: Path, passed_over: Counter[str]) -> bool:
+def _check_file(path: Path, passed_over: PassedOver) -> bool:
     """Return whether a file is an image by its name; where it is none, count it by its suffix."""
     if not path.is_file():
-        passed_over["broken link or device"] += 1
+        passed_over[path] = "broken link or device"
     elif path.suffix.lower() in SUFFIXES:
         return True
     else:
-        passed_over[path.suffix.lower() or "without a suffix"] += 1
+        passed_over[path] = path.suffix.lower() or "without a suffix"
     return False

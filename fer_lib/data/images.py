@@ -9,13 +9,14 @@ from typing import IO, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from fer_lib.data.image_files import show_name
 from fer_lib.errors import MediaError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "HEIF")
 """What Pillow decodes in its own process; EPS, for one, would start another program."""
 
-MAX_PIXELS = 50_000_000
-"""What today's telephones make at most. Decoded it takes 150 MB; a bomb of a few kilobytes asks for more."""
+MAX_PIXELS = 65_000_000
+"""What telephones make of 50 or 64 megapixels. Decoded it takes 195 MB; a bomb of kilobytes asks for more."""
 
 MIN_SIDE = 8
 MAX_SIDE = 32_000
@@ -58,7 +59,8 @@ def read_image(source: ImageSource) -> np.ndarray:
 def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
     """Return an image as uint8 (H, W, 3) RGB, or (H, W) with `grey`, upright as its EXIF orientation says.
 
-    Integers of 16 bits are scaled to 8; floats are taken to be in 0..1. Transparent parts become white. CMYK
+    Integers of 16 bits are scaled to 8. The range of floats, and of 16 bits in larger integers, is the least
+    of 1, 255 and 65,535 that holds them. Transparent parts become white. CMYK
     and palettes are converted; of several frames the first counts.
 
     Parameters
@@ -84,15 +86,15 @@ def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
     except (ImageError, MemoryError):  # too little memory says nothing about the file
         raise
     except UnidentifiedImageError:
-        reason = (
-            "expected an image, found a file that is none; use JPEG, PNG, HEIC, WebP, TIFF, AVIF, BMP or GIF"
-        )
+        reason = "expected an image, found a file that is none; use JPEG, PNG, HEIC, WebP, TIFF or AVIF"
+        if _is_tiff(source):
+            reason = "expected a TIFF of 8 or 16 bits, found one of a kind that is not read; save it anew"
     except Image.DecompressionBombError:
         reason = "the image is far too large to open; make it smaller first"
     except PermissionError:
         reason = "the file may not be read; check its permissions"
     except Exception as error:  # on damaged files Pillow's decoders raise whatever they stumble over
-        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        detail = " ".join(str(error).split()).split(" (")[0][:120] or type(error).__name__
         reason = f"the image is damaged ({detail}); save it again or use another"
     raise ImageError(reason)
 
@@ -100,13 +102,13 @@ def decode_image(source: ImageSource, grey: bool = False) -> np.ndarray:
 def _find_name(source: ImageSource) -> str:
     """Return the image's name if it has one; it comes from anywhere, and an error is one short line."""
     name = source if isinstance(source, str | Path) else getattr(source, "name", None)
-    name = name or getattr(source, "filename", None) or ""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in str(name))
-    return shown if len(shown) <= 200 else f"{shown[:100]}...{shown[-97:]}"
+    return show_name(name or getattr(source, "filename", None) or "")
 
 
 def _open(source: str | Path | bytes | BinaryIO) -> str | Path | BinaryIO:
     if isinstance(source, bytes):
+        if not source:
+            raise ImageError("expected an image, found no bytes at all; check where it comes from")
         return io.BytesIO(source)
     if isinstance(source, str | Path):
         if not os.path.isfile(source):
@@ -116,11 +118,25 @@ def _open(source: str | Path | bytes | BinaryIO) -> str | Path | BinaryIO:
     return source
 
 
+def _is_tiff(source: ImageSource) -> bool:
+    """Return whether a file that Pillow does not know begins as a TIFF, for one with colours in floats."""
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            start = file.read(4)
+    elif isinstance(source, bytes):
+        start = source[:4]
+    else:
+        return False
+    return start in (b"II*\0", b"MM\0*")
+
+
 def _convert(image: Image.Image, grey: bool) -> np.ndarray:
     _check_size(*image.size)
+    is_16_bit = image.format == "PPM"  # which Pillow scales to 16 bits where it has more than 8
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return _convert_array(np.asarray(image), grey)
+        array = np.asarray(image)
+        return _convert_array(array.astype(np.uint16) if is_16_bit else array, grey)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

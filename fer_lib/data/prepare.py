@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fer_lib.data.framing import fit_image, fit_regions, measure_framing
+from fer_lib.data.image_files import describe_counts
 from fer_lib.data.packed import DROPPED_FILE, FACES_FILE, INDEX_FILE, META_FILE, REGIONS_FILE, SPLITS
 from fer_lib.data.readers import open_raw
 from fer_lib.data.readers.base import BadRow, Face, RawDataset
@@ -106,6 +108,13 @@ def _pack(
                     f"{dataset}: {row.source}: {row.reason}; correct it, or set prepare.skip_bad: true in "
                     "params.yaml to drop such rows"
                 )
+        if not writer.n_faces:
+            passed_over = describe_counts(Counter(raw.passed_over.values()))
+            raise DataError(
+                f"{dataset}: expected faces, found none: passed over {passed_over}, dropped "
+                f"{describe_counts(writer.n_dropped)}, without a label here {n_excluded:,}; "
+                "see data/README.md"
+            )
         content = writer.finish()
     _check_splits(dataset, content["counts"])
     framing = measure_framing(_read_sample(folder))
@@ -115,7 +124,7 @@ def _pack(
         **content,
         "framing": framing and framing.to_dict(),
         "n_excluded": n_excluded,
-        "passed_over": dict(raw.passed_over),
+        "passed_over": dict(sorted(Counter(raw.passed_over.values()).items())),
         "classes": raw.classes,
         "seed": params.seed,
     }
@@ -142,6 +151,23 @@ def _check_splits(dataset: str, counts: dict[str, dict[str, int]]) -> None:
             "add faces to it or, where it is cut from train, change prepare.val_fraction or "
             "prepare.test_fraction in params.yaml"
         )
+
+
+def describe_packing(meta: Mapping[str, Any]) -> str:
+    """Return in a line what became of every file or row, and which class folders had other names."""
+    splits = ", ".join(f"{split} {sum(of_class.values()):,}" for split, of_class in meta["counts"].items())
+    parts = [
+        f"packed {meta['n_faces']:,} ({splits})",
+        f"passed over {describe_counts(meta['passed_over'])}",
+        f"dropped {describe_counts(meta['dropped'])}",
+    ]
+    if meta["n_excluded"]:
+        parts.append(f"without a label here {meta['n_excluded']:,}")
+    renamed = {name: label for name, label in meta["classes"].items() if name != label}
+    parts += [
+        f"class {name} {f'as {emotion}' if emotion else 'left out'}" for name, emotion in renamed.items()
+    ]
+    return ", ".join(parts)
 
 
 def choose_split(face: Face, params: PrepareParams) -> str:
@@ -176,8 +202,8 @@ class _StoreWriter:
         self._splits = {split: self._open(folder / "splits" / f"{split}.txt") for split in SPLITS}
         self._dropped = csv.writer(self._open(folder / DROPPED_FILE), lineterminator="\n")
         self._dropped.writerow(["source", "reason"])
-        self._n_faces = 0
-        self._n_dropped: Counter[str] = Counter()  # by reason
+        self.n_faces = 0
+        self.n_dropped: Counter[str] = Counter()  # by reason
         self._counts = {split: dict.fromkeys(emotions, 0) for split in SPLITS}
         self._hash = hashlib.sha256(f"{size} {channels} {' '.join(emotions)}\n".encode())
 
@@ -191,8 +217,8 @@ class _StoreWriter:
         """Append a face that belongs to `split`."""
         pixels = fit_image(face.image, self._size, self._channels)
         digest = hashlib.sha1(pixels.tobytes())
-        row = self._n_faces
-        self._n_faces += 1
+        row = self.n_faces
+        self.n_faces += 1
         self._append(FACES_FILE, pixels)
         if face.regions is not None:
             self._append(REGIONS_FILE, np.packbits(fit_regions(face.regions, self._size), axis=-1))
@@ -214,27 +240,24 @@ class _StoreWriter:
     def add_dropped(self, row: BadRow) -> None:
         """List a row that could not be read, and count it by what is the same in all such reasons."""
         self._dropped.writerow([row.source, row.reason])
-        self._n_dropped[re.split(r"; | \(|, found ['\d]", row.reason)[0]] += 1
+        reason = re.sub(r"^\S+:\d+: ", "", row.reason)  # of votes, which have a file of their own
+        self.n_dropped[re.split(r"; | [(\[]|, found ['\"\d]", reason)[0]] += 1
 
     def finish(self) -> dict[str, Any]:
-        """Complete the files and return what `meta.json` says about them. Raises DataError without faces."""
-        if not self._n_faces:
-            raise DataError(
-                f"expected faces, found none and {self._n_dropped.total()} bad rows; see data/README.md"
-            )
+        """Complete the files and return what `meta.json` says about them."""
         self._write_rows()
         for file, shape in self._arrays.values():
             file.seek(0)
-            _write_header(file, (self._n_faces, *shape))
+            _write_header(file, (self.n_faces, *shape))
         self._files.close()
         return {
             "emotions": list(self._emotions),
             "size": self._size,
             "channels": self._channels,
             "counts": self._counts,
-            "n_faces": self._n_faces,
-            "n_dropped": self._n_dropped.total(),
-            "dropped": dict(self._n_dropped),
+            "n_faces": self.n_faces,
+            "n_dropped": self.n_dropped.total(),
+            "dropped": dict(self.n_dropped),
             "bytes_per_face": self._size**2 * self._channels,
             "data_hash": self._hash.hexdigest(),
         }

@@ -53,7 +53,7 @@ def score_predictions(
     scorer = Scorer(labels, probabilities, emotions)
     drawn = bootstrap.score(scorer.score)
     found = {name: summarise_draws(values) for name, values in zip(scorer.names, drawn.T, strict=True)}
-    predictions = np.asarray(probabilities).argmax(axis=1)
+    labels, predictions = np.asarray(labels), np.asarray(probabilities).argmax(axis=1)
     shares = {"accuracy": np.ones(len(predictions), bool)}
     for label, emotion in enumerate(emotions):
         shares[f"recall.{emotion}"] = labels == label
@@ -66,9 +66,9 @@ def score_predictions(
 
 
 def _compute_wilson(share: float, n: int) -> Interval:
-    """Return a share of n with Wilson's interval; as it is where n is 0, as of a class never predicted."""
+    """Return a share of n with Wilson's interval; where n is 0, as of a class never predicted, all of it."""
     if not n:
-        return Interval(share, share, share)
+        return Interval(share, 0.0, 1.0)
     bounds = binomtest(round(share * n), n).proportion_ci(0.95, method="wilson")
     return Interval(share, float(bounds.low), float(bounds.high))
 

@@ -1,4 +1,4 @@
-"""Read AffectNet in the two layouts it is distributed in. The set is licensed: ask its authors for it.
+"""Read AffectNet as its authors give it, or sorted into folders. It is licensed: ask its authors for it.
 
 Looked for in this order; the first one found is read and named in `layout`:
 
@@ -6,23 +6,24 @@ Looked for in this order; the first one found is read and named in `layout`:
    `Manually_Annotated_file_lists/`; the full images wherever they lie, up to three folders down, mostly in
    `Manually_Annotated_compressed/Manually_Annotated_Images/`;
 2. `annotations`: `train_set/` and `val_set/`, each with `images/<id>.jpg` and
-   `annotations/<id>_exp.npy`, `_val.npy`, `_aro.npy`.
+   `annotations/<id>_exp.npy`, `_val.npy`, `_aro.npy`;
+3. split folders of class folders, as `folders.open_folder` reads them: copies that others sorted.
 
 The official validation set is the test split, since the official test set was never published; a
 validation split is cut from the training set by `prepare`. `affectnet_repacks` reads what others made of it.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
 
-from fer_lib.data.image_files import list_images
+from fer_lib.data.image_files import PassedOver, list_folders, list_images
 from fer_lib.data.images import decode_image
 from fer_lib.data.readers.base import (
     CsvFile,
@@ -33,7 +34,7 @@ from fer_lib.data.readers.base import (
     parse_int,
     read_rows,
 )
-from fer_lib.data.readers.folders import SPLIT_OF_NAME
+from fer_lib.data.readers.folders import SPLIT_OF_NAME, open_folder
 from fer_lib.data.readers.listed import N_TRIED, find_file, find_images, pick_rows, read_listed
 from fer_lib.errors import DataError
 from fer_lib.labels import get_emotions
@@ -53,7 +54,9 @@ _SETS = (("train_set", "train|val"), ("val_set", "test"))
 _EXPECTED = "training.csv and validation.csv, train_set/ and val_set/, labels.csv, or images/ beside labels/"
 
 
-def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
+def open_affectnet(
+    raw_dir: Path, n_classes: int, classes: Mapping[str, str | None] = MappingProxyType({})
+) -> RawDataset:
     """Return AffectNet with 7 classes, or 8 with contempt, in the order of the lists, or of the image ids.
 
     Images are uint8 (side, side, 3) RGB: in layout `lists` cropped to the face box, made square about its
@@ -68,6 +71,8 @@ def open_affectnet(raw_dir: Path, n_classes: int) -> RawDataset:
         return _open_lists(raw_dir, lists_dir, emotions)
     if layout == "annotations":
         return _open_sets(raw_dir, emotions)
+    if any(path.name.lower() in SPLIT_OF_NAME for path in list_folders(raw_dir)):
+        return open_folder(raw_dir, n_classes, classes)
     raise build_layout_error(raw_dir, _EXPECTED)
 
 
@@ -111,7 +116,8 @@ def _open_lists(raw_dir: Path, lists_dir: Path, emotions: tuple[str, ...]) -> Ra
 
 
 def _open_sets(raw_dir: Path, emotions: tuple[str, ...]) -> RawDataset:
-    images, passed_over = [], Counter[str]()
+    images: list[tuple[str, str]] = []
+    passed_over: PassedOver = {}
     for name, split in _SETS:
         paths = list_images(raw_dir / name / "images", passed_over)
         if not paths:

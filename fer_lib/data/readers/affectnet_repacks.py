@@ -11,7 +11,6 @@ Which of the official images a re-pack holds, and in which of its splits, it doe
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -20,7 +19,7 @@ from types import MappingProxyType
 
 import yaml
 
-from fer_lib.data.image_files import is_hidden, list_folders, list_images
+from fer_lib.data.image_files import PassedOver, is_hidden, list_folders, list_images
 from fer_lib.data.readers.affectnet import crop_square_box, find_affectnet, find_layout, parse_float
 from fer_lib.data.readers.base import CsvFile, Face, RawDataset, read_rows
 from fer_lib.data.readers.folders import SPLIT_OF_NAME, find_splits, name_target
@@ -48,7 +47,7 @@ def open_repack(
     Raises
     ------
     DataError
-        For missing images, labels or class names, and a name of `classes` that does not occur.
+        For missing images, labels or class names.
     ParamsError
         For 8 classes of a re-pack without contempt.
     """
@@ -70,7 +69,6 @@ def _open_labels(raw_dir: Path, emotions: tuple[str, ...], classes: Mapping[str,
     # Some copies hold the listed images in `Train/` and `Test/`.
     is_split = images_dir.name.lower() in SPLIT_OF_NAME
     folders = find_splits(images_dir.parent) if is_split else {"": images_dir}
-    first = next(iter(folders))
 
     def read(source: str, fields: list[str]) -> Face | None:
         path, label, confidence = table.pick(fields)
@@ -82,7 +80,12 @@ def _open_labels(raw_dir: Path, emotions: tuple[str, ...], classes: Mapping[str,
         if emotion is None:
             return None
         factors = {"relFCs": parse_float(confidence, "relFCs")}
-        split = next((name for name, folder in folders.items() if (folder / path).is_file()), first)
+        holding = [name for name, folder in folders.items() if (folder / path).is_file()]
+        if len(holding) > 1:
+            raise ValueError(
+                f"expected the image in one split folder, found it in {' and '.join(holding)} [{path}]"
+            )
+        split = holding[0] if holding else next(iter(folders))
         image, target = read_listed(folders[split], path), name_target(split, folders)
         return Face(image, emotions.index(emotion), target, source, factors=factors)
 
@@ -120,16 +123,17 @@ def _open_yolo(
             f"{file}: expected emotions under `names`, found {unknown[0]!r}; correct it, or say what it "
             f"shows in params.yaml, under prepare of the data set: `classes: {{{unknown[0]}: {near}}}`"
         )
-    passed_over: Counter[str] = Counter()
+    passed_over: PassedOver = {}
     rows = []
     for split, (images, labels) in folders.items():
         target = name_target(split, folders)
         for label_file, number, image, line in _list_lines(images, labels, passed_over):
             rows.append((f"{label_file.relative_to(raw_dir).as_posix()}:{number}", (image, line, target)))
     if not rows:
+        n_images = [*passed_over.values()].count("image without a label")
         raise DataError(
             f"{raw_dir}: expected label files named as the images are, found none with a box for "
-            f"{passed_over['image without a label']:,} images; unpack images and labels of the same set"
+            f"{n_images:,} images; unpack images and labels of the same set"
         )
     decode = lru_cache(maxsize=1)(read_listed)  # the faces of one image follow each other
 
@@ -151,9 +155,7 @@ def _open_yolo(
     return RawDataset(emotions, "yolo", len(rows), read_rows(rows, read), passed_over, names)
 
 
-def _list_lines(
-    images: Path, labels: Path, passed_over: Counter[str]
-) -> Iterator[tuple[Path, int, Path, str]]:
+def _list_lines(images: Path, labels: Path, passed_over: PassedOver) -> Iterator[tuple[Path, int, Path, str]]:
     """Yield (label file, line number, image, line) for every box; count what has no counterpart."""
     files = list_images(images, passed_over)
     if not files:
@@ -166,12 +168,11 @@ def _list_lines(
         text = label_file.read_text("utf-8", errors="replace") if label_file in unused else ""
         unused.discard(label_file)
         if not text.strip():
-            passed_over["image without a label"] += 1
+            passed_over[image] = "image without a label"
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 yield label_file, number, image, line
-    if unused:
-        passed_over["label without an image"] += len(unused)
+    passed_over |= dict.fromkeys(sorted(unused), "label without an image")
 
 
 def _split_line(line: str) -> list[str]:
@@ -214,20 +215,14 @@ def _match_classes(
 ) -> dict[str, str | None]:
     """Return the emotion that each class name stands for, None to leave it out; unknown names are absent.
 
-    Left out are what `classes` (of `prepare`) says, and contempt with seven classes. Raises DataError for a
-    name of `classes` that is not among `names`, ParamsError for eight classes without contempt.
+    Left out are what `classes` (of `prepare`) says, and contempt with seven classes. Raises ParamsError for
+    eight classes without contempt.
     """
     found: dict[str, str | None] = {}
     for name in names:
         with suppress(KeyError):
             emotion = classes[name] if name in classes else normalise_emotion(name)
             found[name] = emotion if emotion in emotions else None
-    unused = [name for name in classes if name not in found]
-    if unused:
-        raise DataError(
-            f"{where}: expected a class {unused[0]!r} as prepare.classes in params.yaml says, "
-            f"found {', '.join(names)}; correct it"
-        )
     if found and "contempt" in emotions and "contempt" not in found.values():
         raise ParamsError(
             f"{where}: expected contempt among 8 classes, found {', '.join(found)}; "

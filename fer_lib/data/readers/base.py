@@ -1,7 +1,7 @@
 """Define what raw data are, and read folders and CSV tables with errors a user can act on."""
 
 import csv
-from collections import Counter
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
-from fer_lib.data.image_files import SUFFIXES, is_hidden
+from fer_lib.data.image_files import SUFFIXES, PassedOver, is_hidden
 from fer_lib.errors import DataError
 from fer_lib.labels import normalise_emotion
 
@@ -56,6 +56,9 @@ class BadRow:
     reason: str
 
 
+_BESIDE = re.compile(r"(readme|licen[cs]e)\b.*|.+\.(zip|tar|t?gz|bz2|xz|rar|7z|md|pdf|html?)", re.IGNORECASE)
+"""What people leave beside a folder that they unpacked."""
+
 Row = Face | BadRow | None
 """None: readable, but left out by the source's protocol, e.g. for having no majority."""
 
@@ -64,15 +67,15 @@ Row = Face | BadRow | None
 class RawDataset:
     """A recognised source: its classes, its layout, and its rows in a fixed order, streamed once.
 
-    n_rows: how many to expect; it only scales the progress bar.   passed_over: files that are no rows, by
-    kind.   classes: the emotion that each of the source's class names was taken for, or None for none.
+    n_rows: how many to expect; it only scales the progress bar.   passed_over: files that are no
+    rows.   classes: the emotion that each of the source's class names was taken for, or None for none.
     """
 
     emotions: tuple[str, ...]
     layout: str
     n_rows: int
     rows: Iterable[Row]
-    passed_over: Counter[str] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=dict)
     classes: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -90,23 +93,24 @@ def read_rows(
 def find_root(raw_dir: Path, expected: str, known: Collection[str] = ()) -> Path:
     """Return the folder with the files: `raw_dir` or, where an archive brought a folder of its own, that.
 
-    A folder is entered when there is nothing beside it, it holds more than images, and its name is no emotion
-    and none of `known`. Raises DataError, saying what is expected, when `raw_dir` is missing or empty.
+    A folder is entered when there is nothing beside it but archives and readmes, it holds more than images,
+    and its name is no emotion and none of `known`. Raises DataError, saying what is expected, when `raw_dir`
+    is missing or empty.
     """
     if not raw_dir.is_dir():
         raise DataError(f"{raw_dir}: expected a folder with {expected}, found none; see data/README.md")
     entries = [path for path in raw_dir.iterdir() if not is_hidden(path.name)]
     if not entries:
         raise DataError(f"{raw_dir}: expected {expected}, found an empty folder; see data/README.md")
-    inner = entries[0]
-    if len(entries) > 1 or not inner.is_dir() or inner.name.lower() in {name.lower() for name in known}:
+    inner = [path for path in entries if not _BESIDE.fullmatch(path.name)]
+    if len(inner) != 1 or not inner[0].is_dir() or inner[0].name.lower() in {name.lower() for name in known}:
         return raw_dir
     try:
-        normalise_emotion(inner.name)
+        normalise_emotion(inner[0].name)
     except KeyError:
-        below = [path for path in inner.iterdir() if not is_hidden(path.name)]
+        below = [path for path in inner[0].iterdir() if not is_hidden(path.name)]
         if any(path.is_dir() or path.suffix.lower() not in SUFFIXES for path in below):
-            return find_root(inner, expected, known)
+            return find_root(inner[0], expected, known)
     return raw_dir
 
 

@@ -15,18 +15,19 @@ counted from 0 in a parquet file. FER+: Barsoum et al. 2016, arXiv 1608.01041.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fer_lib.data.image_files import count_loose_files, list_folders
+from fer_lib.data.image_files import is_hidden, list_folders, pass_loose_files
 from fer_lib.data.images import decode_image
 from fer_lib.data.packed import SPLITS
 from fer_lib.data.readers.base import (
@@ -43,6 +44,7 @@ from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
 SIDE = 48
+_EXPECTED = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
 _LABELS = (0, len(EMOTIONS_7) - 1, "a label")
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 VOTES_FILE = "fer2013new.csv"
@@ -57,15 +59,15 @@ _IS_OF_TYPE = {
 }
 
 
-def open_fer2013(raw_dir: Path) -> RawDataset:
+def open_fer2013(raw_dir: Path, classes: Mapping[str, str | None] = MappingProxyType({})) -> RawDataset:
     """Return FER2013, 48x48 grey, in file order: Training is train, PublicTest is val, PrivateTest is test.
 
     FER+ votes, from the parquet file's own columns or from `fer2013new.csv` beside a CSV file (same row
     order), become factors `votes_neutral` ... `votes_nf`. Folders keep no row order, hence no votes.
-    Raises DataError when no layout is recognised, a column is missing or of a wrong type, or the votes do
-    not match.
+    classes: what class folders stand for whose name does not say it. Raises DataError when no layout is
+    recognised, a column is missing or of a wrong type, or the votes do not match.
     """
-    return _open_pixels(raw_dir)[0]
+    return _open_pixels(raw_dir, classes)[0]
 
 
 def open_ferplus(raw_dir: Path) -> RawDataset:
@@ -74,7 +76,7 @@ def open_ferplus(raw_dir: Path) -> RawDataset:
     Raises DataError as `open_fer2013`, and when there are no votes.
     """
     pixels_dir = find_pixels_dir(raw_dir)
-    raw, has_votes = _open_pixels(pixels_dir)
+    raw, has_votes = _open_pixels(pixels_dir, {})
     if not has_votes:
         raise DataError(
             f"{pixels_dir}: expected {VOTES_FILE} beside fer2013.csv, or a parquet file with ferplus_* "
@@ -90,10 +92,13 @@ def find_pixels_dir(raw_dir: Path) -> Path:
     Raises DataError for votes in a `raw_dir` without pixels. A second folder would be one that the pipeline
     does not watch: changed votes would go unnoticed.
     """
-    if raw_dir.is_dir() and any(raw_dir.iterdir()) and _find_layout(find_root(raw_dir, "")) is not None:
-        return raw_dir
     pixels_dir = raw_dir.with_name("fer2013")
-    if (raw_dir / VOTES_FILE).is_file():
+    if not raw_dir.is_dir() or all(is_hidden(path.name) for path in raw_dir.iterdir()):
+        return pixels_dir
+    root = find_root(raw_dir, _EXPECTED, SPLIT_OF_NAME)
+    if _find_layout(root) is not None:
+        return raw_dir
+    if (root / VOTES_FILE).is_file():
         raise DataError(
             f"{raw_dir}: expected {VOTES_FILE} beside the pixels it labels, found it without them; "
             f"move it into {pixels_dir}"
@@ -128,15 +133,14 @@ def _relabel(face: Face) -> Face | None:
     return replace(face, label=label, soft_label=soft_label)
 
 
-def _open_pixels(raw_dir: Path) -> tuple[RawDataset, bool]:
+def _open_pixels(raw_dir: Path, classes: Mapping[str, str | None]) -> tuple[RawDataset, bool]:
     """Return FER2013, and whether its faces have votes."""
-    expected = "a *.parquet file, fer2013.csv, icml_face_data.csv or train/<class>/ and test/<class>/"
-    raw_dir = find_root(raw_dir, expected, SPLIT_OF_NAME)
+    raw_dir = find_root(raw_dir, _EXPECTED, SPLIT_OF_NAME)
     found = _find_layout(raw_dir)
     if found is None:
-        raise build_layout_error(raw_dir, expected)
+        raise build_layout_error(raw_dir, _EXPECTED)
     layout, path = found
-    images = ClassImages(EMOTIONS_7, {})
+    images = ClassImages(EMOTIONS_7, classes)
     if layout == "parquet":
         columns = _check_parquet(path)
         n_rows, has_votes = pq.read_metadata(path).num_rows, len(columns) > len(_PARQUET_COLUMNS)
@@ -295,12 +299,12 @@ def _list_images(raw_dir: Path, images: ClassImages) -> list[tuple[str, tuple[in
     """
     splits = find_splits(raw_dir)
     listed = {split: images.list(folder) for split, folder in splits.items()}
-    count_loose_files(raw_dir, images.passed_over)
+    pass_loose_files(raw_dir, images.passed_over)
     # Some copies have lost the prefixes.
-    prefixed = any(_get_prefix_split(path) in ("val", "test") for path, _ in listed.get("test", []))
-    given = {*splits, "val"} if prefixed else splits
+    prefixes = {_get_prefix_split(path) for path, _ in listed.get("test", [])} & {"val", "test"}
+    given = {*splits, *prefixes}
     items = [
-        (path, label, _get_prefix_split(path) if prefixed and split == "test" else name_target(split, given))
+        (path, label, _get_prefix_split(path) if prefixes and split == "test" else name_target(split, given))
         for split, found in listed.items()
         for path, label in found
     ]
@@ -321,4 +325,6 @@ def _read_image(raw_dir: Path, source: str, values: tuple[int, str]) -> Face:
 
 
 def _get_prefix_split(path: Path) -> str:
-    return SPLIT_OF_USAGE.get(path.name.split("_")[0], "")
+    """Return the split of a file in test/ by its name, empty where that says none that can be there."""
+    split = SPLIT_OF_USAGE.get(path.name.split("_")[0], "")
+    return "" if split == "train" else split

@@ -1,11 +1,19 @@
 """Read images in class folders, with or without split folders above them, under the names that people use."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fer_lib.data.image_files import count_loose_files, list_folders, list_images
+from fer_lib.data.image_files import (
+    PassedOver,
+    describe_counts,
+    list_folders,
+    list_images,
+    pass_loose_files,
+)
 from fer_lib.data.images import decode_image
 from fer_lib.data.packed import SPLITS
 from fer_lib.data.readers.base import Face, RawDataset, find_root, read_rows
@@ -39,24 +47,25 @@ def open_folder(
     Raises
     ------
     DataError
-        For a class folder that is empty or whose name is no emotion, a folder beside split folders that is
-        none, and a name of `classes` without a folder.
+        For a class folder that is empty or whose name is no emotion, and for a folder beside split folders
+        that is none.
     """
     emotions = get_emotions(n_classes)
-    raw_dir = find_root(raw_dir, "one folder of images per emotion", {*SPLIT_OF_NAME, *classes})
+    given = raw_dir
+    raw_dir = find_root(given, "one folder of images per emotion", {*SPLIT_OF_NAME, *classes})
     splits = find_splits(raw_dir)
     if splits and "train" not in splits:
         found = ", ".join(f"{folder.name}/" for folder in splits.values())
         raise DataError(f"{raw_dir}: expected a folder train/ beside {found}, found none; add it")
     images = ClassImages(emotions, classes)
-    if splits:
-        count_loose_files(raw_dir, images.passed_over)
+    above = [given, *(path for path in raw_dir.parents if given in path.parents)] if raw_dir != given else []
+    for folder in [*above, raw_dir] if splits else above:
+        pass_loose_files(folder, images.passed_over)
     listed = []
     for split, folder in (splits or {"": raw_dir}).items():
         target = name_target(split, splits)
         for path, label in images.list(folder):
             listed.append((path.relative_to(raw_dir).as_posix(), (label, target)))
-    images.check_names(raw_dir)
 
     def read(source: str, values: tuple[int, str]) -> Face:
         return Face(decode_image(raw_dir / source), *values, source)
@@ -86,9 +95,10 @@ def find_splits(raw_dir: Path) -> dict[str, Path]:
         else:
             found[split] = path
     if found and others:
+        names = ", ".join(f"{path.name}/" for path in found.values())
         raise DataError(
-            f"{others[0]}: expected beside {', '.join(f'{path.name}/' for path in found.values())} only "
-            f"folders for train, val and test, found {others[0].name}/; rename or remove it"
+            f"{raw_dir}: expected split folders alone (train, val, test) or class folders alone, found "
+            f"{names} and beside it {others[0].name}/; move or rename one of them"
         )
     return {split: found[split] for split in SPLITS if split in found}
 
@@ -104,18 +114,23 @@ class ClassImages:
     def __init__(self, emotions: tuple[str, ...], classes: Mapping[str, str | None]) -> None:
         self._emotions, self._classes = emotions, classes
         self.names: dict[str, str | None] = {}
-        self.passed_over: Counter[str] = Counter()
+        self.passed_over: PassedOver = {}
 
     def list(self, folder: Path) -> list[tuple[Path, int]]:
         """Return (image file, label) for all below `folder/<class>/`, in the order of their names.
 
         Raises DataError for a class folder whose name is no emotion, or that holds no images.
         """
+        beside: PassedOver = {}
         folders = list_folders(folder)
+        pass_loose_files(folder, beside)
         if not folders:
             emotions = ", ".join(self._emotions)
-            raise DataError(f"{folder}: expected one folder per emotion ({emotions}), found none")
-        count_loose_files(folder, self.passed_over)
+            raise DataError(
+                f"{folder}: expected one folder per emotion ({emotions}), found none, and of files "
+                f"{describe_counts(Counter(beside.values()))}; sort the images into such folders"
+            )
+        self.passed_over |= beside
         images = []
         for path in folders:
             emotion = self.names[path.name] = self._match(path)
@@ -123,19 +138,10 @@ class ClassImages:
             if not files:
                 raise DataError(f"{path}: expected images, found none; fill the folder or remove it")
             if emotion is None:
-                self.passed_over[f"of class {path.name}"] += len(files)
+                self.passed_over |= dict.fromkeys(files, f"of class {path.name}")
             else:
                 images += [(file, self._emotions.index(emotion)) for file in files]
         return images
-
-    def check_names(self, raw_dir: Path) -> None:
-        """Raise DataError for a name of `prepare.classes` that no folder had."""
-        unused = [name for name in self._classes if name not in self.names]
-        if unused:
-            raise DataError(
-                f"{raw_dir}: expected a class folder {unused[0]!r} as prepare.classes in params.yaml says, "
-                f"found {', '.join(self.names)}; correct it"
-            )
 
     def _match(self, folder: Path) -> str | None:
         name, known = folder.name, f"{len(self._emotions)} classes ({', '.join(self._emotions)})"
@@ -144,16 +150,18 @@ class ClassImages:
         except KeyError:
             near = suggest_emotion(name)
             hint = f", which is near {near!r}" if near else ""
-            example = RAFDB_ORDER if name.isdecimal() else f"{name}: {near or 'angry'}"
+            meant = f"{json.dumps(name)}: {near or 'null'}"
+            advice = f"`classes: {{{meant}}}`{'' if near else ', where null leaves it out'}"
+            if re.fullmatch("[1-7]", name):
+                advice = f"RAF-DB's numbers, for one, are `classes: {{{RAFDB_ORDER}}}`"
             raise DataError(
-                f"{folder}: expected a folder named after one of the {known}, "
-                f"found {name!r}{hint}; rename it, or say what it shows in params.yaml, under prepare of the "
-                f"data set: `classes: {{{example}}}`"
+                f"{folder}: expected a folder named after one of the {known}, found {name!r}{hint}; rename "
+                f"it, or say what it shows in params.yaml, under prepare of the data set: {advice}"
             ) from None
         if emotion is not None and emotion not in self._emotions:
             raise DataError(
                 f"{folder}: expected a folder named after one of the {known}, found {name!r}; in "
                 "params.yaml, under prepare of the data set, set `n_classes: 8`, or to leave it out "
-                f"`classes: {{{name}: null}}`"
+                f"`classes: {{{json.dumps(name)}: null}}`"
             )
         return emotion

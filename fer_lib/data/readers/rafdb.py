@@ -61,9 +61,9 @@ def open_rafdb(raw_dir: Path, classes: Mapping[str, str | None] = MappingProxyTy
         splits = [path for path in list_folders(folder) if path.name.lower() in SPLIT_OF_NAME]
         found = {path.name for split in splits for path in list_folders(split)}
         if found:
-            # A copy may have names instead of numbers; a name of `classes` without a folder is an error.
+            # A copy may have names instead of numbers.
             order = {code: emotion for code, emotion in CODES.items() if code in found}
-            return open_folder(folder, len(EMOTIONS_7), classes or order)
+            return open_folder(folder, len(EMOTIONS_7), {**order, **classes})
     raise build_layout_error(raw_dir, expected)
 
 
@@ -93,7 +93,9 @@ def _open_list(raw_dir: Path, path: Path, names: dict[str, str | None]) -> RawDa
 
     where = path.relative_to(raw_dir).as_posix()
     rows = ((f"{where}:{number}", fields) for number, fields in listed)
-    return RawDataset(EMOTIONS_7, "list", len(listed), read_rows(rows, read), classes=names)
+    occurring = {fields[1] for _, fields in listed if len(fields) == 2} & set(names)
+    read_as = {code: names[code] for code in sorted(occurring)}
+    return RawDataset(EMOTIONS_7, "list", len(listed), read_rows(rows, read), classes=read_as)
 
 
 def _insert(name: str, suffix: str) -> str:
