@@ -233,8 +233,6 @@ def test_sides_are_filled_up_with_black_to_a_multiple_of_the_coarsest_stride(wid
     shown, network = [], open_network(1)
 
     class Network:
-        get_inputs = network.get_inputs
-
         def run(self, names, inputs):
             shown.append(*inputs.values())
             return network.run(names, inputs)

@@ -193,7 +193,7 @@ def find_rows(network: "onnxruntime.InferenceSession", image: np.ndarray) -> np.
     """
     right, below = (-side % STRIDES[-1] for side in image.shape[1::-1])
     padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
-    outputs = network.run(None, {network.get_inputs()[0].name: cv2.dnn.blobFromImage(padded, swapRB=True)})
+    outputs = network.run(None, {"input": cv2.dnn.blobFromImage(padded, swapRB=True)})
     rows = []
     for i, stride in enumerate(STRIDES):
         seen, is_face, boxes, landmarks = (outputs[i + 3 * kind][0] for kind in range(4))
@@ -213,7 +213,7 @@ def find_rows(network: "onnxruntime.InferenceSession", image: np.ndarray) -> np.
 
 @cache
 def open_network(n_threads: int) -> "onnxruntime.InferenceSession":
-    """Return YuNet, ready to run; the same object for the same number of threads.
+    """Return YuNet, ready to run; the same object for the same number of threads, and for inputs of any size.
 
     Raises ModelError when its file is missing or another.
     """

@@ -128,10 +128,8 @@ class FrameAnalyser:
         return aligned
 
     def _is_due(self, number: int, seconds: float) -> bool:
-        """Return whether a face is classified in this frame: new landmarks, or the nearest to its time."""
-        memory = self._memory[number]
-        is_time = self._clock - memory.classified >= CLASSIFY_SECONDS - seconds / 2
-        return is_time or memory.refined == self._clock
+        """Return whether a face is classified in this frame, the nearest to the time when it should be."""
+        return self._clock - self._memory[number].classified >= CLASSIFY_SECONDS - seconds / 2
 
     def _move(self, number: int, found: Detection, shape: tuple[int, ...]) -> TrackedFace | None:
         """Return the face's last prediction where it is now; None when nothing of it is in the frame."""
