@@ -238,7 +238,7 @@ def test_face_in_doubt_says_that_it_is_the_way_up():
         ("program.jpg", b"MZ\x90\x00" + bytes(500), "found a file that is none"),
         ("cut.png", encode(draw_scene(1, 320, 240)[0])[:3000], "damaged"),
         ("tiny.png", encode(np.zeros((4, 4, 3), np.uint8)), "too small"),
-        ("bomb.png", encode(np.zeros((7200, 7200), np.uint8)), "megapixels"),
+        ("bomb.png", encode(np.zeros((8200, 8200), np.uint8)), "megapixels"),
     ],
     ids=["empty", "renamed", "cut", "tiny", "bomb"],
 )

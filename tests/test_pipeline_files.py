@@ -25,6 +25,7 @@ NO_RESULT = {
         for name in ("__init__", "errors", "files", "jobs", "machine", "metrics_file", "paths", "provenance")
     ),
     *("fer_lib/params.py", "fer_lib/params_file.py"),  # the values they read are listed under `params:`
+    "fer_lib/onnx_session.py",  # threads and memory
     "fer_lib/palette.py",  # a colour is no result
 }
 """The root of the library but for the labels: no number depends on it."""
