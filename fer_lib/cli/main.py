@@ -146,7 +146,7 @@ def build_command(name: str, call: Call) -> click.Command:
 @click.option("--skip-bad", is_flag=True, help="Drop unreadable rows and list them.")
 def prepare(dataset: str, skip_bad: bool) -> None:
     """Pack the raw faces of a data set."""
-    from fer_lib.data.prepare import describe_packing
+    from fer_lib.data.audit import describe_packing
     from fer_lib.data.prepare import prepare as pack
     from fer_lib.params import load_params
 

@@ -4,18 +4,40 @@
 `index` is the packed index, with at least the columns row, split, label, sha1 and duplicate_group.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 
+from fer_lib.data.image_files import describe_counts
 from fer_lib.data.packed import SPLITS
 
 CHUNK_BYTES = 2**27
 THUMBNAIL_SIZE = 16
 THUMBNAIL_SLACK = 0.01
 """Averaging removes noise, so thumbnails correlate at least as well as the faces; this covers rounding."""
+
+
+def describe_packing(meta: Mapping[str, Any]) -> str:
+    """Return in a line what became of every file or row, and which classes had other names.
+
+    meta: the content of `meta.json`.
+    """
+    splits = ", ".join(f"{split} {sum(of_class.values()):,}" for split, of_class in meta["counts"].items())
+    parts = [
+        f"packed {meta['n_faces']:,} ({splits})",
+        f"passed over {describe_counts(meta['passed_over'])}",
+        f"dropped {describe_counts(meta['dropped'])}",
+    ]
+    if meta["n_excluded"]:
+        parts.append(f"without a label here {meta['n_excluded']:,}")
+    renamed = {name: label for name, label in meta["classes"].items() if name != label}
+    parts += [
+        f"class {name} {f'as {emotion}' if emotion else 'left out'}" for name, emotion in renamed.items()
+    ]
+    return ", ".join(parts)
 
 
 def count_classes(index: pd.DataFrame, emotions: Sequence[str]) -> pd.DataFrame:

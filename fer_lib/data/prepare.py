@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TextIO
@@ -151,23 +150,6 @@ def _check_splits(dataset: str, counts: dict[str, dict[str, int]]) -> None:
             "add faces to it or, where it is cut from train, change prepare.val_fraction or "
             "prepare.test_fraction in params.yaml"
         )
-
-
-def describe_packing(meta: Mapping[str, Any]) -> str:
-    """Return in a line what became of every file or row, and which class folders had other names."""
-    splits = ", ".join(f"{split} {sum(of_class.values()):,}" for split, of_class in meta["counts"].items())
-    parts = [
-        f"packed {meta['n_faces']:,} ({splits})",
-        f"passed over {describe_counts(meta['passed_over'])}",
-        f"dropped {describe_counts(meta['dropped'])}",
-    ]
-    if meta["n_excluded"]:
-        parts.append(f"without a label here {meta['n_excluded']:,}")
-    renamed = {name: label for name, label in meta["classes"].items() if name != label}
-    parts += [
-        f"class {name} {f'as {emotion}' if emotion else 'left out'}" for name, emotion in renamed.items()
-    ]
-    return ", ".join(parts)
 
 
 def choose_split(face: Face, params: PrepareParams) -> str:
