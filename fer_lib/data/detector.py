@@ -194,11 +194,13 @@ def find_rows(network: "onnxruntime.InferenceSession", image: np.ndarray) -> np.
     right, below = (-side % STRIDES[-1] for side in image.shape[1::-1])
     padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
     outputs = network.run(None, {"input": cv2.dnn.blobFromImage(padded, swapRB=True)})
-    rows = []
+    rows = [np.empty((0, 15), np.float32)]
     for i, stride in enumerate(STRIDES):
         seen, is_face, boxes, landmarks = (outputs[i + 3 * kind][0] for kind in range(4))
-        scores = np.sqrt(np.clip(seen[:, 0], 0, 1) * np.clip(is_face[:, 0], 0, 1))
+        scores = np.sqrt(seen[:, 0] * is_face[:, 0])
         cells = np.flatnonzero(scores >= CANDIDATE)
+        if not len(cells):
+            continue
         row, column = np.divmod(cells, padded.shape[1] // stride)
         places = np.stack([column, row], axis=1)
         centres = (places + boxes[cells, :2]) * stride
