@@ -82,7 +82,7 @@ def show() -> None:
     _show_image(draw_faces(analysis.pixels, analysis.faces), caption)
     if analysis.faces:
         if turned := analysis.faces[0].turned:
-            st.caption(f"The faces were found after the image was turned by {turned} degrees, anticlockwise.")
+            st.caption(f"Found after the image was turned by {turned} degrees, anticlockwise.")
         _show_faces(analysis.faces, recognizer)
         _show_explanation(analysis.faces, recognizer)
         _show_downloads(analysis, photo.name)
