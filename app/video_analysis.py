@@ -11,7 +11,8 @@ import pandas as pd
 from demo_faces.clips import draw_clip
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import VideoResult, analyse_video
-from fer_lib.inference.video_io import VideoInfo, VideoWriter
+from fer_lib.inference.video_reader import VideoInfo
+from fer_lib.inference.video_writer import VideoWriter
 
 MAX_MINUTES = 10
 """Longer videos are refused: the result is kept in memory until the page is left."""

@@ -28,7 +28,7 @@ from demo_faces.clips import draw_clip
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FrameAnalyser
-from fer_lib.inference.video_io import VideoReader
+from fer_lib.inference.video_reader import VideoReader
 from fer_lib.models.preprocessing import preprocess
 
 WIDTH, HEIGHT, FPS = 640, 480, 30

@@ -24,7 +24,8 @@ from app.video_analysis import Request, analyse, describe_progress, draw_demo, s
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib import paths
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.video_io import VideoInfo, VideoReader, VideoWriter
+from fer_lib.inference.video_reader import VideoInfo, VideoReader
+from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.metrics_file import Interval, Metrics, write_metrics
 from fer_lib.models import checkpoints
 from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config

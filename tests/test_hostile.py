@@ -12,7 +12,7 @@ from conftest import REPO, build_command_environment
 from fer_lib.data.images import read_image
 from fer_lib.errors import MediaError
 from fer_lib.inference.video import analyse_video
-from fer_lib.inference.video_io import VideoReader
+from fer_lib.inference.video_reader import VideoReader
 
 SCRIPT = REPO / "benchmarks" / "hostile.py"
 N_IMAGES, N_VIDEOS = 1000, 240

@@ -18,17 +18,11 @@ from PIL import Image
 
 from demo_faces.clips import draw_clip
 from fer_lib.errors import MediaError
-from fer_lib.inference import video_io
+from fer_lib.inference import video_writer
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import COLUMN_TYPES, analyse_video, write_table
-from fer_lib.inference.video_io import (
-    MAX_LEAP,
-    MAX_SIDE,
-    VideoInfo,
-    VideoReader,
-    VideoWriter,
-    describe_seconds,
-)
+from fer_lib.inference.video_reader import MAX_LEAP, MAX_SIDE, VideoInfo, VideoReader, describe_seconds
+from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.reporting.figures.style import COLOURS
 from fer_lib.reporting.figures.video import MAX_TRACKS, plot_timeline
 
@@ -301,7 +295,7 @@ def test_odd_sides_lose_a_row_or_column(tmp_path):
 
 
 def test_without_x264_mpeg4_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(video_io.av, "codecs_available", {"mpeg4"})
+    monkeypatch.setattr(video_writer.av, "codecs_available", {"mpeg4"})
     with VideoWriter(tmp_path / "out.mp4", VideoInfo(64, 48, 30, None)) as writer:
         writer.write(np.zeros((48, 64, 3), np.uint8), 0.0)
     with av.open(str(tmp_path / "out.mp4")) as container:

@@ -14,7 +14,8 @@ from fer_lib.files import write_atomically
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
-from fer_lib.inference.video_io import VideoInfo, VideoReader, VideoSource, VideoWriter, describe_seconds
+from fer_lib.inference.video_reader import VideoInfo, VideoReader, VideoSource, describe_seconds
+from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.labels import GROUPS
 
 COLUMN_TYPES = {

@@ -24,8 +24,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fer_lib.data.image_files import is_hidden, list_folders, pass_loose_files
 from fer_lib.data.images import decode_image
@@ -40,6 +38,7 @@ from fer_lib.data.readers.base import (
     read_rows,
 )
 from fer_lib.data.readers.folders import SPLIT_OF_NAME, ClassImages, find_splits, name_target
+from fer_lib.data.readers.parquet import ParquetTable
 from fer_lib.errors import DataError
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, VOTE_OF_LABEL, VOTES
 
@@ -52,11 +51,6 @@ _CSV_COLUMNS = ("emotion", "pixels", "Usage")
 _VOTES_COLUMNS = ("Usage", *VOTES[:-1], "NF")
 _PARQUET_COLUMNS = {"emotion": "integer", "usage": "string", "image": "binary"}
 _PARQUET_VOTES = tuple(f"ferplus_{vote}" for vote in VOTES)
-_IS_OF_TYPE = {
-    "integer": pa.types.is_integer,
-    "string": lambda found: str(found) in ("string", "large_string", "string_view"),
-    "binary": lambda found: str(found) in ("binary", "large_binary", "binary_view"),
-}
 
 
 def open_fer2013(raw_dir: Path, classes: Mapping[str, str | None] = MappingProxyType({})) -> RawDataset:
@@ -142,9 +136,9 @@ def _open_pixels(raw_dir: Path, classes: Mapping[str, str | None]) -> tuple[RawD
     layout, path = found
     images = ClassImages(EMOTIONS_7, classes)
     if layout == "parquet":
-        columns = _check_parquet(path)
-        n_rows, has_votes = pq.read_metadata(path).num_rows, len(columns) > len(_PARQUET_COLUMNS)
-        rows = read_rows(_list_records(path, columns), _read_record)
+        file = ParquetTable(path, _PARQUET_COLUMNS, dict.fromkeys(_PARQUET_VOTES, "integer"))
+        n_rows, has_votes = file.n_rows, len(file.columns) > len(_PARQUET_COLUMNS)
+        rows = read_rows(file, _read_record)
     elif layout == "folders":
         listed = _list_images(raw_dir, images)
         n_rows, has_votes = len(listed), False
@@ -177,47 +171,6 @@ def _find_layout(raw_dir: Path) -> tuple[str, Path] | None:
             return name, raw_dir / name
     splits = {SPLIT_OF_NAME.get(path.name.lower()) for path in list_folders(raw_dir)} & set(SPLITS)
     return ("folders", raw_dir) if "train" in splits and len(splits) > 1 else None
-
-
-def _check_parquet(path: Path) -> tuple[str, ...]:
-    try:
-        schema = pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise _build_parquet_error(path, error) from None
-    columns = dict(_PARQUET_COLUMNS)
-    if set(_PARQUET_VOTES) <= set(schema.names):
-        columns |= dict.fromkeys(_PARQUET_VOTES, "integer")
-    for name, expected in columns.items():
-        if name not in schema.names:
-            found = ", ".join(schema.names)
-            raise DataError(f"{path}: expected column {name!r}, found {found}; rename the column")
-        found = schema.types[schema.names.index(name)]
-        values = found.value_type if pa.types.is_dictionary(found) else found
-        if not _IS_OF_TYPE[expected](values):
-            raise DataError(
-                f"{path}: expected column {name!r} of type {expected}, found {str(found)[:80]}; "
-                "convert the column"
-            )
-    return tuple(columns)
-
-
-def _build_parquet_error(path: Path, error: Exception) -> DataError:
-    detail = " ".join(str(error).split())[:120]
-    return DataError(
-        f"{path}: expected a parquet file, found an unreadable one ({detail}); download it again"
-    )
-
-
-def _list_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            # So few that a batch of decoded Python rows stays near 1 MB.
-            batches = file.iter_batches(512, columns=list(columns))
-            records = (record for batch in batches for record in batch.to_pylist())
-            for number, record in enumerate(records):
-                yield f"{path.name}:{number}", record
-    except (OSError, pa.ArrowException) as error:
-        raise _build_parquet_error(path, error) from None
 
 
 def _read_record(source: str, record: dict[str, Any]) -> Face:
