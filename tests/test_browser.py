@@ -121,8 +121,10 @@ def upload(page, name, content, mime="image/jpeg"):
 
 def test_menu_leads_to_every_page(page):
     page.goto("/")
-    for title in PAGES.values():
+    for name, title in PAGES.items():
         page.get_by_role("link", name=title).click()
+        if name == "live":  # its component draws the page once more when it is there
+            expect(page.frame_locator("iframe").get_by_role("button").first).to_be_visible(timeout=PATIENCE)
         expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible(timeout=PATIENCE)
         wait_until_done(page)
         expect_no_trace(page)
@@ -168,6 +170,7 @@ def test_video_is_analysed_played_and_handed_out(page):
 
 def test_live_connects_plays_and_counts_frames(page):
     open_page(page, "live")
+    wait_until_done(page)  # what is drawn anew meanwhile takes no click
     start = page.frame_locator("iframe").get_by_role("button", name="Start the camera")
     start.or_(page.get_by_role("button", name="Start the camera")).first.click()
     expect(page.get_by_text("The camera is on.")).to_be_visible(timeout=PATIENCE)
