@@ -12,16 +12,14 @@ from starlette.formparsers import MultiPartParser
 
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.models.checkpoints import (
-    CONFIG_NAME,
+from fer_lib.inference.registry import (
     FLOAT_VARIANT,
-    WEIGHTS_NAME,
     describe_variant,
     find_checkpoint,
     list_checkpoints,
     list_variants,
-    read_config,
 )
+from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.palette import EMOTION_COLOURS
 
 LOG = logging.getLogger("fer_lib.app")

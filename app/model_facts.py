@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from app.results_data import get_interval
+from fer_lib.inference.registry import CARD_NAME
 from fer_lib.metrics_file import HEADLINES, Metrics
-from fer_lib.models.checkpoints import CARD_NAME
 
 
 def describe_model(config: Mapping[str, Any]) -> str:

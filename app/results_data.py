@@ -12,8 +12,9 @@ import pandas as pd
 
 from fer_lib import paths
 from fer_lib.errors import FerError
+from fer_lib.inference.registry import list_checkpoints
 from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
-from fer_lib.models.checkpoints import list_checkpoints, read_config
+from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.stage import get_stage_name
 

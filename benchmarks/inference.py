@@ -23,9 +23,10 @@ from fer_lib.deployment.latency import BATCHES, RUNS_OF_ONE, time_in_turn
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import summarise_gain
 from fer_lib.inference.recognizer import INPUT
+from fer_lib.inference.registry import DEFAULT_MODEL, find_checkpoint, list_variants
 from fer_lib.machine import describe_machine
 from fer_lib.models.build import load_checkpoint
-from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_variants, read_config
+from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.onnx_session import open_session
 from fer_lib.training.voting import compute_softmax

@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from fer_lib.data.packed import load_packed
 from fer_lib.evaluation.metrics import compare_mcnemar
+from fer_lib.inference.registry import DEFAULT_MODEL
 from fer_lib.labels import EMOTIONS_7, normalise_emotion
-from fer_lib.models.checkpoints import DEFAULT_MODEL
 from fer_lib.paths import SCRATCH_DIR
 
 ADAPTERS = Path(__file__).with_suffix("")

@@ -79,6 +79,22 @@ class AugmentationParams(Section):
     seed: int = Field(ge=0)
 
 
+class TargetShares(Section):
+    """What a face is trained towards: a mixture of four distributions over the emotions."""
+
+    label: float = Field(default=0.0, ge=0.0, le=1.0)  # one-hot, the data set's own
+    majority: float = Field(default=0.0, ge=0.0, le=1.0)  # one-hot, the emotion with most votes (FER+)
+    votes: float = Field(default=0.0, ge=0.0, le=1.0)  # the share of votes for each emotion (FER+)
+    teacher: float = Field(default=0.0, ge=0.0, le=1.0)  # the mean of the teachers' probabilities
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "TargetShares":
+        total = self.label + self.majority + self.votes + self.teacher
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"expected shares that sum to 1, found {total:g}")
+        return self
+
+
 class TrainingParams(Section):
     """The training recipe."""
 
@@ -97,8 +113,8 @@ class TrainingParams(Section):
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0.0)
     dropout: float = Fraction
-    targets: Literal["label", "majority", "votes", "blend"]
-    teacher: Path | None
+    targets: TargetShares
+    teachers: tuple[Path, ...]
     macs: float = Field(gt=0.0, le=1.0)
     loss: str  # a name in training.optim.LOSSES, which is checked when a training starts
     focal_gamma: float = Field(ge=0.0)
@@ -139,12 +155,12 @@ class Changes(Section):
 class Recipe(Changes):
     """A training of its own.
 
-    start: the recipe (or `baseline`) whose trained body it starts from.   teacher: what it learns from beside
-    the labels: `ensemble`, the vote of `ensemble.members`, or a recipe (or `baseline`).
+    start: the recipe (or `baseline`) whose trained body it starts from.   teachers: whose probabilities have
+    the share `targets.teacher`: recipes (or `baseline`), or `ensemble`, the vote of `ensemble.members`.
     """
 
     start: str | None = None
-    teacher: str | None = None
+    teachers: tuple[str, ...] = ()
 
 
 class AcceptanceCriteria(Section):
@@ -260,7 +276,12 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
     for name in params.ensemble.members:
         find_recipe(params, name, f"{path}: ensemble.members")
     for name, recipe in params.recipes.items():
-        apply_recipe(params, recipe, f"{path}: recipes.{name}")
+        shares = apply_recipe(params, recipe, f"{path}: recipes.{name}").training.targets
+        if bool(recipe.teachers) != (shares.teacher > 0):
+            raise ParamsError(
+                f"{path}: recipes.{name}: expected `teachers` and a share `targets.teacher` above 0, or "
+                f"neither; found {', '.join(recipe.teachers) or 'no teachers'} and {shares.teacher:g}"
+            )
     reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")
     for study, arms in params.ablations.studies.items():
         for arm, changes in arms.items():

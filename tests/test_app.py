@@ -21,10 +21,11 @@ from app import common
 from app.model_facts import describe_privacy, describe_trust, list_facts, list_scores, read_card
 from app.views import photo
 from demo_faces.clips import draw_scene
+from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.models import checkpoints
-from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, list_variants, read_config
+from fer_lib.models.checkpoints import read_config
 
 PAGES = ("Photo", "Video", "Live", "Results", "About this model")
 SECONDS = 60  # a loaded machine; a page takes one
@@ -49,8 +50,8 @@ def models(tmp_path, monkeypatch):
     """Return an own folder of models that holds a copy of the release."""
     folder = tmp_path / "models"
     shutil.copytree(RELEASE_DIR / DEFAULT_MODEL, folder / "release" / DEFAULT_MODEL)
-    monkeypatch.setattr(checkpoints, "MODELS_DIR", folder)
-    monkeypatch.setattr(checkpoints, "RELEASE_DIR", folder / "release")
+    monkeypatch.setattr(registry, "MODELS_DIR", folder)
+    monkeypatch.setattr(registry, "RELEASE_DIR", folder / "release")
     return folder
 
 

@@ -23,12 +23,13 @@ from app.live_stream import LiveStream, keep_newest_frames_only
 from app.video_analysis import Request, analyse, describe_progress, draw_demo, show_time, summarise_tracks
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib import paths
+from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR
 from fer_lib.inference.video_reader import VideoInfo, VideoReader
 from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.metrics_file import Interval, Metrics, write_metrics
-from fer_lib.models import checkpoints
-from fer_lib.models.checkpoints import DEFAULT_MODEL, RELEASE_DIR, read_config
+from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 
@@ -55,8 +56,8 @@ def downloads(monkeypatch):
 def project(tmp_path, monkeypatch):
     """Return an empty project folder, which the pages take for theirs."""
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setattr(checkpoints, "MODELS_DIR", tmp_path / "models")
-    monkeypatch.setattr(checkpoints, "RELEASE_DIR", tmp_path / "models" / "release")
+    monkeypatch.setattr(registry, "MODELS_DIR", tmp_path / "models")
+    monkeypatch.setattr(registry, "RELEASE_DIR", tmp_path / "models" / "release")
     return tmp_path
 
 

@@ -30,7 +30,7 @@ def compressed(tiny_project):
         model = create_model("test_resnet", 7)
         torch.nn.init.normal_(model.get_classifier().weight)
         preprocessing = {"image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-        training = {"epochs": 1, "weights": "none", "teacher": None}
+        training = {"epochs": 1, "weights": "none", "teachers": []}
         config = {"architecture": "test_resnet", "emotions": data.emotions, "preprocessing": preprocessing}
         config |= {"data_hash": data.data_hash, "git_commit": "c", "device": "cpu"}
         save_checkpoint(dirs.models / name, model, {**config, "params": {"training": training}})

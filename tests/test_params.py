@@ -184,7 +184,7 @@ def test_unknown_recipe_is_told_with_the_known_ones():
     params = load_params("fer2013")
     assert find_recipe(params, "student") is params.recipes["student"]
     with pytest.raises(
-        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, augmented, "
+        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, "
     ):
         find_recipe(params, "b1")
     with pytest.raises(ParamsError, match=r"no 'b0'; known: none$"):

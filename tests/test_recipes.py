@@ -13,7 +13,7 @@ from fer_lib.errors import ModelError, ParamsError
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.models.build import load_checkpoint, save_checkpoint
-from fer_lib.params import load_params
+from fer_lib.params import TargetShares, load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
 from fer_lib.training import recipes
@@ -119,11 +119,13 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
     assert checkpoint.config["params"]["augmentation"]["downscale"] == 0.4
 
 
-def test_blend_is_of_labels_alone_where_nobody_voted(here):
+def test_labels_take_the_share_of_votes_where_nobody_voted(here):
     data = load_packed("demo", here / "data" / "packed" / "demo")
     params = load_params("demo")
-    asked = params.model_copy(update={"training": params.training.model_copy(update={"targets": "blend"})})
-    assert use_known_targets(asked, data).training == params.training
+    shares = TargetShares(label=0.2, votes=0.3, teacher=0.5)
+    asked = params.model_copy(update={"training": params.training.model_copy(update={"targets": shares})})
+    known = use_known_targets(asked, data).training.targets
+    assert known == TargetShares(label=0.5, teacher=0.5)
     voted = replace(data, index=data.index.assign(**dict.fromkeys(VOTE_COLUMNS, 1)))
     assert use_known_targets(asked, voted) is asked
 
@@ -141,21 +143,17 @@ def test_recipe_is_what_it_names_over_the_data_sets_own():
     dirs = get_output_dirs("demo", "out")
     plain = build_recipe("b0", params, dirs)
     named = params.recipes["b0"]
-    assert plain.training.model_dump() == params.training.model_dump() | named.training
+    assert plain.training.model_dump() == params.training.model_dump() | named.training | {"teachers": ()}
     assert plain.augmentation.model_dump() == params.augmentation.model_dump() | named.augmentation
     assert plain.evaluation == params.evaluation
-    assert (plain.training.weights, plain.training.weights_file, plain.training.teacher) == (
-        "package",
-        None,
-        None,
-    )
+    assert (plain.training.weights, plain.training.weights_file) == ("package", None)
 
 
-def test_start_and_teacher_are_files_of_the_run():
+def test_start_and_teachers_are_files_of_the_run():
     dirs = get_output_dirs("demo", "out")
     student = build_recipe("student", load_params("demo"), dirs).training
     assert (student.weights, student.weights_file) == ("file", dirs.models / "b0")
-    assert student.teacher == dirs.models / "teacher.parquet"
+    assert student.teachers == (dirs.models / "teacher.parquet",)
 
 
 def test_baseline_is_the_data_sets_own_parameters():
@@ -246,7 +244,7 @@ def test_missing_teacher_is_one_line(dirs, out_dir, capsys):
     capsys.readouterr()
     assert cli.main(["train", "student", "--dataset", "demo", "--out-dir", str(out_dir)]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("error: training.teacher: ")
+    assert message.startswith("error: training.teachers: ")
     assert "teacher.parquet: expected a teacher's probabilities" in message
     assert message.count("\n") == 1
     assert not (dirs.models / "student").exists()
@@ -255,7 +253,8 @@ def test_missing_teacher_is_one_line(dirs, out_dir, capsys):
 def test_student_learns_what_its_teacher_says(tmp_path, tiny_project, write_recipe):
     # A teacher that says `surprise` of every face, against one that has no opinion: the student of the first
     # says so more often of faces it has not seen. At the usual step size 14 batches would show nothing yet.
-    write_recipe(teacher="ensemble", training={"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0})
+    training = {"epochs": 2, "warmup_steps": 0, "lr": 0.01, "ema_decay": 0}
+    write_recipe(teachers=["ensemble"], training=training | {"targets": {"label": 0.5, "teacher": 0.5}})
     data = load_packed("demo", tiny_project / "data" / "packed" / "demo")
     predicted = {}
     for name, probabilities in (("sure", np.eye(7)[SURPRISE]), ("unsure", np.full(7, 1 / 7))):

@@ -22,10 +22,11 @@ from fer_lib.evaluation.metrics import fit_temperature
 from fer_lib.evaluation.perturbations import CONDITIONS
 from fer_lib.evaluation.predictions import Predictions, get_predictions_path, hash_weights, write_predictions
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.registry import DEFAULT_MODEL, list_variants
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
-from fer_lib.models.checkpoints import DEFAULT_MODEL, list_variants, read_config
+from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs

@@ -11,11 +11,11 @@ from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing, preprocess
-from fer_lib.params import load_params
+from fer_lib.params import TargetShares, load_params
 from fer_lib.training.fit import train_on_batch
 from fer_lib.training.optim import build_loss
-from fer_lib.training.targets import build_targets, count_votes, has_votes
-from fer_lib.training.teacher import Teacher, build_teacher
+from fer_lib.training.targets import build_targets, choose_labels, count_votes, has_votes
+from fer_lib.training.teacher import Teacher, build_teachers
 from fer_lib.training.transforms import mix_batch
 
 TRAINING = load_params("demo").training
@@ -39,8 +39,9 @@ class Store:
         self.index = votes.assign(row=range(3))
 
 
-def build(kind: str, **changes) -> np.ndarray:
-    return build_targets(Store(), TRAINING.model_copy(update={"targets": kind, **changes}))
+def build(teachers=(), **shares: float) -> np.ndarray:
+    changes = {"targets": TargetShares(**shares), "teachers": teachers}
+    return build_targets(Store(), TRAINING.model_copy(update=changes))
 
 
 def place(**shares: float) -> list[float]:
@@ -48,48 +49,67 @@ def place(**shares: float) -> list[float]:
 
 
 def test_votes_become_shares_of_the_known_emotions_without_single_votes():
-    assert build("votes").tolist() == [
+    assert build(votes=1).tolist() == [
         pytest.approx(place(happy=1)),
         pytest.approx(place(neutral=4 / 6, angry=2 / 6)),
         pytest.approx(place(neutral=1)),  # no usable vote: its label stays
     ]
 
 
-def test_majority_and_blend_by_hand():
-    assert build("majority")[1].tolist() == place(neutral=1)
-    assert build("blend")[1].tolist() == pytest.approx(place(angry=0.5 + 1 / 6, neutral=1 / 3))
-    assert build("label").tolist() == np.eye(7)[[HAPPY, ANGRY, NEUTRAL]].tolist()
+def test_majority_and_mixtures_by_hand():
+    assert build(majority=1)[1].tolist() == place(neutral=1)
+    assert build(label=0.5, votes=0.5)[1].tolist() == pytest.approx(place(angry=0.5 + 1 / 6, neutral=1 / 3))
+    assert build(label=0.2, majority=0.8)[1].tolist() == pytest.approx(place(angry=0.2, neutral=0.8))
+    assert build(label=1).tolist() == np.eye(7)[[HAPPY, ANGRY, NEUTRAL]].tolist()
 
 
-@pytest.mark.parametrize("kind", ["label", "majority", "votes", "blend"])
-def test_targets_are_distributions(kind):
-    targets = build(kind)
+@settings(max_examples=50, deadline=None)
+@given(parts=st.tuples(*[st.integers(0, 5)] * 3).filter(any))
+def test_targets_are_distributions(parts):
+    targets = build(**dict(zip(("label", "majority", "votes"), np.array(parts) / sum(parts), strict=True)))
     assert targets.dtype == np.float32
+    assert targets.min() >= 0
     assert targets.sum(axis=1).tolist() == pytest.approx([1.0] * 3)
+
+
+def test_shares_that_do_not_sum_to_one_are_refused():
+    with pytest.raises(ValueError, match=r"expected shares that sum to 1, found 0\.9"):
+        TargetShares(label=0.5, votes=0.4)
+
+
+def test_networks_that_learn_from_votes_alone_are_judged_by_the_majority():
+    majority = [HAPPY, NEUTRAL, NEUTRAL]  # where nobody could name an emotion, the label
+    assert choose_labels(Store(), TargetShares(votes=0.7, teacher=0.3)).tolist() == majority
+    assert choose_labels(Store(), TargetShares(majority=1)).tolist() == majority
+    assert choose_labels(Store(), TargetShares(label=0.1, votes=0.9)).tolist() == [HAPPY, ANGRY, NEUTRAL]
+    assert choose_labels(Store(), TargetShares(teacher=1)).tolist() == [HAPPY, ANGRY, NEUTRAL]
 
 
 def test_votes_that_are_not_there_are_an_error_in_one_line():
     store = Store()
     store.index = store.index[["row"]]
-    with pytest.raises(DataError, match=r"training\.targets: expected FER\+ votes.*'three'.*use `label`"):
+    with pytest.raises(DataError, match=r"training\.targets: expected FER\+ votes.*'three'.*use `label: 1`"):
         count_votes(store)
 
 
-def test_a_teacher_counts_half_for_the_faces_it_has_seen(tmp_path):
+def test_table_of_a_teacher_has_its_part_of_the_teachers_share(tmp_path):
     taught = pd.DataFrame([place(happy=0.2, sad=0.8)], columns=[f"probability_{name}" for name in EMOTIONS_7])
     taught.assign(row=[1]).to_parquet(tmp_path / "teacher.parquet")
-    targets = build("label", teacher=tmp_path / "teacher.parquet")
+    table = tmp_path / "teacher.parquet"
+    targets = build([table], label=0.5, teacher=0.5)
     assert targets[1].tolist() == pytest.approx(place(angry=0.5, happy=0.1, sad=0.4))
-    assert targets[0].tolist() == place(happy=1)
+    # The other half of the share is for a network, which adds it while training.
+    targets = build([table, tmp_path / "network"], label=0.5, teacher=0.5)
+    assert targets[1].tolist() == pytest.approx(place(angry=0.5, happy=0.05, sad=0.2))
 
 
 def test_a_teacher_that_is_missing_or_of_other_classes_is_named(tmp_path):
     path = tmp_path / "teacher.parquet"
-    with pytest.raises(ModelError, match=r"training\.teacher: .*teacher\.parquet: expected"):
-        build("label", teacher=path)
+    with pytest.raises(ModelError, match=r"training\.teachers: .*teacher\.parquet: expected"):
+        build([path], teacher=1)
     pd.DataFrame({"row": [0], "probability_smug": [1.0]}).to_parquet(path)
-    with pytest.raises(ModelError, match=r"training\.teacher: .*probability_angry"):
-        build("label", teacher=path)
+    with pytest.raises(ModelError, match=r"training\.teachers: .*probability_angry"):
+        build([path], teacher=1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -147,26 +167,25 @@ def test_teacher_of_another_size_gets_the_batch_resized(folder):
 
 
 def test_teacher_of_other_classes_is_refused(folder):
-    with pytest.raises(ModelError, match=r"training\.teacher: .* expected a network of sad, happy"):
+    with pytest.raises(ModelError, match=r"training\.teachers: .* expected a network of sad, happy"):
         Teacher(folder, ("sad", "happy"), OWN, CPU)
 
 
 def test_missing_teacher_is_named(tmp_path):
-    training = load_params("demo").training.model_copy(update={"teacher": tmp_path / "nobody"})
+    training = TRAINING.model_copy(update={"teachers": [tmp_path / "nobody"]})
     with pytest.raises(ModelError, match="nobody: expected a checkpoint folder"):
-        build_teacher(training, EMOTIONS, OWN, CPU)
+        build_teachers(training, EMOTIONS, OWN, CPU)
 
 
-@pytest.mark.parametrize("teacher", [None, "teacher.parquet"])
-def test_there_is_no_online_teacher_without_one_or_with_a_table(tmp_path, teacher):
-    training = load_params("demo").training
-    training = training.model_copy(update={"teacher": teacher and tmp_path / teacher})
-    assert build_teacher(training, EMOTIONS, OWN, CPU) is None
+def test_networks_among_the_teachers_see_every_batch_and_tables_do_not(tmp_path, folder):
+    for teachers, n_networks in (([], 0), ([tmp_path / "teacher.parquet"], 0), ([folder, folder], 2)):
+        training = TRAINING.model_copy(update={"teachers": teachers})
+        assert len(build_teachers(training, EMOTIONS, OWN, CPU)) == n_networks
 
 
-def test_targets_are_the_mean_of_labels_and_teacher():
+def test_every_teacher_adds_its_share_to_the_targets():
     seen = []
-    training = load_params("demo").training.model_copy(update={"loss": "cross_entropy"})
+    training = TRAINING.model_copy(update={"loss": "cross_entropy"})
     loss = build_loss(training, np.eye(2, dtype=np.float32))
 
     def record(logits, targets):
@@ -175,6 +194,8 @@ def test_targets_are_the_mean_of_labels_and_teacher():
 
     model = create_model("test_resnet", 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    labels, taught = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.4], [0.2, 0.8]])
-    train_on_batch(model, torch.zeros(2, 3, 32, 32), labels, record, optimizer, CPU, None, lambda _: taught)
-    assert torch.allclose(seen[0], torch.tensor([[0.8, 0.2], [0.1, 0.9]]))
+    given, taught = torch.tensor([[0.5, 0.0], [0.0, 0.5]]), torch.tensor([[0.6, 0.4], [0.2, 0.8]])
+    teachers = [lambda _: taught, lambda _: taught.flip(1)]
+    images = torch.zeros(2, 3, 32, 32)
+    train_on_batch(model, images, given, record, optimizer, CPU, None, teachers, 0.25)
+    assert torch.allclose(seen[0], torch.tensor([[0.75, 0.25], [0.25, 0.75]]))

@@ -12,7 +12,8 @@ from app.model_facts import (
     read_card,
 )
 from app.results_data import read_stage_metrics
-from fer_lib.models.checkpoints import find_checkpoint, read_config
+from fer_lib.inference.registry import find_checkpoint
+from fer_lib.models.checkpoints import read_config
 
 WARNING = (
     "**Not for judging people.** A face shows an expression, not what a person feels. In the European Union "

@@ -16,7 +16,7 @@ from demo_faces.clips import draw_scene
 from fer_lib.data.framing import cut_face
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.models.checkpoints import DEFAULT_MODEL, FLOAT_VARIANT, list_variants
+from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, list_variants
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")

@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_lib.errors import FerError, MediaError
-from fer_lib.models.checkpoints import (
-    DEFAULT_MODEL,
-    FLOAT_VARIANT,
-    list_checkpoints,
-    list_variants,
-    read_config,
-)
+from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, list_checkpoints, list_variants
+from fer_lib.models.checkpoints import read_config
 
 if TYPE_CHECKING:
     from fer_lib.inference.recognizer import Face, Recognizer

@@ -260,14 +260,16 @@ def describe_settings(dataset: str, recipe: str, arm: str | None = None, smoke: 
     of_dataset = f"datasets.{dataset}."
     layers = ["", of_dataset, *["smoke."] * smoke]
     layers += [f"{prefix}{name}." for name in names for prefix in ("", of_dataset)]
-    told = {"start": getattr(changes[0], "start", None), "teacher": getattr(changes[0], "teacher", None)}
+    told = {"start": getattr(changes[0], "start", None)}
+    told["teachers"] = ", ".join(getattr(changes[0], "teachers", ()))
     lines = [f"{key}: {value}" for key, value in told.items() if value]
     for section in ("training", "augmentation"):
         lines.append(f"{section}:")
-        for key, value in getattr(params, section).model_dump(mode="json").items():
+        for key, value in getattr(params, section).model_dump(mode="json", exclude_defaults=True).items():
             places = [f"{layer}{section}" for layer in layers]
             place = [place for place in places if key in _find_mapping(content, place)][-1]
-            lines.append(f"  {yaml.safe_dump({key: value}).strip():36}# {place}")
+            setting = f"{key}: {yaml.safe_dump([value], default_flow_style=True).strip()[1:-1]}"
+            lines.append(f"  {setting:36}# {place}")
     return "\n".join(lines)
 
 

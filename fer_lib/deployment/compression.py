@@ -185,12 +185,12 @@ def read_logits(dirs: OutputDirs, network: str, data: PackedDataset) -> dict[str
 def _describe_training(config: Mapping[str, Any]) -> dict[str, object]:
     training = config["params"]["training"]
     start = training["weights_file"] if training["weights"] == "file" else training["weights"]
-    teacher = Path(training["teacher"] or "none").name
+    teachers = [Path(path).name for path in training["teachers"]]
     return {
         "epochs": training["epochs"],
         "trained_on": config["device"],
         "start": Path(start).name,
-        "teacher": ENSEMBLE if teacher == TEACHER_NAME else teacher,
+        "teacher": " + ".join(ENSEMBLE if name == TEACHER_NAME else name for name in teachers) or "none",
     }
 
 

@@ -21,17 +21,11 @@ from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import fit_temperature, group_labels, group_probabilities, score_predictions
 from fer_lib.evaluation.predictions import get_predictions_path, hash_weights, read_predictions
 from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.registry import CARD_NAME, ONNX_NAME, RELEASE_DIR, list_variants
 from fer_lib.labels import GROUP_OF, GROUPS
 from fer_lib.metrics_file import HEADLINES, Interval, Metrics, build_key, read_metrics
 from fer_lib.models.build import load_checkpoint, save_checkpoint
-from fer_lib.models.checkpoints import (
-    CARD_NAME,
-    CONFIG_NAME,
-    ONNX_NAME,
-    RELEASE_DIR,
-    list_variants,
-    read_config,
-)
+from fer_lib.models.checkpoints import CONFIG_NAME, read_config
 from fer_lib.models.networks import get_classifier
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
@@ -96,7 +90,7 @@ def add_variants(dataset: str, name: str) -> list[str]:
     """Put `model.int8.onnx` and `model.tiny.onnx` into `models/release/<name>`, scored as users run them.
 
     They are those that notebook 06 found best. The config gets an entry per variant with all that
-    `checkpoints.list_variants` tells, the card a table. Returns the names of the variants. Raises FerError
+    `registry.list_variants` tells, the card a table. Returns the names of the variants. Raises FerError
     when the release or the networks are missing, or are of other data.
     """
     folder, dirs, data = RELEASE_DIR / name, get_output_dirs(dataset, ROOT), load_packed(dataset)

@@ -67,7 +67,7 @@ def run_ablations(dataset: str, out_dir: str | Path | None = None) -> list[str]:
     studies = {study: find_arms(params, study) for study in params.ablations.studies}
     if not has_votes(data.index):  # then no arm can learn from them
         for study, arms in studies.items():
-            studies[study] = {arm: own for arm, own in arms.items() if own.training.targets == "label"}
+            studies[study] = {arm: own for arm, own in arms.items() if own.training.targets.label == 1}
     jobs: dict[str, Callable[[], ArmRun]] = {}
     places: dict[tuple[str, str, int], str] = {}
     for study, arms in studies.items():

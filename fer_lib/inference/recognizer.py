@@ -16,14 +16,9 @@ from fer_lib.data.detector import SMALLEST_FACE, Detection, Detector
 from fer_lib.data.framing import FER2013_FRAMING, Framing, cut_face
 from fer_lib.data.images import ImageSource, read_image
 from fer_lib.errors import ModelError
+from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, find_checkpoint, list_variants
 from fer_lib.labels import GROUP_OF
-from fer_lib.models.checkpoints import (
-    DEFAULT_MODEL,
-    FLOAT_VARIANT,
-    find_checkpoint,
-    list_variants,
-    read_config,
-)
+from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
 from fer_lib.onnx_session import open_session
 
@@ -159,7 +154,7 @@ class Recognizer:
         abstain_below
             A confidence, in place of the model's own threshold.
         variant
-            `float`, or one of the smaller and faster networks that `checkpoints.list_variants` lists.
+            `float`, or one of the smaller and faster networks that `registry.list_variants` lists.
 
         Raises
         ------

@@ -15,6 +15,7 @@ from torch import nn
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.models.networks import attach_hierarchical_head, get_classifier, match_shapes
+from fer_lib.models.onnx_weights import complete_state, read_onnx_weights
 from fer_lib.models.preprocessing import Preprocessing
 
 
@@ -76,16 +77,31 @@ def load_checkpoint(folder: Path, device: str | torch.device = "cpu") -> Checkpo
         raise ModelError(
             f"{folder}: expected a checkpoint folder, {WEIGHTS_NAME} is missing; train one first"
         )
+    return _load(folder / WEIGHTS_NAME, config, device)
+
+
+def load_exported(path: Path, config: dict[str, Any]) -> Checkpoint:
+    """Load an ONNX file that `deployment.export` wrote of a checkpoint with this config, in PyTorch.
+
+    Of int8, the weights are as they are in the file, and activations are not rounded. Raises ModelError for a
+    file that is missing, damaged or of another network.
+    """
+    return _load(path, config, "cpu")
+
+
+def _load(path: Path, config: dict[str, Any], device: str | torch.device) -> Checkpoint:
     try:
         model = create_model(config["architecture"], len(config["emotions"]))
         if config.get("head") == "hierarchical":
             attach_hierarchical_head(model, config["emotions"])
-        tensors = load_file(folder / WEIGHTS_NAME)
+        tensors = load_file(path) if path.name == WEIGHTS_NAME else read_onnx_weights(path)
         if config.get("pruned"):
             match_shapes(model, tensors)
+        if path.name != WEIGHTS_NAME:
+            tensors = complete_state(model, tensors)
         model.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         fault = f"does not fit {config['architecture']}: {str(error).splitlines()[0]}"
-        raise ModelError(f"{folder / WEIGHTS_NAME}: {fault}") from None
+        raise ModelError(f"{path}: {fault}") from None
     model.eval().to(device).to(memory_format=torch.channels_last)
     return Checkpoint(model, config)

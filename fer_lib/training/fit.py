@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ModelError
+from fer_lib.jobs import keep_freed_memory
 from fer_lib.models.build import create_model
 from fer_lib.models.networks import attach_hierarchical_head, count_macs, prune_channels
 from fer_lib.models.preprocessing import Preprocessing
@@ -43,8 +44,8 @@ from fer_lib.training.optim import (
 )
 from fer_lib.training.predict import View, run_batches
 from fer_lib.training.state import TrainingState
-from fer_lib.training.targets import build_targets
-from fer_lib.training.teacher import Teacher, build_teacher
+from fer_lib.training.targets import build_targets, choose_labels
+from fer_lib.training.teacher import Teacher, build_teachers
 from fer_lib.training.transforms import TrainTransform, mix_batch
 
 SAVE_EVERY_SECONDS = 60.0
@@ -86,6 +87,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     ParamsError, DataError
         For what the parameters ask of data that do not have it.
     """
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = _Run(data, params, device)
     state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
@@ -123,12 +125,13 @@ class _Run:
         if prunes:
             prune_channels(self.model, training.image_size, n_macs)
         self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
-        self.teacher = build_teacher(training, data.emotions, self.preprocessing, device)
+        self.teachers = build_teachers(training, data.emotions, self.preprocessing, device)
         self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = build_ema(self.model, training.ema_decay)
         self.optimizer = build_optimizer(self.model, training)
         rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
         self.targets = build_targets(data, training)
+        self.labels = choose_labels(data, training.targets)
         self.loss = build_loss(training, self.targets[rows])
         self.autocast = choose_precision(training.precision, training.architecture, device)
         self.precision = str(self.autocast or torch.float32).removeprefix("torch.")
@@ -145,7 +148,7 @@ class _Run:
             "data": self.data.data_hash,
             "targets": hashlib.sha256(np.ascontiguousarray(self.targets).tobytes()).hexdigest(),
             "initial": asdict(self.initial),
-            "teacher": self.teacher.weights_sha256 if self.teacher else None,
+            "teachers": [teacher.weights_sha256 for teacher in self.teachers],
             "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
             "code": hash_code(CODE),
             "libraries": [version(name) for name in ("albumentations", "timm", "torch")],
@@ -191,8 +194,9 @@ class _Run:
             if training.mixup:
                 rng = np.random.default_rng([training.seed, step])
                 images, targets = mix_batch(images, targets, training.mixup, rng)
-            used = (self.loss, self.optimizer, self.device, self.autocast, self.teacher)
-            loss = train_on_batch(self.model, images, targets, *used)
+            used = (self.loss, self.optimizer, self.device, self.autocast)
+            share = training.targets.teacher / max(1, len(training.teachers))
+            loss = train_on_batch(self.model, images, targets, *used, self.teachers, share)
             if self.ema:
                 self.ema.update(self.model, step)
             state.step += 1
@@ -211,7 +215,7 @@ class _Run:
         step = state.epoch * len(self.batches) + state.step - 1
         scored = self.ema.module if self.ema else self.model
         logits = torch.from_numpy(run_batches(scored, self.val_loader))
-        labels = torch.from_numpy(self.data.labels[self.val_rows].astype(np.int64))
+        labels = torch.from_numpy(self.labels[self.val_rows])
         accuracy = _compute_accuracy(logits, labels)
         if accuracy > state.best_accuracy:
             state.best_accuracy, state.best_epoch = accuracy, state.epoch + 1
@@ -261,18 +265,19 @@ def train_on_batch(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
     autocast: torch.dtype | None,
-    teacher: Teacher | None = None,
+    teachers: Sequence[Teacher] = (),
+    share: float = 0.0,
 ) -> float:
     """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss.
 
-    With a teacher, the targets are the mean of `targets` and of its predictions for the images.
+    To the targets is added `share` of each teacher's predictions for the images.
     """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     targets = targets.to(device, non_blocking=True)
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-        if teacher is not None:
-            targets = (targets + teacher(images)) / 2
+        for teacher in teachers:
+            targets = targets + share * teacher(images)
         logits = model(images)
     loss = loss_function(logits, targets)
     loss.backward()

@@ -20,7 +20,7 @@ def train_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]
     jobs: dict[str, Callable[[], Path]] = {
         name: partial(train_recipe, name, dataset, out_dir) for name in recipes
     }
-    needs = {name: [other for other in (one.start, one.teacher) if other] for name, one in recipes.items()}
+    needs = {name: [other for other in (one.start, *one.teachers) if other] for name, one in recipes.items()}
     if any(ENSEMBLE in others for others in needs.values()):
         jobs = {ENSEMBLE: partial(write_teacher, dataset, out_dir), **jobs}
         needs[ENSEMBLE] = list(params.ensemble.members)

@@ -12,7 +12,7 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
-from fer_lib.params import Params, Recipe, apply_recipe, find_recipe, load_params
+from fer_lib.params import Params, Recipe, TargetShares, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.targets import has_votes
 from fer_lib.training.voting import fit_weights, vote
@@ -56,7 +56,7 @@ class TrainingRecord:
 
 
 def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
-    """Return `params` with recipe `name` applied: what it starts from and its teacher are files in `dirs`.
+    """Return `params` with recipe `name` applied: what it starts from and its teachers are files in `dirs`.
 
     Raises ParamsError for a recipe that is not there.
     """
@@ -64,8 +64,8 @@ def build_recipe(name: str, params: Params, dirs: OutputDirs) -> Params:
     training = dict(recipe.training)
     if recipe.start is not None:
         training |= {"weights": "file", "weights_file": dirs.models / recipe.start}
-    if recipe.teacher is not None:
-        training["teacher"] = dirs.models / (TEACHER_NAME if recipe.teacher == ENSEMBLE else recipe.teacher)
+    names = [TEACHER_NAME if teacher == ENSEMBLE else teacher for teacher in recipe.teachers]
+    training["teachers"] = [dirs.models / teacher for teacher in names]
     return apply_recipe(params, recipe.model_copy(update={"training": training}))
 
 
@@ -107,7 +107,7 @@ def train_recipe(
     seconds = float(result.history["seconds"].iloc[-1])
     metrics = describe_training(result, get_metrics_name(name))
     # Not the recipe's own: the hash of the parameters can be computed again from `params.yaml` alone.
-    seed, inputs = params.training.seed, [params.training.weights_file, params.training.teacher]
+    seed, inputs = params.training.seed, [params.training.weights_file, *params.training.teachers]
     write_metrics(dirs, metrics, data.meta, plain, seed, seconds, inputs=list(filter(None, inputs)))
     return folder
 
@@ -141,11 +141,14 @@ def read_or_train(
 
 
 def use_known_targets(params: Params, data: PackedDataset) -> Params:
-    """Return `params`; where it blends labels with votes and `data` have none, with labels alone."""
-    if params.training.targets != "blend" or has_votes(data.index):
+    """Return `params`; where it mixes labels with votes and `data` have none, the labels take their share."""
+    shares = params.training.targets
+    voted = shares.majority + shares.votes
+    if not (shares.label and voted) or has_votes(data.index):
         return params
-    print(f"{data.meta['dataset']}: no FER+ votes beside the faces; training on the labels alone")
-    return params.model_copy(update={"training": params.training.model_copy(update={"targets": "label"})})
+    print(f"{data.meta['dataset']}: no FER+ votes beside the faces; their share goes to the labels")
+    targets = TargetShares(label=shares.label + voted, teacher=shares.teacher)
+    return params.model_copy(update={"training": params.training.model_copy(update={"targets": targets})})
 
 
 def check_match(checkpoint: "Checkpoint", data: PackedDataset) -> None:
@@ -206,7 +209,11 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     """
     recipe = params.recipes.get(name, Recipe())
     seconds = {name: read_metrics(dirs, get_metrics_name(name)).provenance["wall_seconds"]}
-    teachers = params.ensemble.members if recipe.teacher == ENSEMBLE else (recipe.teacher,)
+    teachers = [
+        member
+        for teacher in recipe.teachers
+        for member in (params.ensemble.members if teacher == ENSEMBLE else (teacher,))
+    ]
     for other in filter(None, (recipe.start, *teachers)):
         seconds = list_training_seconds(other, params, dirs) | seconds
     return seconds

@@ -12,10 +12,7 @@ import pandas as pd
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import VOTE_OF_LABEL, VOTES
-from fer_lib.params import TrainingParams
-
-LABEL_SHARE = 0.5
-"""What `blend` leaves to the data set's own label; the rest goes to the votes."""
+from fer_lib.params import TargetShares, TrainingParams
 
 VOTE_COLUMNS = [f"votes_{name}" for name in VOTES]
 
@@ -26,30 +23,41 @@ def has_votes(index: pd.DataFrame) -> bool:
 
 
 def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
-    """Return float32 (N, C): for every face of the store a distribution over the classes.
+    """Return float32 (N, C): the mixture `training.targets` for every face of the store.
 
-    `training.targets`: `label`, one-hot; `majority`, one-hot at the most voted emotion; `votes`, their
-    shares; `blend`, half label and half votes. A face without a usable vote keeps its label. With
-    `training.teacher` a table, the mean of that and the teacher's probabilities, for the faces that it has.
+    The teachers share theirs evenly. Those that are networks add their part batch by batch, so that here a
+    face has the rest. A face without a usable vote keeps its label.
 
-    Raises DataError for votes that the data set does not have, ModelError for a table that is missing or of
-    other classes.
+    Raises DataError for votes that the data set does not have, ModelError for a teacher's table that is
+    missing or of other classes.
     """
-    targets = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
-    if training.targets != "label":
-        targets = _add_votes(targets, count_votes(data), training.targets)
-    if training.teacher is not None and is_table(training.teacher):
-        rows, probabilities = read_teacher(training.teacher, data)
-        targets[rows] = (targets[rows] + probabilities) / 2
-    return targets
+    shares = training.targets
+    one_hot = np.eye(len(data.emotions), dtype=np.float32)
+    targets = shares.label * one_hot[data.labels]
+    if shares.majority or shares.votes:
+        votes = _share_votes(data)
+        targets += shares.majority * one_hot[votes.argmax(axis=1)] + shares.votes * votes
+    for path in filter(is_table, training.teachers):
+        rows, probabilities = read_teacher(path, data)
+        targets[rows] += shares.teacher / len(training.teachers) * probabilities
+    return targets.astype(np.float32)
 
 
-def _add_votes(labels: np.ndarray, votes: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "majority":
-        votes = np.where(votes.any(axis=1, keepdims=True), np.eye(votes.shape[1])[votes.argmax(axis=1)], 0)
+def choose_labels(data: PackedDataset, shares: TargetShares) -> np.ndarray:
+    """Return int64 (N,), what accuracy is judged by while training: the labels, where they teach at all.
+
+    A network that learns from votes and not from labels is judged by the most voted emotion.
+    """
+    votes_alone = not shares.label and (shares.majority or shares.votes)
+    labels = _share_votes(data).argmax(axis=1) if votes_alone else data.labels
+    return labels.astype(np.int64)
+
+
+def _share_votes(data: PackedDataset) -> np.ndarray:
+    votes = count_votes(data)
     total = votes.sum(axis=1, keepdims=True)
-    shares = np.where(total > 0, votes / np.maximum(total, 1), labels).astype(np.float32)
-    return LABEL_SHARE * labels + (1 - LABEL_SHARE) * shares if kind == "blend" else shares
+    labels = np.eye(len(data.emotions), dtype=np.float32)[data.labels]
+    return np.where(total > 0, votes / np.maximum(total, 1), labels).astype(np.float32)
 
 
 def count_votes(data: PackedDataset) -> np.ndarray:
@@ -60,7 +68,7 @@ def count_votes(data: PackedDataset) -> np.ndarray:
     if not has_votes(data.index):
         raise DataError(
             f"training.targets: expected FER+ votes in the data set {data.meta['dataset']!r}, found none; "
-            "use `label`"
+            "use `label: 1`"
         )
     votes = data.index[VOTE_COLUMNS].to_numpy()[:, list(VOTE_OF_LABEL[: len(data.emotions)])]
     return np.where(votes > 1, votes, 0)
@@ -81,5 +89,5 @@ def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarra
         frame = pd.read_parquet(path, columns=["row", *columns])
     except (OSError, ValueError) as error:
         detail = " ".join(str(error).split())[:160]
-        raise ModelError(f"training.teacher: {path}: expected a teacher's probabilities: {detail}") from None
+        raise ModelError(f"training.teachers: {path}: expected a teacher's probabilities: {detail}") from None
     return frame["row"].to_numpy(), frame[columns].to_numpy(np.float32)

@@ -33,7 +33,7 @@ class Teacher:
         checkpoint = load_checkpoint(folder, device)
         if checkpoint.emotions != tuple(emotions):
             raise ModelError(
-                f"training.teacher: {folder}: expected a network of {', '.join(emotions)}, "
+                f"training.teachers: {folder}: expected a network of {', '.join(emotions)}, "
                 f"found {', '.join(checkpoint.emotions)}"
             )
         self.weights_sha256 = hash_file(folder / WEIGHTS_NAME)
@@ -54,10 +54,10 @@ class Teacher:
         return self._model(images.to(memory_format=torch.channels_last)).float().softmax(dim=1)
 
 
-def build_teacher(
+def build_teachers(
     training: TrainingParams, emotions: Sequence[str], preprocessing: Preprocessing, device: torch.device
-) -> Teacher | None:
-    """Return the network that `training.teacher` names; None without one, or where it is a table."""
-    if training.teacher is None or is_table(training.teacher):
-        return None
-    return Teacher(training.teacher, emotions, preprocessing, device)
+) -> list[Teacher]:
+    """Return the networks among `training.teachers`; its tables are no networks, see `targets`."""
+    return [
+        Teacher(path, emotions, preprocessing, device) for path in training.teachers if not is_table(path)
+    ]

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from fer_lib.errors import ModelError
-from fer_lib.models import checkpoints
-from fer_lib.models.checkpoints import DEFAULT_MODEL, find_checkpoint, list_checkpoints, read_config
+from fer_lib.inference import registry
+from fer_lib.inference.registry import DEFAULT_MODEL, find_checkpoint, list_checkpoints
+from fer_lib.models.checkpoints import read_config
 
 CONFIG = {
     "architecture": "test_efficientnet",
@@ -16,8 +17,8 @@ CONFIG = {
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """Return an empty folder of models that the module looks into."""
-    monkeypatch.setattr(checkpoints, "MODELS_DIR", tmp_path / "models")
-    monkeypatch.setattr(checkpoints, "RELEASE_DIR", tmp_path / "models" / "release")
+    monkeypatch.setattr(registry, "MODELS_DIR", tmp_path / "models")
+    monkeypatch.setattr(registry, "RELEASE_DIR", tmp_path / "models" / "release")
     return tmp_path / "models"
 
 
