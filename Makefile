@@ -10,7 +10,7 @@ UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro results test browser lint verify lab app web readme lock clean
+.PHONY: help env repro results test browser record lint verify lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -42,6 +42,9 @@ browser: ## install Chromium for the tests, where that can be done
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo 'no Chromium: the tests in a browser are skipped'
+
+record: env browser ## test the app in a browser and keep which tests passed, for the claims ledger
+	$(BIN)/python benchmarks/browser.py
 
 lint: env ## check style, format, who imports whom, types and declared packages
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -238,14 +238,71 @@ class RobustnessParams(Section):
         return self
 
 
+class Study(NamedTuple):
+    """One question of the ablations: its arms, what they change, and where both stand in `params.yaml`.
+
+    arms: name to what it changes of `reference`; None: this data set cannot have that arm.
+    """
+
+    reference: Changes
+    arms: dict[str, Changes | None]
+    place_of_reference: str
+    place: str
+
+
 class AblationsParams(Section):
-    """Trainings at a small, equal budget, each changing one thing of a reference."""
+    """Trainings of an equal budget, each changing one thing of a reference.
+
+    Claims rest on `paper_studies`, which have the paper's budget; `studies` explore with a small one.
+    """
 
     seeds: tuple[int, ...] = Field(min_length=1)
     n_resamples: int = Field(ge=10)
-    reference: Changes
+    paper_reference: Changes
+    paper_studies: dict[str, dict[str, Changes | None]]
     members: tuple[str, ...]  # arms of the study `ensemble` that vote together
-    studies: dict[str, dict[str, Changes | None]]  # null: this data set cannot have that arm
+    reference: Changes
+    studies: dict[str, dict[str, Changes | None]]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "AblationsParams":
+        for name in self.paper_studies.keys() & self.studies.keys():
+            raise ValueError(f"studies: expected other names than in paper_studies, found {name!r} in both")
+        return self
+
+    def list_studies(self) -> dict[str, Study]:
+        """Return every study by its name, those that claims rest on first."""
+        return {
+            name: Study(reference, arms, f"ablations.{prefix}reference", f"ablations.{prefix}studies.{name}")
+            for prefix, reference, studies in (
+                ("paper_", self.paper_reference, self.paper_studies),
+                ("", self.reference, self.studies),
+            )
+            for name, arms in studies.items()
+        }
+
+
+class ReleaseParams(Section):
+    """The networks of a release, and how they are adjusted.
+
+    judged_by: what temperature and threshold fit, the labels or the annotators' majority.   tau: of the logit
+    adjustment.   default: the variant that is taken unless another is named.   variants: name to one network,
+    `<recipe>.float32` or `<recipe>.int8`, or to several that vote; each voter is a variant of its own too.
+    """
+
+    judged_by: Literal["label", "majority"]
+    tau: float = Field(ge=0.0)
+    default: str
+    variants: dict[str, tuple[str, ...]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "ReleaseParams":
+        if self.default not in self.variants:
+            raise ValueError(f"default: expected one of {', '.join(self.variants)}, found {self.default!r}")
+        singles = {voters[0] for voters in self.variants.values() if len(voters) == 1}
+        for voter in {voter for voters in self.variants.values() for voter in voters} - singles:
+            raise ValueError(f"variants: expected {voter!r}, which votes, as a variant of its own too")
+        return self
 
 
 class Params(Section):
@@ -262,6 +319,7 @@ class Params(Section):
     compression: CompressionParams
     gradcam: GradcamParams
     robustness: RobustnessParams
+    releases: dict[str, ReleaseParams]
 
 
 def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:
@@ -282,11 +340,11 @@ def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> 
                 f"{path}: recipes.{name}: expected `teachers` and a share `targets.teacher` above 0, or "
                 f"neither; found {', '.join(recipe.teachers) or 'no teachers'} and {shares.teacher:g}"
             )
-    reference = apply_recipe(params, params.ablations.reference, f"{path}: ablations.reference")
-    for study, arms in params.ablations.studies.items():
-        for arm, changes in arms.items():
-            apply_recipe(reference, changes or Changes(), f"{path}: ablations.studies.{study}.{arm}")
-    arms = params.ablations.studies.get("ensemble", {})
+    for study in params.ablations.list_studies().values():
+        plain = apply_recipe(params, study.reference, f"{path}: {study.place_of_reference}")
+        for arm, changes in study.arms.items():
+            apply_recipe(plain, changes or Changes(), f"{path}: {study.place}.{arm}")
+    arms = params.ablations.paper_studies.get("ensemble", {})
     voters = [arm for arm, changes in arms.items() if changes is not None]
     for name in params.ablations.members:
         if name not in voters:

@@ -119,7 +119,11 @@ def hash_stage_params(name: str, stage: Mapping[str, Any], params: Mapping[str, 
     if kind == "recipes":
         values[kind] = {entry: values[kind].get(entry)}
     elif kind == "ablations":
-        values[kind] = {**values[kind], "studies": values[kind]["studies"].get(entry)}
+        section = dict(values[kind])
+        # Its own kind of study alone, with that one's reference; the rest is shared.
+        paper = {key: section.pop(f"paper_{key}") for key in ("reference", "studies")}
+        section |= paper if entry in paper["studies"] else {}
+        values[kind] = section | {"studies": section["studies"].get(entry)}
     return hash_values(values)
 
 

@@ -43,7 +43,8 @@ TINY = {
         "pruned_80": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
         "pruned_65": None,
         "pruned_50": {"start": "pruned_80", "training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
-        **dict.fromkeys(("augmented", "unaugmented", "reweighted", "lite", "compact")),
+        **dict.fromkeys(("augmented", "unaugmented", "reweighted", "lite", "compact", "distilled")),
+        **dict.fromkeys(("votes_b0", "votes_lite0", "votes_tiny")),
     },
     "compression": {
         "networks": ["student", "tiny", "pruned_50"],
@@ -69,21 +70,16 @@ TINY = {
     "ablations": {
         "seeds": [1, 0],  # out of order, so that nothing may rely on their order
         "n_resamples": 20,
-        "reference": {
-            "training": {
-                "image_size": 32,
-                "epochs": 1,
-                "warmup_steps": 2,
-                "batch_size": 16,
-                "train_fraction": 1.0,
-            }
-        },
-        "studies": {
+        "paper_reference": {"training": TINY_RECIPE},
+        "paper_studies": {
             "ensemble": {
                 "lite0": {"training": {"architecture": "test_efficientnet_ln"}},
                 "resnet18": {"training": {"architecture": "test_resnet"}},
                 "three_times": {"training": {"epochs": 3}},
             },
+        },
+        "reference": {"training": {**TINY_RECIPE, "train_fraction": 1.0}},
+        "studies": {
             "duplicates": {"reference": {"training": {"epochs": 1}}},  # that of all, which is trained once
         },
     },
@@ -105,10 +101,16 @@ def merge(values, changes):
 def write_tiny_params(path, **changes):
     """Write the project's parameters with `TINY`, and `changes` after it, over those of demo."""
     params = yaml.safe_load((REPO / "params.yaml").read_text())
-    studies = params["ablations"]["studies"]
     # Two arms of a study do all that the others do; the ensemble needs its members.
-    left_out = {s: dict.fromkeys(list(arms)[1:-1]) for s, arms in studies.items() if s != "ensemble"}
-    tiny = merge(TINY, {"ablations": {"studies": left_out}})
+    left_out = {
+        kind: {
+            study: dict.fromkeys(list(arms)[1:-1])
+            for study, arms in params["ablations"][kind].items()
+            if study != "ensemble"
+        }
+        for kind in ("paper_studies", "studies")
+    }
+    tiny = merge(TINY, {"ablations": left_out})
     # Demo leaves out networks and arms, and so do these; both together would leave none.
     params["datasets"]["demo"] |= {section: {} for section in {*TINY, "ensemble"} - {"prepare"}}
     # Networks that are trained only to be compared here take as long as any other.

@@ -16,6 +16,7 @@ from fer_lib.evaluation.ablation_results import (
     compare_studies,
     compute_p_value,
     compute_shares,
+    describe_budgets,
     measure_propagation,
     measure_rare,
     score_reference,
@@ -27,9 +28,15 @@ from fer_lib.evaluation.metrics import compare_mcnemar
 from fer_lib.evaluation.predictions import write_table
 from fer_lib.labels import EMOTIONS_7, VOTE_OF_LABEL, VOTES
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.params import AblationsParams
+from fer_lib.params import AblationsParams, Changes, load_params
 from fer_lib.paths import get_output_dirs
-from fer_lib.reporting.studies import build_study_table, describe_clear, select_studies
+from fer_lib.reporting.studies import (
+    build_study_table,
+    describe_clear,
+    select_studies,
+    trace_vote_shares,
+)
+from fer_lib.training.loading import select_train_rows
 from fer_lib.training.targets import VOTE_COLUMNS
 
 AB = ("happy", "sad")
@@ -52,10 +59,19 @@ DATA = SimpleNamespace(
     data_hash="da7a",
     meta={"dataset": "demo"},
 )
-STUDIES = {
-    name: {} for name in ("reference", "loss", "targets", "duplicates", "ensemble", "not_run")
-}  # what arms they have stands in the tables
-SETTINGS = AblationsParams(seeds=SEEDS, n_resamples=200, reference={}, members=(), studies=STUDIES)
+STUDIES, PAPER_STUDIES = (
+    {name: {} for name in names}  # what arms they have stands in the tables
+    for names in (("reference", "loss", "targets", "duplicates", "not_run"), ("paper", "ensemble"))
+)
+SETTINGS = AblationsParams(
+    seeds=SEEDS,
+    n_resamples=200,
+    paper_reference={},
+    paper_studies=PAPER_STUDIES,
+    members=(),
+    reference={},
+    studies=STUDIES,
+)
 
 
 def write_study(dirs, study, **right):
@@ -101,8 +117,21 @@ def test_a_study_s_own_reference_is_what_its_arms_are_compared_with(dirs):
     assert unseen["value"] == pytest.approx((0.8 * N_FACES - COPIES) / (N_FACES - COPIES))
 
 
+def test_what_is_left_out_of_the_paper_s_recipe_is_compared_with_that(dirs):
+    write_study(dirs, "paper", reference=0.8, no_focal_loss=0.75)
+    table = compare_studies(dirs, SETTINGS, DATA).set_index(["study", "arm", "share"])
+    assert table.loc[("paper", "no_focal_loss", "accuracy"), "gain"] == pytest.approx(-0.05)
+    assert table.loc[("loss", "better", "accuracy"), "gain"] == pytest.approx(0.2)
+
+
+def test_study_without_arms_takes_no_part(dirs):
+    write_study(dirs, "paper")
+    write_study(dirs, "ensemble")
+    assert set(compare_studies(dirs, SETTINGS, DATA)["study"]) == {"loss"}
+
+
 def test_the_vote_is_compared_with_each_of_the_others(dirs):
-    write_study(dirs, "ensemble", b0=0.5, three_times=0.65, soft_vote=0.6)
+    write_study(dirs, "ensemble", reference=0.5, b0=0.5, three_times=0.65, soft_vote=0.6)
     table = compare_studies(dirs, SETTINGS, DATA).set_index(["study", "arm", "share"])
     gains = table.xs("accuracy", level="share").loc["vote_over", "gain"]
     assert gains.to_dict() == {"b0": pytest.approx(0.1), "three_times": pytest.approx(-0.05)}
@@ -177,6 +206,73 @@ def test_metrics_have_a_key_per_arm_and_share(dirs):
     assert 0 < low < value < high
     expected = {"loss.same.recall.disgust", "loss.same.accuracy.p_value", "loss.same.mcnemar"}
     assert expected | {f"loss.same.accuracy{end}" for end in ("", ".gain", ".effect")} <= set(metrics)
+
+
+def change_ablations(**changes):
+    """Return the parameters of FER2013 with these changes of the ablations."""
+    params = load_params("fer2013")
+    return params.model_copy(update={"ablations": params.ablations.model_copy(update=changes)})
+
+
+def test_budget_of_a_study_is_that_of_its_reference():
+    short = Changes(training={"epochs": 1, "train_fraction": 0.3, "image_size": 32})
+    params = change_ablations(
+        seeds=(0, 1),
+        paper_reference=Changes(training={"epochs": 5, "image_size": 48}),
+        paper_studies={"ensemble": {"b0": Changes()}, "paper": {"lost": None}},
+        reference=Changes(training={"epochs": 4, "train_fraction": 0.3, "image_size": 48}),
+        studies={"loss": {"a": short}, "duplicates": {"reference": short, "dropped": Changes()}},
+    )
+    # 1,100 faces of one emotion and 9 of another: of each a share, rounded down.
+    labels = np.repeat([0, 3], [1100, 9])
+    data = SimpleNamespace(labels=labels, get_rows=lambda split: np.arange(len(labels)))
+    long, explored, one = (
+        f"{text}, seeds 0, 1"
+        for text in (
+            "5 epochs of 1,109 faces at 48 px",
+            "4 epochs of 332 faces at 48 px",
+            "1 epoch of 332 faces at 32 px",
+        )
+    )
+    assert describe_budgets(params, data) == {
+        "ensemble": long,
+        "vote_over": long,
+        "loss": explored,
+        "stacked": explored,
+        "duplicates": one,
+        "duplicates_unseen": one,
+    }
+    training = params.training.model_copy(update={"train_fraction": 0.3})
+    assert len(select_train_rows(data, training)) == 332
+
+
+def test_accuracy_is_traced_from_labels_alone_to_votes_alone():
+    mixes = {"votes": (0, 1), "blend": (0.5, 0.5), "votes_25": (0.75, 0.25)}
+    arms = {
+        arm: Changes(training={"targets": {"label": label, "votes": votes}})
+        for arm, (label, votes) in mixes.items()
+    }
+    arms |= {"majority": Changes(training={"targets": {"majority": 1}}), "smoothing": Changes()}
+    params = change_ablations(studies={"targets": arms})
+    columns = ["study", "arm", "share", "value", "gain", "low", "high"]
+    rows = [
+        *[("targets", arm, "accuracy", 0.6, -0.1, -0.2, 0.0) for arm in arms],
+        *[("targets", arm, "macro_recall", 0.1, 0.0, 0.0, 0.0) for arm in arms],
+        ("targets_annotators", "votes", "accuracy", 0.8, 0.25, 0.125, 0.375),
+        ("loss", "votes", "accuracy", 0.1, 0.0, 0.0, 0.0),
+    ]
+    points = trace_vote_shares(pd.DataFrame(rows, columns=columns), params)
+    plain = ["labels", 0.0, 0.7, 0.7, 0.7]  # the accuracy of an arm without what it gains
+    majority = "the annotators' majority"
+    expected = [
+        plain,
+        *[["labels", share, 0.6, 0.5, 0.7] for share in (0.25, 0.5, 1.0)],
+        [majority, 0.0, 0.55, 0.55, 0.55],
+        [majority, 1.0, 0.8, 0.675, 0.925],
+    ]
+    assert points["judge"].tolist() == [row[0] for row in expected]
+    assert points.iloc[:, 1:].to_numpy(float) == pytest.approx(np.array([row[1:] for row in expected]))
+    assert trace_vote_shares(pd.DataFrame(rows[:0], columns=columns), params).empty
 
 
 def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):

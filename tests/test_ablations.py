@@ -38,13 +38,12 @@ from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
 from fer_lib.training.voting import vote
 
-ARMS = ["b0", "resnet18", "lite0", "three_times", "soft_vote"]
+ARMS = ["reference", "b0", "resnet18", "lite0", "three_times", "soft_vote"]
 SEEDS = [1, 0]  # those of the tiny parameters, in their order
 SPLITS = ("val", "test")
 
-
-STUDIES = ("reference", "loss", "head", "duplicates", ENSEMBLE)
-"""Those that are run here."""
+STUDIES = (ENSEMBLE, "reference", "loss", "head", "duplicates")
+"""Those that are run here, in their order."""
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +53,12 @@ def project(tiny_project, tmp_path_factory):
     for path in tiny_project.iterdir():
         (root / path.name).symlink_to(path)
     (root / "params.yaml").unlink()
-    studies = load_params("demo", path=tiny_project / "params.yaml").ablations.studies
-    left_out = {study: dict.fromkeys(arms) for study, arms in studies.items() if study not in STUDIES}
-    write_tiny_params(root / "params.yaml", ablations={"studies": left_out})
+    ablations = load_params("demo", path=tiny_project / "params.yaml").ablations
+    left_out = {
+        kind: {study: dict.fromkeys(arms) for study, arms in studies.items() if study not in STUDIES}
+        for kind, studies in (("paper_studies", ablations.paper_studies), ("studies", ablations.studies))
+    }
+    write_tiny_params(root / "params.yaml", ablations=left_out)
     return root
 
 
@@ -95,9 +97,9 @@ def load_tiny(root):
 def test_command_names_the_studies_and_counts_runs_alone(finished, project):
     _, done = finished
     params = load_params("demo", path=project / "params.yaml")
-    assert done.stdout == f"studies: {', '.join(params.ablations.studies)}\n"
+    assert done.stdout == f"studies: {', '.join(params.ablations.list_studies())}\n"
     arms = {study: find_arms(params, study) for study in STUDIES}
-    # `b0` of the ensemble and the reference of `duplicates` are the reference itself, trained once.
+    # `b0` of the ensemble and the reference of `duplicates` are references themselves, trained once.
     n_runs = len(SEEDS) * (sum(map(len, arms.values())) - 2)
     assert f"{n_runs}/{n_runs}" in done.stderr
     assert "epoch" not in done.stderr  # bars of the trainings would write over that of the study
@@ -187,8 +189,8 @@ def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
     metrics, table = read_results(dirs)
     data = load_tiny(here)
     arms = find_arms(load_params("demo", path=here / "params.yaml"), ENSEMBLE)
-    states = {arm: f"{ENSEMBLE}/{arm}-0" for arm in ARMS[:4]}
-    states["b0"] = "reference/reference-0"  # the reference under another name
+    states = {arm: f"{ENSEMBLE}/{arm}-0" for arm in ARMS[:5]}
+    states["b0"] = states["reference"]  # the reference under another name
     folder = dirs.training_state / "ablations"
     trained = {
         arm: train_arm("demo", set_seed(arms[arm], 0), folder / state) for arm, state in states.items()
@@ -196,7 +198,7 @@ def test_table_is_what_the_networks_say_and_how_they_vote(finished, here):
     runs = [replace(run, arm=arm) for arm, run in trained.items()]  # from their finished states
     weights = [metrics[f"soft_vote.seed_0.weight.{arm}"] for arm in ("b0", "resnet18", "lite0")]
     voted = {
-        split: vote(np.stack([run.probabilities[split] for run in runs[:3]]), weights) for split in SPLITS
+        split: vote(np.stack([run.probabilities[split] for run in runs[1:4]]), weights) for split in SPLITS
     }
     for run in [*runs, ArmRun("soft_vote", 0, voted)]:
         for split in SPLITS:
@@ -230,8 +232,13 @@ def test_arm_is_the_reference_with_its_own_change_and_seed(here, tmp_path, monke
     monkeypatch.setattr(ablations, "train_arm", note)
     run_ablations("demo", tmp_path)
     own = load_params("demo", path=here / "params.yaml")
+    paper = own.training.model_dump() | own.ablations.paper_reference.training
     plain = own.training.model_dump() | own.ablations.reference.training
     first = SEEDS[0]
+    assert asked[ENSEMBLE, f"reference-{first}"].training.model_dump() == paper | {"seed": first}
+    resnet = asked[ENSEMBLE, f"resnet18-{first}"].training.model_dump()
+    assert resnet == paper | {"architecture": "test_resnet", "seed": first}
+    assert (ENSEMBLE, f"b0-{first}") not in asked  # the reference itself: trained once
     reference = asked["reference", f"reference-{first}"]
     assert reference.training.model_dump() == plain | {"seed": first}
     assert reference.augmentation == own.augmentation
@@ -252,7 +259,7 @@ def test_killed_study_leaves_no_worker_behind(project, tmp_path):
     command = [sys.executable, "-m", "fer_lib", "ablate", "--dataset", "demo", "--out-dir", tmp_path]
     environment = build_command_environment(project)
     study = subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.DEVNULL)
-    locks = tmp_path / "models" / ".state" / "demo" / "ablations" / "reference"
+    locks = tmp_path / "models" / ".state" / "demo" / "ablations" / ENSEMBLE
     try:
         until = time.monotonic() + 120
         while study.poll() is None and not list(locks.glob("*/lock")):  # until a worker trains
@@ -297,11 +304,32 @@ def test_longest_arm_sees_as_many_faces_as_the_members_together(dataset):
     assert epochs["three_times"] == sum(epochs[member] for member in params.ablations.members)
 
 
-def test_arm_that_is_null_is_left_out():
+def test_arm_that_is_null_is_left_out_and_others_change_their_kind_s_reference():
     params = load_params("fer2013")
     studies = {"only": {"plain": Changes(), "gone": None}}
-    params = params.model_copy(update={"ablations": params.ablations.model_copy(update={"studies": studies})})
-    assert find_arms(params, "only") == {"plain": apply_recipe(params, params.ablations.reference)}
+    for kind, reference in (("studies", "reference"), ("paper_studies", "paper_reference")):
+        own = params.model_copy(update={"ablations": params.ablations.model_copy(update={kind: studies})})
+        assert find_arms(own, "only") == {"plain": apply_recipe(own, getattr(own.ablations, reference))}
+
+
+def test_arm_that_trains_as_a_recipe_does_takes_its_state(here, tmp_path, monkeypatch):
+    states = {}
+
+    def note(dataset, params, state):
+        states[params.training.seed] = state
+        rows = load_tiny(here).get_rows
+        uniform = {split: np.full((len(rows(split)), 7), 1 / 7) for split in SPLITS}
+        return ArmRun(state.name, params.training.seed, uniform)
+
+    params = load_params("demo", path=here / "params.yaml")
+    studies = {"paper_studies": {"paper": {"reference": Changes()}}, "studies": {}}
+    own = params.ablations.model_copy(update={"paper_reference": Changes(), **studies})
+    monkeypatch.setattr(ablations, "train_arm", note)
+    monkeypatch.setattr(ablations, "load_params", lambda _: params.model_copy(update={"ablations": own}))
+    run_ablations("demo", tmp_path)
+    folder = get_output_dirs("demo", tmp_path).training_state
+    # The paper's recipe trains with seed 0; with another seed it is a training of its own.
+    assert states == {0: folder / "baseline", 1: folder / "ablations" / "paper" / "reference-1"}
 
 
 def test_arms_that_need_votes_are_trained_where_there_are_votes(here, tmp_path, monkeypatch):
@@ -314,7 +342,7 @@ def test_arms_that_need_votes_are_trained_where_there_are_votes(here, tmp_path, 
     monkeypatch.setattr(ablations, "train_arm", note)
     params = load_params("fer2013")  # the tiny parameters leave such arms out
     targets = {"targets": params.ablations.studies["targets"]}
-    of_targets = params.ablations.model_copy(update={"studies": targets})
+    of_targets = params.ablations.model_copy(update={"paper_studies": {}, "studies": targets})
     monkeypatch.setattr(
         ablations, "load_params", lambda _: params.model_copy(update={"ablations": of_targets})
     )
@@ -329,7 +357,7 @@ def test_arms_that_need_votes_are_trained_where_there_are_votes(here, tmp_path, 
 
 
 def test_unknown_study_is_one_line_with_the_known_ones():
-    with pytest.raises(ParamsError, match=r"ablations\.studies: no 'nope'; known: reference, loss, "):
+    with pytest.raises(ParamsError, match=r"ablations: no study 'nope'; known: paper, ensemble, reference, "):
         find_arms(load_params("demo"), "nope")
 
 
@@ -359,8 +387,8 @@ def test_tiny_parameters_are_tiny(tiny_project):
     # Where an arm is added that names an architecture of its own, the tests above would train that.
     params = yaml.safe_load((tiny_project / "params.yaml").read_text())
     assert params["datasets"]["demo"]["ablations"]["seeds"] == SEEDS
-    studies = load_params("demo", path=tiny_project / "params.yaml").ablations.studies.values()
+    studies = load_params("demo", path=tiny_project / "params.yaml").ablations.list_studies().values()
     named = {
-        recipe.training.get("architecture", "test_") for arms in studies for recipe in arms.values() if recipe
+        arm.training.get("architecture", "test_") for study in studies for arm in study.arms.values() if arm
     }
     assert all(name.startswith("test_") for name in named)

@@ -57,8 +57,8 @@ def address():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Return Chromium with a fake camera that shows a drawn clip."""
+def browser(tmp_path_factory, record_testsuite_property):
+    """Return Chromium with a fake camera that shows a drawn clip. `make record` keeps its version."""
     camera = tmp_path_factory.mktemp("camera") / "camera.y4m"
     with camera.open("wb") as file:
         file.write(b"YUV4MPEG2 W640 H480 F30:1 Ip A1:1 C420jpeg\n")
@@ -73,6 +73,7 @@ def browser(tmp_path_factory):
     ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        record_testsuite_property("browser", f"Chromium {browser.version}")
         yield browser
         browser.close()
 

@@ -11,20 +11,30 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claims import (
+from fer_lib.evaluation.browser_record import RECORD, list_tests
+from fer_lib.evaluation.claim_rules import (
+    BASES,
     BELOW,
-    CLAIMS_FILE,
     CONTAINED,
+    IMPLEMENTED,
+    MEASURED,
     REACHED,
     RULES,
-    VERDICTS,
-    Claim,
     Records,
     Rule,
-    judge_claim,
     judge_threshold,
+)
+from fer_lib.evaluation.claims import (
+    BESIDE,
+    CLAIMS_FILE,
+    VERDICTS,
+    Claim,
+    count_verdicts,
+    describe_verdicts,
+    judge_claim,
     load_claims,
     load_records,
+    tabulate_checks,
     write_ledger,
 )
 from fer_lib.evaluation.paper import EPOCHS, collect_accuracies, describe_accuracies
@@ -34,11 +44,12 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures import studies as plots_claims
 
-REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS
+REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS[MEASURED]
+DONE, _, NOT_DONE, _ = VERDICTS[IMPLEMENTED]
 
 IDS = [*(f"S{n}" for n in range(1, 16)), *(f"N{n}" for n in range(1, 7))]
 
-AT_LEAST = {"kind": "at_least", "key": "04_evaluation/test.accuracy", "value": 0.89}
+AT_LEAST = {"kind": "at_least", "values": {"04_evaluation/test.accuracy": 0.89}}
 GAINS = {
     "kind": "gains",
     "gains": {
@@ -61,13 +72,14 @@ PRESENT = {
     "kind": "present",
     "numbers": ["04_evaluation@fer2013/test.accuracy", "04_evaluation@affectnet/test.accuracy"],
 }
+PASSED = {"kind": "passed", "tests": ["test_photo", "test_live[dark]"]}
 ONE_GAIN = {"kind": "gains", "gains": {"05_ablations/a.gain": "positive"}}
 
 ENTRY = """
   - id: S1
     claim: It works.
     paper: null
-    rule: {kind: at_least, key: 04_evaluation/test.accuracy, value: 0.5}
+    rule: {kind: at_least, values: {04_evaluation/test.accuracy: 0.5}}
 """
 
 
@@ -82,9 +94,10 @@ def build_metrics(stage="evaluation", values=None, **provenance):
     return metrics
 
 
-def judge(rule, metrics=None, project=REPO):
+def judge(rule, metrics=None, project=REPO, **given):
     """Judge one rule on the metrics of data set `demo`: stage's name to values, or to its `Metrics`."""
-    claim = Claim(id="S1", claim="It works.", paper=None, rule=rule, figure="05_ablations.html#figure-loss")
+    figure = "05_ablations.html#figure-loss"
+    claim = Claim(**{"id": "S1", "claim": "It works.", "paper": None, "figure": figure} | given, rule=rule)
     datasets = metrics if metrics and "demo" in metrics else {"demo": metrics or {}}
     built = {
         dataset: {
@@ -155,12 +168,22 @@ class TestAtLeast:
     )
     def test_interval_that_moves_up_is_never_worse(self, low, width, up, wider, value):
         order = [NOT_REPRODUCED, PARTLY, REPRODUCED]
-        rule = {**AT_LEAST, "value": value}
+        rule = {**AT_LEAST, "values": {"04_evaluation/test.accuracy": value}}
         before, after = (
             judge(rule, {"evaluation": {"test.accuracy": Interval(start, start, end)}})["verdict"]
             for start, end in ((low, low + width), (low + up, max(low + width, low + up) + wider))
         )
         assert order.index(after) >= order.index(before)
+
+    def test_every_value_has_to_be_reached(self):
+        values = {"04_evaluation/test.accuracy": 0.5, "06_compression/int8.rate": 25}
+        metrics = {
+            "evaluation": {"test.accuracy": Interval(0.6, 0.55, 0.65)},
+            "compression": {"int8.rate": Interval(20.0, 18.0, 22.0)},
+        }
+        row = judge({**AT_LEAST, "values": values}, metrics)
+        assert row["verdict"] == PARTLY
+        assert row["reason"] == "1 of 2 as expected; else: int8.rate 20 [18, 22], expected at least 25"
 
     @given(low=st.floats(0, 1), width=st.floats(0, 1), value=st.floats(0, 2))
     def test_one_function_places_every_interval(self, low, width, value):
@@ -227,9 +250,9 @@ class TestEquals:
     @pytest.mark.parametrize(
         ("lr", "schedule", "verdict"),
         [
-            (0.001, "constant", REPRODUCED),
+            (0.001, "constant", DONE),
             (0.002, "constant", PARTLY),
-            (0.002, "cosine", NOT_REPRODUCED),
+            (0.002, "cosine", NOT_DONE),
         ],
     )
     def test_settings(self, lr, schedule, verdict):
@@ -240,13 +263,13 @@ class TestEquals:
     def test_whole_and_floating_numbers_are_equal(self):
         rule = {"kind": "equals", "values": {"03_training/image_size": 224}}
         row = judge(rule, {"training": {"image_size": 224.0}})
-        assert (row["verdict"], row["reason"]) == (REPRODUCED, "as expected: image_size 224")
+        assert (row["verdict"], row["reason"]) == (DONE, "as expected: image_size 224")
 
 
 class TestPresent:
     @pytest.mark.parametrize(
         ("datasets", "verdict"),
-        [(("fer2013", "affectnet"), REPRODUCED), (("affectnet",), PARTLY), ((), NOT_TESTABLE)],
+        [(("fer2013", "affectnet"), DONE), (("affectnet",), PARTLY), ((), NOT_TESTABLE)],
     )
     def test_data_sets(self, datasets, verdict):
         metrics = {name: {"evaluation": {"test.accuracy": 0.7}} for name in datasets}
@@ -261,22 +284,70 @@ class TestPresent:
         missing = "needs stage 04_evaluation, which has not run on affectnet"
         assert row["reason"] == f"1 of 2 as expected; else: {missing}"
 
-    @pytest.mark.parametrize(
-        ("reported", "verdict"), [("ab", REPRODUCED), ("b", PARTLY), ("c", NOT_TESTABLE)]
-    )
+    @pytest.mark.parametrize(("reported", "verdict"), [("ab", DONE), ("b", PARTLY), ("c", NOT_TESTABLE)])
     def test_numbers(self, reported, verdict):
         rule = {"kind": "present", "numbers": ["06_compression/a", "06_compression/b"]}
         assert judge(rule, {"compression": dict.fromkeys(reported, 1)})["verdict"] == verdict
 
 
-@pytest.mark.parametrize(
-    ("files", "verdict"), [(("a.py", "b/c.py"), REPRODUCED), (("a.py",), PARTLY), ((), NOT_REPRODUCED)]
-)
-def test_built_looks_for_files(tmp_path, files, verdict):
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert judge({"kind": "built", "files": ["a.py", "b/c.py"]}, project=tmp_path)["verdict"] == verdict
+class TestPassed:
+    def judge_passed(self, root, **tests):
+        (root / RECORD).parent.mkdir(parents=True, exist_ok=True)
+        record = {"tests": {"test_photo": "passed", **tests}, "commit": "c0ffee"}
+        (root / RECORD).write_text(json.dumps(record))
+        return judge(PASSED, project=root)
+
+    @pytest.mark.parametrize(
+        ("live", "verdict"), [("passed", REPRODUCED), ("failed", PARTLY), ("skipped", NOT_TESTABLE)]
+    )
+    def test_each_test_has_to_pass(self, tmp_path, live, verdict):
+        row = self.judge_passed(tmp_path, **{"test_live[dark]": live})
+        assert row["verdict"] == verdict
+        assert (row["basis"], row["file"], row["key"]) == (MEASURED, RECORD.as_posix(), "test_photo")
+        assert [check["commit"] for check in row["checks"]] == ["c0ffee", "c0ffee"]
+
+    def test_reason_names_what_failed(self, tmp_path):
+        reason = self.judge_passed(tmp_path, **{"test_live[dark]": "failed"})["reason"]
+        assert reason == "1 of 2 as expected; else: test_live[dark] failed, expected passed"
+
+    def test_unknown_test_is_missing(self, tmp_path):
+        assert self.judge_passed(tmp_path)["verdict"] == NOT_TESTABLE
+
+    def test_without_a_record_it_says_how_to_get_one(self, tmp_path):
+        row = judge(PASSED, project=tmp_path)
+        assert row["verdict"] == NOT_TESTABLE
+        assert row["reason"] == "needs the tests in a browser, which `make record` runs"
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tests": []}'])
+    def test_damaged_record_is_one_line(self, tmp_path, text):
+        (tmp_path / RECORD).parent.mkdir(parents=True)
+        (tmp_path / RECORD).write_text(text)
+        with pytest.raises(FerError, match=r"browser\.json: expected what `make record` writes") as caught:
+            judge(PASSED, project=tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+class TestBeside:
+    def judge_beside(self, *numbers):
+        metrics = {
+            "evaluation": {"test.accuracy": Interval(0.95, 0.93, 0.97)},
+            "compression": {"machine": "AMD EPYC"},
+        }
+        return judge(AT_LEAST, metrics, beside=numbers)
+
+    def test_stands_in_the_row_with_its_interval_and_decides_nothing(self):
+        row = self.judge_beside("04_evaluation/test.accuracy", "06_compression/machine")
+        assert row["verdict"] == REPRODUCED
+        assert row["also"] == "test.accuracy 0.950 [0.930, 0.970]; machine AMD EPYC"
+        assert [check["outcome"] for check in row["beside"]] == [BESIDE, BESIDE]
+        assert len(row["checks"]) == 1
+
+    def test_missing_one_is_told_and_leaves_the_verdict(self):
+        row = self.judge_beside("04_evaluation/b.gain")
+        assert (row["verdict"], row["also"]) == (REPRODUCED, "04_evaluation reports no b.gain")
+
+    def test_without_any_there_is_nothing_to_tell(self):
+        assert self.judge_beside()["also"] is None
 
 
 class TestRow:
@@ -291,6 +362,20 @@ class TestRow:
     def test_seed_of_a_single_run(self):
         metrics = build_metrics(values={"test.accuracy": Interval(0.6, 0.5, 0.7)}, seed=7)
         assert judge(AT_LEAST, {"evaluation": metrics})["seeds"] == "7"
+
+    @pytest.mark.parametrize(
+        ("facts", "budget"),
+        [
+            ({"a.budget": "5 epochs of 700 faces"}, "5 epochs of 700 faces"),
+            ({"a.image_size": 112}, "112 px"),  # of a network, of which no more is told
+            ({"b.budget": "1 epoch", "image_size": 64}, None),  # another's
+        ],
+    )
+    def test_budget_is_that_of_the_study_or_network_of_the_number(self, facts, budget):
+        metrics = build_metrics("ablations", {"a.gain": Interval(0.02, 0.01, 0.03)})
+        for key, fact in facts.items():
+            metrics.describe(key, fact)
+        assert [check["budget"] for check in judge(ONE_GAIN, {"ablations": metrics})["checks"]] == [budget]
 
     def test_seeds_are_those_of_the_number_shown(self):
         both = {
@@ -327,7 +412,16 @@ class TestLedger:
 
     def test_states_the_paper_s_accuracy(self):
         rule = next(claim for claim in load_claims() if claim.id == "N1").rule
-        assert rule.value == EPOCHS["val_accuracy"].iloc[-1]
+        assert list(rule.values.values()) == [EPOCHS["val_accuracy"].iloc[-1]]
+
+    def test_names_tests_of_the_app_that_there_are(self):
+        named = [test for claim in load_claims() if claim.rule.kind == "passed" for test in claim.rule.tests]
+        assert named
+        assert {test.partition("[")[0] for test in named} <= list_tests(REPO)
+
+    def test_rests_on_the_paper_s_budget(self):
+        paper = {*load_params("fer2013").ablations.paper_studies, "vote_over"}
+        assert {study for study, _ in find_named_arms()} <= paper
 
     def test_names_arms_that_are_trained(self):
         arms = set(list_arms("fer2013"))
@@ -338,7 +432,7 @@ class TestLedger:
         # Each takes its time in `make repro`. Those that need votes run nowhere there.
         arms = list_arms("demo")
         trained = {arm for arm, changes in arms.items() if "targets" not in changes.training}
-        trained.remove(("reference", "reference"))
+        trained -= {("reference", "reference"), ("paper", "reference")}
         assert trained
         assert trained <= find_named_arms()
 
@@ -358,19 +452,21 @@ class TestLedger:
     def test_states_every_kind_of_rule_in_words(self):
         kinds = {variant["properties"]["kind"]["const"] for variant in find_variants()}
         assert RULES.keys() == {"every rule", *kinds}
+        assert BASES.keys() == kinds
         assert all(len(words) > 30 for words in RULES.values())  # a sentence, no placeholder
 
     @pytest.mark.parametrize(
         ("old", "new", "expected"),
         [
-            ("value: 0.5", "valeu: 0.5", "S1: rule.at_least.value"),
+            ("values:", "valeus:", "S1: rule.at_least.values"),
             ("at_least", "at_lest", "S1: rule"),
-            ("04_evaluation/", "04_evaluaton/", "S1: rule.at_least.key"),
-            ("04_evaluation/test.accuracy", "test.accuracy", "S1: rule.at_least.key"),
-            ("0.5", "half", "S1: rule.at_least.value"),
+            ("04_evaluation/", "04_evaluaton/", "S1: rule.at_least.values.04_evaluaton/test.accuracy"),
+            ("04_evaluation/test.accuracy", "test.accuracy", "S1: rule.at_least.values.test.accuracy"),
+            ("0.5", "half", "S1: rule.at_least.values.04_evaluation/test.accuracy"),
+            ("paper:", "beside: [test.accuracy]\n    paper:", "S1: beside.0"),
             ("paper:", "papre:", "S1: paper"),
             ("paper:", "ntoe: an unknown key\n    paper:", "S1: ntoe"),
-            ("value:", "vlaue: 1, value:", "S1: rule.at_least.vlaue"),
+            ("values:", "vlaue: 1, values:", "S1: rule.at_least.vlaue"),
             ("id: S1", "id: X1", "X1: id"),
             ("id: S1", "name: S1", "expected `claims:`"),
             ("- id", "id", "expected `claims:`"),
@@ -406,9 +502,11 @@ def find_named_arms():
 
 def list_arms(dataset):
     """Return what the arms of a data set change, by study and arm."""
-    studies = load_params(dataset).ablations.studies
     return {
-        (study, arm): changes for study, arms in studies.items() for arm, changes in arms.items() if changes
+        (name, arm): changes
+        for name, study in load_params(dataset).ablations.list_studies().items()
+        for arm, changes in study.arms.items()
+        if changes
     }
 
 
@@ -425,10 +523,9 @@ class TestRecords:
         assert records.metrics["demo"]["evaluation"]["test.accuracy"] == 0.8
 
     def test_every_claim_is_judged_with_nothing_measured(self, tmp_path):
-        records = load_records(get_output_dirs("demo", tmp_path))
+        records = load_records(get_output_dirs("demo", tmp_path), tmp_path)
         rows = [judge_claim(claim, records) for claim in load_claims()]
-        judged = {row["id"] for row in rows if row["verdict"] != NOT_TESTABLE}
-        assert judged == {"S13"}  # files are there without any run
+        assert {row["verdict"] for row in rows} == {NOT_TESTABLE}
         assert all(row["reason"] and row["figure"] is None for row in rows)
 
     @pytest.mark.parametrize("part", ["table", "provenance"])
@@ -533,6 +630,65 @@ class TestAccuracies:
         assert not table
 
 
+class TestCounts:
+    @pytest.fixture
+    def counts(self):
+        found = {
+            (MEASURED, REPRODUCED): 1,
+            (MEASURED, NOT_REPRODUCED): 3,
+            (IMPLEMENTED, DONE): 2,
+            (IMPLEMENTED, PARTLY): 1,
+        }
+        rows = [{"basis": basis, "verdict": verdict} for basis, verdict in found]
+        return count_verdicts([row for row, n in zip(rows, found.values(), strict=True) for _ in range(n)])
+
+    def test_the_two_kinds_of_claims_are_counted_apart(self, counts):
+        assert counts == {
+            "measured.n": 4,
+            "measured.reproduced": 1,
+            "measured.partly": 0,
+            "measured.not_reproduced": 3,
+            "measured.not_testable_here": 0,
+            "implemented.n": 3,
+            "implemented.implemented": 2,
+            "implemented.partly": 1,
+            "implemented.not_implemented": 0,
+            "implemented.not_testable_here": 0,
+        }
+
+    def test_sentence_tells_them_apart(self, counts):
+        assert describe_verdicts(counts) == (
+            "of 4 measured claims 1 is reproduced, 0 partly, 3 not reproduced, 0 not testable here; "
+            "of 3 implemented ones 2 are implemented, 1 partly, 0 not implemented, 0 not testable here"
+        )
+
+    def test_every_rule_of_the_ledger_is_of_one_kind(self):
+        measured = {claim.id for claim in load_claims() if claim.rule.basis == MEASURED}
+        implemented = {claim.id for claim in load_claims() if claim.rule.basis == IMPLEMENTED}
+        assert implemented == {"S2", "S3", "S6", "S9", "S10", "S12"}
+        assert measured | implemented == set(IDS)
+
+
+def test_table_of_checks_names_every_number_with_its_budget():
+    gain = {"a.gain": Interval(0.02, 0.01, 0.03), "seeds": "0, 1", "a.budget": "1 epoch"}
+    table = tabulate_checks(
+        [
+            judge(ONE_GAIN, {"ablations": gain}, beside=("05_ablations/b.gain",)),
+            judge(PRESENT, {"demo": {}, "fer2013": {"evaluation": {"test.accuracy": 0.7}}}, id="S2"),
+        ]
+    )
+    elsewhere = [f"reports/{name}/tables/evaluation: test.accuracy" for name in ("fer2013", "affectnet")]
+    assert {name: column.tolist() for name, column in table.items()} == {
+        "claim": ["S1", "S1", "S2", "S2"],
+        "number": ["ablations: a.gain", "ablations: b.gain", *elsewhere],
+        "found": ["0.020 [0.010, 0.030]", "–", "0.700", "–"],
+        "expected": ["above 0", "–", "reported", "reported"],
+        "outcome": ["supported", "missing", "supported", "not supported"],
+        "budget": ["1 epoch", "–", "–", "–"],
+        "seeds": ["0, 1", "0, 1", "–", "–"],
+    }
+
+
 def test_ledger_file_is_the_same_on_every_run(tmp_path):
     write_metrics_file(tmp_path, "demo", build_evaluation(0.8))
     dirs = get_output_dirs("demo", tmp_path)
@@ -546,7 +702,7 @@ def test_ledger_file_is_the_same_on_every_run(tmp_path):
     assert contents[0] == contents[1]
     written = json.loads(contents[0])
     assert [row["id"] for row in written["claims"]] == IDS
-    assert {row["verdict"] for row in written["claims"]} <= set(VERDICTS)
+    assert all(row["verdict"] in VERDICTS[row["basis"]] for row in written["claims"])
     assert written["rules"] == RULES
     assert len(written["accuracies"]) == 6  # those of `build_evaluation`
     assert str(tmp_path) not in contents[0].decode()
@@ -563,15 +719,19 @@ class TestFigures:
                 "gains": {"05_ablations/a.b.accuracy.gain": "positive", "05_ablations/c.gain": "negative"},
             },
             {"kind": "gains", "gains": {"05_ablations/lost.gain": "negative"}},
-            {"kind": "at_least", "key": "05_ablations/c.gain", "value": 1.0},
+            {"kind": "at_least", "values": {"05_ablations/c.gain": 1.0}},
+            {"kind": "present", "numbers": ["05_ablations/c.gain"]},
         ]
         return [judge(rule, {"ablations": ablations}) for rule in claims]
 
     def test_verdicts_show_a_tile_per_claim(self, rows):
-        axes = plots_claims.plot_verdicts(rows).axes[0]
-        assert len(axes.patches) == len(rows)
-        assert [label.get_text() for label in axes.get_yticklabels()] == list(VERDICTS)
-        assert [text.get_text() for text in axes.texts].count("S1") == len(rows)
+        panels = plots_claims.plot_verdicts(rows).axes
+        # Three rest on a measurement, one on what was built.
+        assert [len(axes.patches) for axes in panels] == [3, 1]
+        for axes, (basis, verdicts), n in zip(panels, VERDICTS.items(), (3, 1), strict=True):
+            assert axes.get_title("left") == basis.capitalize()
+            assert [label.get_text() for label in axes.get_yticklabels()] == list(verdicts)
+            assert [text.get_text() for text in axes.texts].count("S1") == n
 
     def test_gains_show_each_measured_difference(self, rows):
         axes = plots_claims.plot_gains(rows).axes[0]

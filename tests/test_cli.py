@@ -125,8 +125,9 @@ def test_settings_of_a_training_are_told_with_their_place(capsys):
 def test_settings_stand_where_they_are_said_to(dataset, smoke):
     params, content = load_params(dataset, smoke), read_params_file()
     told = [pipeline.describe_settings(dataset, name, None, smoke) for name in ("baseline", *params.recipes)]
-    arms = [(study, arm) for study, arms in params.ablations.studies.items() for arm in arms if arms[arm]]
-    told += [pipeline.describe_settings(dataset, "baseline", f"{s}.{a}", smoke) for s, a in arms]
+    studies = params.ablations.list_studies().items()
+    arms = [f"{study}.{arm}" for study, found in studies for arm, changes in found.arms.items() if changes]
+    told += [pipeline.describe_settings(dataset, "baseline", arm, smoke) for arm in arms]
     for line in "\n".join(told).splitlines():
         setting, _, place = line.partition(" # ")
         if place:
@@ -136,11 +137,23 @@ def test_settings_stand_where_they_are_said_to(dataset, smoke):
             assert value == ({k: v for k, v in said.items() if v} if isinstance(said, dict) else said)
 
 
+def test_settings_of_an_arm_stand_under_its_own_kind_of_study():
+    for arm, key, place in (
+        ("paper.cosine", "schedule", "ablations.paper_studies.paper.cosine.training"),
+        ("paper.cosine", "image_size", "ablations.paper_reference.training"),
+        ("loss.focal_2", "loss", "ablations.studies.loss.focal_2.training"),
+        ("loss.focal_2", "image_size", "ablations.reference.training"),
+    ):
+        lines = pipeline.describe_settings("fer2013", "baseline", arm).splitlines()
+        assert next(line for line in lines if line.startswith(f"  {key}: ")).endswith(f"# {place}")
+
+
 def test_training_that_is_not_there_is_told_with_those_there_are():
     with pytest.raises(ParamsError, match="no 'b1'; known: b0, "):
         pipeline.describe_settings("demo", "b1")
-    with pytest.raises(ParamsError, match=r"no arm 'loss\.none'; known: .*, augmentation\.none"):
-        pipeline.describe_settings("demo", "baseline", "loss.none")
+    for arm in ("loss.none", "paper.cosine", "lost.arm"):  # the second is null on demo
+        with pytest.raises(ParamsError, match=rf"ablations: no arm '{arm}'; known: paper\.reference, "):
+            pipeline.describe_settings("demo", "baseline", arm)
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ def test_smoke_stands_above_the_data_set(write_params):
     assert load_params("demo", smoke=True, path=path).training.epochs == 1
 
 
-def get_arm(content, study, arm):
-    return content["ablations"]["studies"][study][arm]
+def get_arm(content, study, arm, kind="studies"):
+    return content["ablations"][kind][study][arm]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,18 @@ def get_arm(content, study, arm):
             ),
             "ablations.studies.loss.focal_2.training: lr",
         ),
+        (
+            lambda c: c["ablations"]["paper_reference"]["training"].update(lr=-1),
+            "ablations.paper_reference.training: lr",
+        ),
+        (
+            lambda c: get_arm(c, "paper", "cosine", "paper_studies")["training"].update(schedule="step"),
+            "ablations.paper_studies.paper.cosine.training: schedule",
+        ),
+        (
+            lambda c: c["ablations"]["studies"].update(paper={}),
+            "ablations: studies: expected other names than in paper_studies, found 'paper'",
+        ),
     ],
 )
 def test_error_names_the_key_and_the_file_in_one_line(write_params, change, named):
@@ -150,6 +162,20 @@ def test_data_set_changes_a_part_of_a_recipe_and_keeps_the_rest(write_params):
     assert changed | {"focal_1": None} == kept | {"focal_1": None}
 
 
+def test_studies_are_listed_with_their_reference_and_where_they_stand():
+    ablations = load_params("fer2013").ablations
+    studies = ablations.list_studies()
+    assert list(studies) == [*ablations.paper_studies, *ablations.studies]
+    paper, loss = studies["paper"], studies["loss"]
+    assert (paper.reference, paper.arms) == (ablations.paper_reference, ablations.paper_studies["paper"])
+    assert (paper.place_of_reference, paper.place) == (
+        "ablations.paper_reference",
+        "ablations.paper_studies.paper",
+    )
+    assert (loss.reference, loss.arms) == (ablations.reference, ablations.studies["loss"])
+    assert (loss.place_of_reference, loss.place) == ("ablations.reference", "ablations.studies.loss")
+
+
 def test_what_recipes_share_in_the_file_is_changed_for_one_alone(tmp_path):
     # YAML's anchors make two recipes hold the same mapping; it must not be changed in place.
     path = tmp_path / "params.yaml"
@@ -183,9 +209,7 @@ def test_recipe_that_a_data_set_cannot_have_is_null_there_alone(write_params):
 def test_unknown_recipe_is_told_with_the_known_ones():
     params = load_params("fer2013")
     assert find_recipe(params, "student") is params.recipes["student"]
-    with pytest.raises(
-        ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, "
-    ):
+    with pytest.raises(ParamsError, match=r"recipes: no 'b1'; known: b0, lite0, resnet18, student, "):
         find_recipe(params, "b1")
     with pytest.raises(ParamsError, match=r"no 'b0'; known: none$"):
         find_recipe(params.model_copy(update={"recipes": {}}), "b0")

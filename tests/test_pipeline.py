@@ -14,6 +14,7 @@ import torch
 import yaml
 from conftest import REPO, build_command_environment, write_tiny_params
 
+from fer_lib.evaluation.browser_record import RECORD
 from fer_lib.provenance import list_stages
 
 TRAINED = ("reference", "head")
@@ -34,16 +35,20 @@ def build_copy(root):
         check=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        # Results of real runs stay behind: the copy makes its own.
-        if (REPO / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
+        # Results of real runs stay behind: the copy makes its own, but for the tests in a browser.
+        is_result = name == "dvc.lock" or (name.startswith("reports/") and name != RECORD.as_posix())
+        if (REPO / name).is_file() and not is_result:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, root / name)
-    studies = yaml.safe_load((REPO / "params.yaml").read_text())["ablations"]["studies"]
+    ablations = yaml.safe_load((REPO / "params.yaml").read_text())["ablations"]
     # Arms and networks of one kind do what others of it do, and each takes its seconds.
-    left_out = {study: dict.fromkeys(arms) for study, arms in studies.items() if study not in TRAINED}
+    left_out = {
+        kind: {study: dict.fromkeys(arms) for study, arms in ablations[kind].items() if study not in TRAINED}
+        for kind in ("paper_studies", "studies")
+    }
     write_tiny_params(
         root / "params.yaml",
-        ablations={"studies": left_out, "members": []},
+        ablations={**left_out, "members": []},
         recipes=dict.fromkeys(("lite0", "resnet18", "pruned_80", "pruned_50")),
         ensemble={"members": ["b0"]},
         compression={"networks": ["student"]},

@@ -42,6 +42,14 @@ CURVE = compute_risk_coverage(LABELS, PROBABILITIES)
 AGREEMENT = pd.DataFrame(
     {"annotators": [0.5, 1], "model": [0.4, 0.9], "voter": [0.3, 1], "n_images": [10, 1234]}, index=[4, 10]
 )
+ADJUSTMENT = pd.DataFrame(
+    {
+        "tau": [0.0, 0.0, 1.0, 1.0],
+        "judge": ["labels", "annotators"] * 2,
+        "accuracy": [0.6, 0.8, 0.7, 0.7],
+        "macro_recall": [0.5, 0.6, 0.7, 0.75],
+    }
+)
 TIME = pd.DataFrame({"seconds": [60.0, 120.0], "val_accuracy": [0.5, 0.6]})
 NAMES = ["baseline", "b0", "student"]
 DISAGREEMENT = pd.DataFrame(RNG.random((3, 3)) / 4, index=NAMES, columns=NAMES)
@@ -63,6 +71,18 @@ DIFFERENCES = pd.DataFrame(
 def scores() -> dict[str, Interval]:
     return score_predictions(LABELS, PROBABILITIES, EMOTIONS_7, Bootstrap(len(LABELS), 50, seed=0))
 
+
+VOTE_SHARES = pd.DataFrame(
+    {
+        "judge": ["labels", "labels", "the annotators' majority"],
+        "share": [0.0, 1.0, 1.0],
+        "accuracy": [0.7, 0.6, 0.8],
+        "low": [0.7, 0.55, 0.75],
+        "high": [0.7, 0.65, 0.9],
+    }
+)
+
+VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not testable here"} for n in range(1, 15)]
 
 FIGURES = {
     "class_counts": lambda _: data.plot_class_counts(COUNTS),
@@ -87,12 +107,15 @@ FIGURES = {
     "scores": lambda _: evaluation.plot_scores(SCORES, "test accuracy"),
     "risk_coverage": lambda _: evaluation.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
     "agreement": lambda _: evaluation.plot_agreement(AGREEMENT),
+    "adjustment": lambda _: evaluation.plot_adjustment(ADJUSTMENT, 0.25),
     "time": lambda _: evaluation.plot_time({"b0": TIME, "student": TIME}),
     "disagreement": lambda _: evaluation.plot_disagreement(DISAGREEMENT),
     "disagreement of one": lambda _: evaluation.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),
     "conditions": lambda _: evaluation.plot_conditions(CONDITIONS),
     "differences": lambda _: studies.plot_differences(DIFFERENCES),
     "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0]),
+    "vote_shares": lambda _: studies.plot_vote_shares(VOTE_SHARES),
+    "verdicts": lambda _: studies.plot_verdicts(VERDICTS),
 }
 
 
@@ -256,6 +279,15 @@ def test_conditions_are_coloured_by_what_a_network_loses_and_say_what_it_scores(
     colours = axes.collections[0].get_array().reshape(CONDITIONS.shape)
     assert (colours[:, 0] == 0).all()
     assert np.allclose(colours, CONDITIONS.sub(CONDITIONS.iloc[:, 0], axis=0))
+
+
+def test_vote_shares_have_a_line_per_judge_and_an_interval_per_point():
+    figure = studies.plot_vote_shares(VOTE_SHARES)
+    axes, judges = figure.axes[0], ["labels", "the annotators' majority"]
+    assert [text.get_text() for text in figure.legends[0].texts] == judges
+    assert [bars[0].get_xydata().tolist() for bars in axes.containers] == [[[0, 0.7], [1, 0.6]], [[1, 0.8]]]
+    ends = [np.ptp(segment[:, 1]) for bars in axes.containers for segment in bars[2][0].get_segments()]
+    assert ends == pytest.approx([0, 0.1, 0.15])
 
 
 def test_differences_are_filled_where_they_are_clear():

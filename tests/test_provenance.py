@@ -178,12 +178,31 @@ def test_hashes_of_a_stage_see_what_it_lists_and_nothing_else(project):
 
 
 def test_hash_of_a_study_sees_no_other_study():
-    params = {"ablations": {"seeds": [0], "studies": {"loss": {"a": 1}, "head": {"b": 1}}}}
-    first = provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params)
-    params["ablations"]["studies"]["head"] = {}
-    assert provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params) == first
-    params["ablations"]["seeds"] = [1]
-    assert provenance.hash_stage_params("ablations/loss", {"params": ["ablations"]}, params) != first
+    stage = {"params": ["ablations"]}
+    section = {
+        "seeds": [0],
+        "reference": {"training": {"lr": 1}},
+        "studies": {"loss": {"a": 1}, "head": {"b": 1}},
+        "paper_reference": {"training": {"lr": 2}},
+        "paper_studies": {"paper": {"c": 1}, "ensemble": {"d": 1}},
+    }
+    names = ("ablations/loss", "ablations/paper")
+
+    def hash_after(**changes):
+        changed = {"ablations": {**section, **changes}}
+        return [provenance.hash_stage_params(name, stage, changed) for name in names]
+
+    loss, paper = hash_after()
+    assert hash_after(studies={**section["studies"], "head": {}}) == [loss, paper]
+    assert hash_after(paper_studies={**section["paper_studies"], "ensemble": {}}) == [loss, paper]
+    for changes, same in (
+        ({"studies": {"loss": {"a": 2}}}, [False, True]),
+        ({"reference": {}}, [False, True]),
+        ({"paper_studies": {"paper": {"c": 2}}}, [True, False]),
+        ({"paper_reference": {}}, [True, False]),
+        ({"seeds": [1]}, [False, False]),
+    ):
+        assert [a == b for a, b in zip(hash_after(**changes), (loss, paper), strict=True)] == same
 
 
 def test_inputs_are_weights_and_predictions_by_their_path(project):

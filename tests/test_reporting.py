@@ -11,6 +11,7 @@ from PIL import Image
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
+from fer_lib.evaluation.claims import count_verdicts
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting import execution, index_page
@@ -272,6 +273,24 @@ def test_readme_table_is_written_from_the_metrics_and_checked(readme):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert check_readme()
+
+
+def test_readme_counts_measured_and_implemented_claims_apart(readme):
+    dirs, metrics = get_output_dirs("demo", readme.parent), Metrics("claims")
+    write_evaluation(dirs)
+    update_readme()
+    assert "claims" not in readme.read_text()  # none has been judged
+    for key, n in count_verdicts([{"basis": "measured", "verdict": "partly"}]).items():
+        basis, _, verdict = key.partition(".")
+        metrics.add(verdict, n, model=basis)
+    dirs.get_table("claims").write_text(metrics_file._to_csv(metrics.to_frame()))
+    dirs.get_provenance("claims").write_text(json.dumps({"facts": {}}))
+    assert not check_readme()
+    update_readme()
+    sentence = (
+        "of 1 measured claims 0 are reproduced, 1 partly, 0 not reproduced, 0 not testable here; of 0 impl"
+    )
+    assert f"- [demo](reports/demo/09_claims.html): {sentence}" in readme.read_text()
 
 
 def test_readme_that_lost_its_markers_is_told(readme):

@@ -14,6 +14,7 @@ from scipy.special import softmax
 from fer_lib import metrics_file
 from fer_lib.cli.verify import verify_reports
 from fer_lib.errors import FerError
+from fer_lib.evaluation.browser_record import RECORD, hash_app
 from fer_lib.evaluation.metrics import compute_metrics, group_labels, group_probabilities
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import COLUMNS, Metrics, read_metrics, write_metrics
@@ -121,6 +122,35 @@ def test_numbers_as_they_were_written_hold(root, capsys):
     assert lines[-1].startswith("6 files: 6 ok, 0 failed; of 0 no hash")
     assert "ok reports/demo/predictions/baseline.parquet (2 scores recomputed)" in lines
     assert "ok reports/demo/provenance/ablations/loss.json" in lines
+
+
+def write_record(root, tests, **changes):
+    """Write a record of the tests in a browser, of which there are two."""
+    for path, text in {
+        "tests/test_browser.py": "def test_photo(): ...\n\n\ndef test_fits(scheme): ...\n",
+        "app/main.py": "x = 1\n",
+    }.items():
+        (root / path).parent.mkdir()
+        (root / path).write_text(text)
+    (root / RECORD).parent.mkdir()
+    record = {"tests": tests, "code": hash_app(root), "commit": "c0ffee"}
+    (root / RECORD).write_text(json.dumps(record | changes))
+
+
+def test_record_of_tests_in_a_browser_holds_while_they_are_there(root, capsys):
+    write_record(root, {"test_photo": "passed", "test_fits[dark]": "failed"})
+    assert read_line(capsys, root, "browser.json") == (0, f"ok {RECORD}")
+    edit(root / RECORD, tests={"test_photo": "passed", "test_lost[dark]": "passed"})
+    status, line = read_line(capsys, root, "browser.json")
+    assert status == 1
+    assert line == f"FAILED {RECORD}: test_lost: expected in tests/test_browser.py, found none"
+
+
+def test_record_of_other_code_or_without_a_test_is_noted(root, capsys):
+    write_record(root, {"test_photo": "passed"}, code="other")
+    assert read_line(capsys, root, "browser.json") == (0, f"ok {RECORD} (code changed since c0ffee)")
+    (root / RECORD).write_text('{"tests": {}}')
+    assert read_line(capsys, root, "browser.json") == (0, f"ok {RECORD} (no test has been recorded)")
 
 
 def test_edited_table_is_told(root, capsys):

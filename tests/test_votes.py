@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import entropy
 
+from fer_lib.data.packed import PackedDataset
 from fer_lib.evaluation.metrics import compute_risk_coverage, get_accuracy_at
 from fer_lib.evaluation.votes import (
+    NO_LABEL,
     VOTE_COLUMNS,
     add_votes,
     compute_soft_nll,
@@ -15,7 +17,10 @@ from fer_lib.evaluation.votes import (
     describe_votes,
     estimate_human_ceiling,
     label_by_majority,
+    learns_from_votes,
+    measure_adjustment,
     measure_agreement,
+    share_votes,
 )
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import Interval, Metrics
@@ -186,3 +191,40 @@ def test_human_ceiling_ignores_images_without_a_second_vote_and_has_ordered_inte
     assert all(interval.low < interval.value < interval.high for interval in ceiling.values())
     # Every annotator is neutral with probability 0.55.
     assert ceiling["voter_vs_label"].low < 0.55 < ceiling["voter_vs_label"].high
+
+
+def test_logit_adjustment_by_hand():
+    logits = np.array([[1.0, 0.8], [1.0, 0.0], [0.0, 1.0]])  # the first two are called 0, the last one 1
+    judges = {"labels": np.array([1, 0, 1]), "annotators": np.array([0, 0, NO_LABEL])}
+    table = measure_adjustment(logits, judges, np.array([0.75, 0.25]), [0.0, 0.5])
+    # Half of log 3 lifts class 1 by 0.55: over the first face's 0.2, not over the second one's 1.
+    assert table["tau"].tolist() == [0.0, 0.0, 0.5, 0.5]
+    assert table["judge"].tolist() == ["labels", "annotators"] * 2
+    assert table["accuracy"].tolist() == pytest.approx([2 / 3, 1.0, 1.0, 0.5])
+    assert table["macro_recall"].tolist() == pytest.approx([0.75, 1.0, 1.0, 0.5])
+
+
+def test_share_of_votes_leaves_out_faces_that_nobody_named():
+    votes = pd.DataFrame(0, index=range(3), columns=[f"votes_{name}" for name in VOTES])
+    votes.loc[0, "votes_happiness"] = 10
+    votes.loc[1, ["votes_neutral", "votes_anger"]] = 4, 4
+    votes.loc[2, "votes_unknown"] = 10
+    meta = {"emotions": list(EMOTIONS_7), "dataset": "three"}
+    data = PackedDataset(np.zeros((3, 4, 4), np.uint8), votes.assign(row=range(3), label=0), meta)
+    shares = dict(zip(EMOTIONS_7, share_votes(data, np.arange(3)), strict=True))
+    assert {name: share for name, share in shares.items() if share} == pytest.approx(
+        {"happy": 0.5, "neutral": 0.25, "angry": 0.25}
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ({"label": 0.0, "majority": 0.0, "votes": 0.7, "teacher": 0.3}, True),
+        ({"label": 0.2, "majority": 0.0, "votes": 0.8, "teacher": 0.0}, False),
+        ({"label": 1.0, "majority": 0.0, "votes": 0.0, "teacher": 0.0}, False),
+        ("votes", False),  # how older trainings said it
+    ],
+)
+def test_who_learned_from_votes_alone(targets, expected):
+    assert learns_from_votes({"targets": targets}) is expected

@@ -239,22 +239,22 @@ def add_to_params(dataset: str, raw_folder: str) -> str | None:
 def describe_settings(dataset: str, recipe: str, arm: str | None = None, smoke: bool = False) -> str:
     """Return the settings of a training as YAML; a comment says where in `params.yaml` each stands.
 
-    `recipe` is one of `params.yaml`, or `baseline`: the sections as they are. `arm`, `<study>.<arm>`, stands
-    in place of a recipe. Raises ParamsError for one that is not there.
+    `recipe` is one of `params.yaml`, or `baseline`: the sections as they are. `arm`, `<study>.<arm>` of the
+    ablations, stands in place of a recipe. Raises ParamsError for one that is not there.
     """
     params, content = load_params(dataset, smoke), read_params_file()
     changes: list[Changes] = [Recipe() if recipe == "baseline" else find_recipe(params, recipe)]
     names = [f"recipes.{recipe}"]
     if arm:
         study, _, name = arm.partition(".")
-        found = params.ablations.studies.get(study, {}).get(name)
-        if found is None:
-            known = ", ".join(
-                f"{s}.{a}" for s, arms in params.ablations.studies.items() for a in arms if arms[a]
-            )
-            raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no arm {arm!r}; known: {known}")
-        changes = [params.ablations.reference, found]
-        names = ["ablations.reference", f"ablations.studies.{arm}"]
+        studies = params.ablations.list_studies()
+        found = studies.get(study)
+        change = found.arms.get(name) if found else None
+        if found is None or change is None:
+            known = ", ".join(f"{s}.{a}" for s, one in studies.items() for a in one.arms if one.arms[a])
+            raise ParamsError(f"{PARAMS_FILE}: ablations: no arm {arm!r}; known: {known}")
+        changes = [found.reference, change]
+        names = [found.place_of_reference, f"{found.place}.{name}"]
     for change in changes:
         params = apply_recipe(params, change)
     of_dataset = f"datasets.{dataset}."

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, recall_score
 from fer_lib.data.packed import load_packed
 from fer_lib.errors import FerError
 from fer_lib.evaluation.bootstrap import Bootstrap
+from fer_lib.evaluation.browser_record import RECORD, TESTS, hash_app, list_tests, read_record
 from fer_lib.evaluation.claims import judge_claim, load_claims, load_records
 from fer_lib.evaluation.metrics import compute_metrics, group_labels, group_probabilities, score_predictions
 from fer_lib.labels import GROUPS
@@ -33,7 +34,9 @@ Outcome = tuple[list[str], list[str]]
 
 
 def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
-    """Print a line for each provenance file and table of predictions; return 1 when one fails, else 0.
+    """Print a line for each provenance file, table of predictions, and the record of the tests in a browser.
+
+    Return 1 when one fails, else 0.
 
     `ok <file>`, perhaps with notes in brackets, or `FAILED <file>: <what>: expected ..., found ...`. A file
     that is not in this clone, such as a network's weights, is a note; so are code and parameters that have
@@ -44,6 +47,9 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
     datasets = check_names(datasets, root)
     n_failed = n_partial = n_checked = 0
     hash_dep = cache(lambda dep: (root / dep).exists() and hash_stage_code({"deps": [dep]}, root).get(dep))
+    checks: dict[Path, Callable[[], Outcome]] = {}
+    if (root / RECORD).is_file():
+        checks[root / RECORD] = partial(_check_browser_record, root)
     for dataset in datasets:
         dirs = get_output_dirs(dataset, root)
         names = {
@@ -51,23 +57,23 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
             for folder in (dirs.metrics, dirs.reports / "tables", dirs.reports / "provenance")
             for path in folder.rglob("*.*")
         }
-        checks = {
+        checks |= {
             dirs.get_provenance(name): partial(_check_stage, name, dirs, root, hash_dep)
             for name in sorted(names)
         }
         for kind in ("predictions", "compression", "ablations"):
             paths = sorted((dirs.reports / kind).glob("*.parquet"))
             checks |= {path: partial(_check_predictions, path, dirs) for path in paths}
-        for path, check in checks.items():
-            try:
-                problems, notes = check()
-            except (FerError, KeyError, TypeError, ValueError, OSError) as error:
-                problems, notes = [f"{type(error).__name__}: {error}"], []
-            name = path.relative_to(root).as_posix()
-            shown = f" ({'; '.join(notes)})" if notes else ""
-            print(f"FAILED {name}: {'; '.join(problems)}" if problems else f"ok {name}{shown}")
-            n_checked, n_failed = n_checked + 1, n_failed + bool(problems)
-            n_partial += _UNKNOWN in notes
+    for path, check in checks.items():
+        try:
+            problems, notes = check()
+        except (FerError, KeyError, TypeError, ValueError, OSError) as error:
+            problems, notes = [f"{type(error).__name__}: {error}"], []
+        name = path.relative_to(root).as_posix()
+        shown = f" ({'; '.join(notes)})" if notes else ""
+        print(f"FAILED {name}: {'; '.join(problems)}" if problems else f"ok {name}{shown}")
+        n_checked, n_failed = n_checked + 1, n_failed + bool(problems)
+        n_partial += _UNKNOWN in notes
     print(f"{n_checked} files: {n_checked - n_failed} ok, {n_failed} failed; of {n_partial} {_UNKNOWN}")
     return 1 if n_failed else 0
 
@@ -92,6 +98,17 @@ def check_names(datasets: Sequence[str], root: Path = ROOT) -> Sequence[str]:
 _UNKNOWN = "no hash of code and parameters was kept"
 
 
+def _check_browser_record(root: Path) -> Outcome:
+    """Check that the recorded tests are still there."""
+    record = read_record(root)
+    lost = {name.partition("[")[0] for name in record["tests"]} - list_tests(root)
+    problems = [f"{name}: expected in {TESTS}, found none" for name in sorted(lost)]
+    if not record["tests"]:
+        return problems, ["no test has been recorded"]
+    is_same = record["code"] == hash_app(root)
+    return problems, [] if is_same else [f"code changed since {record['commit'][:9]}"]
+
+
 def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outcome:
     """Check a stage's table and headline numbers, and all that its provenance names."""
     metrics = read_metrics(dirs, name)
@@ -106,7 +123,7 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
     if headline.is_file():
         pairs |= {key: (value, metrics.get(key)) for key, value in json.loads(headline.read_bytes()).items()}
     if name == "claims":
-        records = load_records(dirs)
+        records = load_records(dirs, root)
         for claim in load_claims(root / "claims.yaml"):
             verdict = judge_claim(claim, records)["verdict"]
             pairs[f"verdict of {claim.id}"] = (verdict, metrics.get(f"verdict.{claim.id}"))
@@ -136,7 +153,9 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
             notes.append(f"commit {commit[:9]} is not in this clone")
     elif written["params"] and written["params"] != _hash_params(name, written["dataset"], root):
         then = _hash_params_at(commit, name, written["dataset"], root)
-        if then == written["params"] or dirty:
+        if then is None:
+            notes.append(f"parameters at {commit[:9]} cannot be read by this code")
+        elif then == written["params"] or dirty:
             notes.append(f"parameters changed since {commit[:9]}")
         else:
             problems.append(f"parameters at {commit[:9]}: expected {written['params']}, found {then}")

@@ -1,4 +1,4 @@
-"""Compare every arm of the ablation studies with the reference, on the same test faces and seeds."""
+"""Compare every arm of the ablation studies with its reference, on the same test faces and seeds."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,13 +8,20 @@ import pandas as pd
 from scipy import stats
 
 from fer_lib.data.packed import PackedDataset
-from fer_lib.evaluation.ablations import ENSEMBLE, REFERENCE, VOTE, get_predictions_path, read_predictions
+from fer_lib.evaluation.ablations import (
+    ENSEMBLE,
+    REFERENCE,
+    VOTE,
+    find_arms,
+    get_predictions_path,
+    read_predictions,
+)
 from fer_lib.evaluation.bootstrap import Bootstrap, average, average_defined
 from fer_lib.evaluation.metrics import compare_mcnemar, group_labels
 from fer_lib.evaluation.votes import NO_LABEL, label_by_majority
 from fer_lib.labels import RARE_EMOTIONS
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.params import AblationsParams
+from fer_lib.params import AblationsParams, Params, apply_recipe
 from fer_lib.paths import OutputDirs
 from fer_lib.training.targets import has_votes
 
@@ -23,6 +30,14 @@ SHARES = ("accuracy", "macro_recall", *(f"recall.{name}" for name in RARE_EMOTIO
 
 SAMPLER, BOTH = "cross_entropy_sampler", "_sampler"
 """The arm of study `loss` with the weighted sampler alone; how the arms of that and another loss end."""
+
+MADE_FROM = {
+    "vote_over": ENSEMBLE,
+    "stacked": "loss",
+    "duplicates_unseen": "duplicates",
+    "targets_annotators": "targets",
+}
+"""Further studies, and the one whose predictions each compares."""
 
 
 class Difference(NamedTuple):
@@ -49,7 +64,7 @@ class _Pair(NamedTuple):
 def compare_studies(dirs: OutputDirs, settings: AblationsParams, data: PackedDataset) -> pd.DataFrame:
     """Return one row per study, arm and share, for the studies that have run.
 
-    A study that has a reference of its own is compared with that. Further studies are made from others:
+    A study that has a reference of its own is compared with that. Further studies are `MADE_FROM` others:
     `vote_over`, the soft vote minus each other arm of `ensemble`, with that arm's value; `duplicates_unseen`,
     the arms of `duplicates` on the test faces without a copy in training; `targets_annotators`, those of
     `targets` judged by the majority of FER+'s votes; `stacked`, each loss with the weighted sampler minus the
@@ -87,7 +102,7 @@ def _pair_arms(dirs: OutputDirs, settings: AblationsParams, data: PackedDataset)
     rows = data.get_rows("test")
     labels = data.labels[rows]
     reference = _read_arms(dirs, REFERENCE, data)[REFERENCE]
-    for study in settings.studies:
+    for study in settings.list_studies():
         if study == REFERENCE or not get_predictions_path(dirs, study).is_file():
             continue
         arms = _read_arms(dirs, study, data)
@@ -189,6 +204,23 @@ def _score(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.n
         recalls.append(np.stack([average(seed[of_class], weights_of_class) for seed in correct]))
     macro = average_defined(np.stack(recalls, axis=-1))
     return np.stack([accuracies, macro, *recalls]).T
+
+
+def describe_budgets(params: Params, data: PackedDataset) -> dict[str, str]:
+    """Return for each study that has arms, and for those `MADE_FROM` it, the budget of its reference.
+
+    It is that of every arm but for what the arm changes: `5 epochs of 28,709 faces at 48 px, seeds 0, 1, 2`.
+    """
+    n_faces, budgets = np.bincount(data.labels[data.get_rows("train")]), {}
+    seeds = ", ".join(map(str, params.ablations.seeds))
+    for study, (reference, *_) in params.ablations.list_studies().items():
+        arms = find_arms(params, study)
+        training = arms.get(REFERENCE, apply_recipe(params, reference)).training
+        n_drawn = np.floor(n_faces * training.train_fraction + 1e-9).sum()  # the fraction is of each class
+        epochs = f"{training.epochs} epoch{'s' * (training.epochs > 1)}"
+        if arms:
+            budgets[study] = f"{epochs} of {n_drawn:,.0f} faces at {training.image_size} px, seeds {seeds}"
+    return budgets | {name: budgets[study] for name, study in MADE_FROM.items() if study in budgets}
 
 
 def add_studies(metrics: Metrics, table: pd.DataFrame) -> None:

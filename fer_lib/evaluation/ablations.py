@@ -1,12 +1,13 @@
-"""Run ablation studies: short trainings, each the reference with the change that answers one question.
+"""Run ablation studies: trainings of equal budget, each a reference with a change that answers a question.
 
 A study is one question (the loss, the augmentation, ...), its arms are the answers tried; an arm is one entry
 of `params.yaml`. Every arm runs once per seed; a seed also draws the share of the training faces, so an arm
-and the reference of one seed saw the same ones. A study that the reference of all cannot answer has an arm
-`reference` of its own.
+and the reference of one seed saw the same ones. The studies that claims rest on change the paper's recipe and
+have its budget; the others explore with a small one, against study `reference` or an arm `reference` of their
+own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,12 @@ from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import Params, apply_recipe, load_params
 from fer_lib.paths import PARAMS_FILE, OutputDirs, get_output_dirs
-from fer_lib.training.recipes import build_recipe
+from fer_lib.training.recipes import BASELINE, build_recipe
 from fer_lib.training.targets import has_votes
 from fer_lib.training.voting import fit_weights, vote
 
 REFERENCE = "reference"
-"""The study, and its arm, that all others are compared with."""
+"""The study that explorations are compared with, and in any study the arm that its others are."""
 
 ENSEMBLE, VOTE = "ensemble", "soft_vote"
 """The study whose members also vote together, and the name of that arm."""
@@ -56,30 +57,30 @@ class ArmRun:
 def run_ablations(dataset: str, out_dir: str | Path | None = None) -> list[str]:
     """Train and score every arm of every study with every seed; return the names of the studies.
 
-    An arm that changes nothing is the reference, which is trained once for all studies. Writes per study the
-    metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and `ablations/<study>.parquet` (see
-    `read_predictions`). Interrupted, it goes on where it was.
+    Arms that are the same training are trained once, and one that is a recipe's goes on from the recipe's
+    finished state. Writes per study the metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and
+    `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
     data, states = load_packed(dataset), dirs.training_state / "ablations"
-    plain = apply_recipe(params, params.ablations.reference)
-    recipes = {name: build_recipe(name, params, dirs) for name in params.recipes}
-    studies = {study: find_arms(params, study) for study in params.ablations.studies}
+    recipes = {name: build_recipe(name, params, dirs) for name in (BASELINE, *params.recipes)}
+    studies = {study: find_arms(params, study) for study in params.ablations.list_studies()}
     if not has_votes(data.index):  # then no arm can learn from them
         for study, arms in studies.items():
             studies[study] = {arm: own for arm, own in arms.items() if own.training.targets.label == 1}
-    jobs: dict[str, Callable[[], ArmRun]] = {}
+    trainings: dict[str, Params] = {}
     places: dict[tuple[str, str, int], str] = {}
     for study, arms in studies.items():
         for arm, resolved in arms.items():
             for seed in params.ablations.seeds:
-                state = f"{REFERENCE}/{REFERENCE}" if resolved == plain else f"{study}/{arm}"
-                places[study, arm, seed] = job = f"{state}-{seed}"
                 own = set_seed(resolved, seed)
-                # An arm that trains as a recipe does goes on from its finished state.
-                twin = next((name for name, recipe in recipes.items() if is_same_training(own, recipe)), None)
-                folder = dirs.training_state / twin if twin else states / job
-                jobs[job] = partial(train_arm, dataset, own, folder)
+                place = find_same_training(own, trainings) or f"{study}/{arm}-{seed}"
+                places[study, arm, seed], trainings[place] = place, own
+    jobs: dict[str, Callable[[], ArmRun]] = {}
+    for place, own in trainings.items():
+        recipe = find_same_training(own, recipes)
+        folder = dirs.training_state / recipe if recipe else states / place
+        jobs[place] = partial(train_arm, dataset, own, folder)
     trained = run_side_by_side(jobs, "ablations")
     for study, arms in studies.items():
         runs = [
@@ -109,9 +110,10 @@ def set_seed(params: Params, seed: int) -> Params:
     return params.model_copy(update={"training": params.training.model_copy(update={"seed": seed})})
 
 
-def is_same_training(a: Params, b: Params) -> bool:
-    """Return whether two sets of parameters train the same network."""
-    return (a.training, a.augmentation) == (b.training, b.augmentation)
+def find_same_training(own: Params, trainings: Mapping[str, Params]) -> str | None:
+    """Return the name of the first training with the same parameters, and so the same network."""
+    same = (own.training, own.augmentation)
+    return next((name for name, p in trainings.items() if (p.training, p.augmentation) == same), None)
 
 
 def train_arm(dataset: str, params: Params, state: Path) -> ArmRun:
@@ -174,13 +176,14 @@ def _tabulate(runs: Sequence[ArmRun], data: PackedDataset) -> pd.DataFrame:
 
 def find_arms(params: Params, study: str) -> dict[str, Params]:
     """Return the arms of `study` with their parameters. Raises ParamsError for an unknown study."""
-    studies = params.ablations.studies
+    studies = params.ablations.list_studies()
     if study not in studies:
-        raise ParamsError(f"{PARAMS_FILE}: ablations.studies: no {study!r}; known: {', '.join(studies)}")
-    reference = apply_recipe(params, params.ablations.reference)
+        raise ParamsError(f"{PARAMS_FILE}: ablations: no study {study!r}; known: {', '.join(studies)}")
+    found = studies[study]
+    reference = apply_recipe(params, found.reference, found.place_of_reference)
     return {
-        arm: apply_recipe(reference, changes, f"{study}.{arm}")
-        for arm, changes in studies[study].items()
+        arm: apply_recipe(reference, changes, f"{found.place}.{arm}")
+        for arm, changes in found.arms.items()
         if changes is not None
     }
 

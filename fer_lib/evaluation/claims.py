@@ -1,20 +1,36 @@
 """Judge the claims ledger: what the paper says, what was measured here, and the verdict of a stated rule.
 
-`claims.yaml` names the numbers that decide each claim, as `<stage>/<key>`. A verdict is computed, never typed
-in; the docstring of a rule is the rule as the report states it.
+`claims.yaml` names the numbers that decide each claim, as `<stage>/<key>`. A verdict is computed by one of
+`claim_rules`, never typed in.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
+import pandas as pd
 import yaml
 from pydantic import Field
 
 from fer_lib.errors import FerError
+from fer_lib.evaluation.claim_rules import (
+    CONTRARY,
+    IMPLEMENTED,
+    MEASURED,
+    MISSING,
+    RULES,
+    STAGES,
+    SUPPORTED,
+    Check,
+    Number,
+    Records,
+    Rule,
+    format_value,
+)
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.params import Section, validate
@@ -23,184 +39,28 @@ from fer_lib.paths import ROOT, OutputDirs
 CLAIMS_FILE = ROOT / "claims.yaml"
 """The ledger of the project that the results belong to."""
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
-SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "open", "not supported", "missing"
-"""What one number does for a claim."""
-OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
+VERDICTS = {
+    MEASURED: ("reproduced", "partly", "not reproduced", "not testable here"),
+    IMPLEMENTED: ("implemented", "partly", "not implemented", "not testable here"),
+}
+"""By what a claim rests on, the best first."""
 
-REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
-"""Where an interval lies beside a value."""
-
-STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness"
-Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
-"""`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that a rule looked at: where it stands, what the claim expects, and what was found."""
-
-    file: str
-    key: str
-    expected: str
-    outcome: str
-    value: float | int | str | None = None
-    low: float | None = None
-    high: float | None = None
-    why: str | None = None
-    seeds: int | str | None = None
-    data_hash: str | None = None
-    commit: str | None = None
-
-
-@dataclass(frozen=True)
-class Records:
-    """What there is to judge `dataset` by. metrics: data set -> stage's name -> its numbers."""
-
-    dataset: str
-    metrics: Mapping[str, Mapping[str, Metrics]]
-    project: Path = ROOT
-
-    def check(
-        self, number: str, expected: str, decide: Callable[..., bool | None], bounds: bool = True
-    ) -> Check:
-        """Look a number up, with an interval if `bounds`; decide(value, low, high) says if it counts."""
-        place, key = number.split("/", 1)
-        stage, _, other = place.partition("@")
-        dataset, name = other or self.dataset, stage.split("_", 1)[-1]
-        file = f"reports/{dataset}/tables/{name}.csv"
-        found = self.metrics.get(dataset, {}).get(name)
-        if found is None:
-            is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
-            lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
-            return Check(file, key, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
-        source = {
-            "seeds": found.get("seeds", found.provenance.get("seed")),
-            "data_hash": found.provenance.get("data"),
-            "commit": found.provenance.get("commit"),
-        }
-        if key not in found:
-            return Check(file, key, expected, MISSING, why=f"{stage} reports no {key}", **source)
-        values: tuple[Any, float | None, float | None]
-        try:
-            values = found.interval(key)
-        except KeyError:
-            if bounds:
-                why = f"{stage} reports no interval of {key}"
-                return Check(file, key, expected, MISSING, why=why, **source)
-            values = found[key], None, None
-        return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
-
-
-def judge_threshold(low: float, high: float, value: float) -> str:
-    """Return where a 95 % interval lies: `reached` from `value` up, `below` it, or it contains the value."""
-    if low >= value:
-        return REACHED
-    return BELOW if high < value else CONTAINED
-
-
-class AtLeast(Section):
-    """A number counts when its interval lies at the value or above; when it contains the value: partly."""
-
-    kind: Literal["at_least"]
-    key: Number
-    value: float
-
-    def _check(self, records: Records) -> list[Check]:
-        def decide(_: float, low: float, high: float) -> bool | None:
-            return {REACHED: True, CONTAINED: None, BELOW: False}[judge_threshold(low, high, self.value)]
-
-        return [records.check(self.key, f"at least {_format(self.value)}", decide)]
-
-
-class Gains(Section):
-    """A difference counts when its interval lies wholly on the expected side of 0: else it is not shown."""
-
-    kind: Literal["gains"]
-    gains: dict[Number, Literal["positive", "negative"]] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        sides = {
-            "positive": ("above 0", lambda _, low, __: low > 0),
-            "negative": ("below 0", lambda _, __, high: high < 0),
-        }
-        return [records.check(number, *sides[sign]) for number, sign in self.gains.items()]
-
-
-class Greater(Section):
-    """A number counts when its interval lies wholly above the number it is compared with."""
-
-    kind: Literal["greater"]
-    pairs: tuple[tuple[Number, Number], ...] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        return [self._check_pair(records, *pair) for pair in self.pairs]
-
-    def _check_pair(self, records: Records, first: str, second: str) -> Check:
-        other = records.check(second, "a number", lambda *_: True, bounds=False)
-        if other.outcome == MISSING:
-            return other
-        expected = f"above {other.key}, {_format(other.value)}"
-        return records.check(first, expected, lambda _, low, __: low > other.value)
-
-
-class Equals(Section):
-    """A setting counts when the run used what the paper says."""
-
-    kind: Literal["equals"]
-    values: dict[Number, int | float | str] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        return [
-            records.check(
-                number, _format(stated), lambda used, *_, stated=stated: used == stated, bounds=False
-            )
-            for number, stated in self.values.items()
-        ]
-
-
-class Present(Section):
-    """A number counts when it is reported and else does not; when none is, the claim is not testable here."""
-
-    kind: Literal["present"]
-    numbers: tuple[Number, ...] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        checks = [records.check(name, "reported", lambda *_: True, bounds=False) for name in self.numbers]
-        if all(check.outcome == MISSING for check in checks):
-            return checks
-        return [replace(c, outcome=CONTRARY) if c.outcome == MISSING else c for c in checks]
-
-
-class Built(Section):
-    """A file counts when it is in the repository; how well it works is not judged."""
-
-    kind: Literal["built"]
-    files: tuple[str, ...] = Field(min_length=1)
-
-    def _check(self, records: Records) -> list[Check]:
-        built = {file: (records.project / file).is_file() for file in self.files}
-        found = {True: "there", False: "not there"}
-        return [Check(file, file, "there", OUTCOMES[ok], found[ok]) for file, ok in built.items()]
-
-
-Rule = AtLeast | Gains | Greater | Equals | Present | Built
-
-RULES = {
-    "every rule": "Reproduced when all that the rule names counts, not reproduced when nothing does, else "
-    "partly. Not testable here while a number that it needs is missing (but see the rule present). Intervals "
-    "are 95 % intervals."
-} | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
+BESIDE = "decides nothing"
+"""Stands in the place of the outcome of a number that a claim names beside those of its rule."""
 
 
 class Claim(Section):
-    """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides."""
+    """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides.
+
+    beside: numbers and facts that decide nothing, but that a reader must know.
+    """
 
     id: Annotated[str, Field(pattern="^[SN][1-9][0-9]?$")]
     claim: str
     paper: str | None
     note: str | None = None
     figure: Annotated[str, Field(pattern=rf"^({STAGES})\.html(#figure-\w+)?$")] | None = None
+    beside: tuple[Number, ...] = ()
     rule: Annotated[Rule, Field(discriminator="kind")]
 
 
@@ -218,8 +78,10 @@ def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
     return [validate(Claim, entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
 
 
-def load_records(dirs: OutputDirs) -> Records:
+def load_records(dirs: OutputDirs, project: Path = ROOT) -> Records:
     """Return all that has been measured so far, on the data set of `dirs` and on those beside it.
+
+    project: the folder with the notebooks, and with the record of the tests in a browser.
 
     Raises FerError for a damaged file.
     """
@@ -230,16 +92,18 @@ def load_records(dirs: OutputDirs) -> Records:
             name = stage.split("_", 1)[1]
             if other.get_table(name).is_file():
                 metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
-    return Records(dirs.reports.name, metrics)
+    return Records(dirs.reports.name, metrics, project)
 
 
 def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
     """Return a row of plain values: the claim, the verdict, the reason, and what was found.
 
-    `ours`, `low`, `high`, `seeds`, `file` and `key` are of the first check. A figure is named once its stage
-    has run.
+    `ours`, `low`, `high`, `seeds`, `file` and `key` are of the first check. `also` says what stands beside
+    those that decide. A figure is named once its stage has run.
     """
-    checks = claim.rule._check(records)
+    checks, basis = claim.rule.check(records), claim.rule.basis
+    beside = [records.check(number, "–", lambda *_: None, bounds=False) for number in claim.beside]
+    beside = [check if check.outcome == MISSING else replace(check, outcome=BESIDE) for check in beside]
     first, stage = checks[0], (claim.figure or "").split(".")[0].split("_", 1)[-1]
     return claim.model_dump(include={"id", "claim", "paper", "note"}) | {
         "ours": first.value,
@@ -247,24 +111,27 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
         "high": first.high,
         "seeds": None if first.seeds is None else str(first.seeds),
         "dataset": records.dataset,
-        "verdict": conclude(checks),
+        "basis": basis,
+        "verdict": conclude(checks, basis),
         "reason": explain(checks),
+        "also": "; ".join(check.why or f"{check.key} {show(check)}" for check in beside) or None,
         "figure": claim.figure if stage in records.metrics[records.dataset] else None,
         "rule": claim.rule.kind,
         "file": first.file,
         "key": first.key,
         "checks": [asdict(check) for check in checks],
+        "beside": [asdict(check) for check in beside],
     }
 
 
-def conclude(checks: Iterable[Check]) -> str:
-    """Return the verdict on what a rule looked at, as `RULES` says."""
-    outcomes = {check.outcome for check in checks}
+def conclude(checks: Iterable[Check], basis: str) -> str:
+    """Return the verdict on what a rule looked at, as `RULES` says.   basis: what the rule rests on."""
+    outcomes, (yes, partly, no, untested) = {check.outcome for check in checks}, VERDICTS[basis]
     if MISSING in outcomes:
-        return "not testable here"
+        return untested
     if outcomes == {SUPPORTED}:
-        return "reproduced"
-    return "not reproduced" if outcomes == {CONTRARY} else "partly"
+        return yes
+    return no if outcomes == {CONTRARY} else partly
 
 
 def explain(checks: list[Check]) -> str:
@@ -281,8 +148,47 @@ def explain(checks: list[Check]) -> str:
 
 def show(check: Check) -> str:
     """Return what was found, with its 95 % interval where it has one."""
-    ends = "" if check.low is None else f" [{_format(check.low)}, {_format(check.high)}]"
-    return f"{_format(check.value)}{ends}"
+    ends = "" if check.low is None else f" [{format_value(check.low)}, {format_value(check.high)}]"
+    return f"{format_value(check.value)}{ends}"
+
+
+def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many claims have each verdict, from rows of `judge_claim`: `measured.not_reproduced`.
+
+    `measured.n` and `implemented.n` are the numbers of claims.
+    """
+    found = Counter((row["basis"], row["verdict"]) for row in rows)
+    counts = {}
+    for basis, verdicts in VERDICTS.items():
+        counts[f"{basis}.n"] = sum(found[basis, verdict] for verdict in verdicts)
+        counts |= {f"{basis}.{_name(verdict)}": found[basis, verdict] for verdict in verdicts}
+    return counts
+
+
+def describe_verdicts(counts: Mapping[str, Any]) -> str:
+    """Return the numbers of `count_verdicts` as part of a sentence, the two kinds of claims apart."""
+    parts = []
+    for (basis, (yes, *others)), noun in zip(VERDICTS.items(), ("claims", "ones"), strict=True):
+        n, n_yes = (round(counts[f"{basis}.{name}"]) for name in ("n", yes))
+        rest = ", ".join(f"{round(counts[f'{basis}.{_name(verdict)}'])} {verdict}" for verdict in others)
+        parts.append(f"of {n} {basis} {noun} {n_yes} {'is' if n_yes == 1 else 'are'} {yes}, {rest}")
+    return "; ".join(parts)
+
+
+def tabulate_checks(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each number and test behind the verdicts, and for those beside them.
+
+    Columns: claim, number, found (with its interval), expected, outcome, budget and seeds of its trainings.
+    """
+    table = []
+    for row in rows:
+        for check in (Check(**found) for found in (*row["checks"], *row["beside"])):
+            place = check.file.removeprefix(f"reports/{row['dataset']}/tables/").removesuffix(".csv")
+            found = "–" if check.value is None else show(check)
+            origin = (check.budget or "–", "–" if check.seeds is None else str(check.seeds))
+            table.append((row["id"], f"{place}: {check.key}", found, check.expected, check.outcome, *origin))
+    columns = ["claim", "number", "found", "expected", "outcome", "budget", "seeds"]
+    return pd.DataFrame(table, columns=columns)
 
 
 def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[dict[str, Any]]) -> None:
@@ -292,9 +198,5 @@ def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[
     write_atomically(dirs.reports / "claims.json", f"{text}\n".encode())
 
 
-def _format(value: float | int | str | None) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if value.is_integer() and abs(value) > 1:  # a setting, such as 224 pixels
-        return f"{value:.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+def _name(verdict: str) -> str:
+    return verdict.replace(" ", "_")

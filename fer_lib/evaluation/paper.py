@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer_lib.evaluation.claims import CONTAINED, REACHED, Records, judge_threshold
+from fer_lib.evaluation.claim_rules import CONTAINED, REACHED, Records, judge_threshold
 from fer_lib.labels import EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval, Metrics, build_key
 from fer_lib.params import TrainingParams
@@ -69,7 +69,7 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
     list
         dataset, split, labels (`emotions`; the `groups` positive, negative, neutral; or the `annotators`'
         majority), classes, model, accuracy, its interval low and high, reached (where that lies:
-        `claims.judge_threshold`), data_hash, commit.
+        `claim_rules.judge_threshold`), data_hash, commit.
     """
     metrics = records.metrics.get(records.dataset, {}).get("evaluation")
     if metrics is None:

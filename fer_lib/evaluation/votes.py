@@ -1,14 +1,18 @@
 """Measure how far FER+'s annotators agree, with each other, with the labels and with a network."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.stats import entropy
 
+from fer_lib.data.packed import PackedDataset
 from fer_lib.data.readers.fer2013 import count_majority
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.labels import VOTE_OF_LABEL
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.training.targets import VOTE_COLUMNS
+from fer_lib.training.targets import VOTE_COLUMNS, count_votes
 
 NO_LABEL = -1
 """Of a face that the annotators do not agree on."""
@@ -90,6 +94,46 @@ def describe_votes(metrics: Metrics) -> str:
         f"{metrics['annotators.test.accuracy']:.1%} correct (ensemble with twelve views "
         f"{metrics['annotators_ensemble_tta.test.accuracy']:.1%})."
     )
+
+
+def learns_from_votes(training: Mapping[str, Any]) -> bool:
+    """Return whether a network learned from votes and not from labels; `training` as its config says."""
+    shares = training["targets"]
+    # Networks trained before targets were shares have a word there.
+    return isinstance(shares, Mapping) and bool(shares["votes"]) and not shares["label"]
+
+
+def share_votes(data: PackedDataset, rows: np.ndarray) -> np.ndarray:
+    """Return float64 (C,), the share of each class in the votes on the faces in `rows`."""
+    votes = count_votes(data)[rows]
+    votes = votes[votes.any(axis=1)]
+    return np.asarray((votes / votes.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def measure_adjustment(
+    logits: np.ndarray, judges: Mapping[str, np.ndarray], shares: np.ndarray, taus: Sequence[float]
+) -> pd.DataFrame:
+    """Return what a logit adjustment does: one row per tau and judge.
+
+    Tau times the log of each class's share in training is taken off its logit (Menon et al. 2021, eq. 9).
+
+    logits: float (N, C).   judges: name to labels, int (N,), `NO_LABEL` for faces that it leaves out.
+    shares: float (C,), summing to 1.
+
+    Returns
+    -------
+    DataFrame
+        tau, judge, accuracy and macro_recall, over the classes that occur.
+    """
+    rows = []
+    for tau in taus:
+        predicted = (logits - tau * np.log(shares)).argmax(axis=1)
+        for judge, labels in judges.items():
+            known = labels != NO_LABEL
+            correct = predicted[known] == labels[known]
+            recalls = pd.Series(correct).groupby(labels[known]).mean()
+            rows.append((tau, judge, correct.mean(), recalls.mean()))
+    return pd.DataFrame(rows, columns=["tau", "judge", "accuracy", "macro_recall"])
 
 
 def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:

@@ -57,7 +57,9 @@ def run_notebook(notebook: str, dataset: str, out_dir: str | Path | None = ROOT,
     return page
 
 
-def audit_model(model: str, data: str, out: str | Path, variant: str = "float", n_faces: int = 300) -> Path:
+def audit_model(
+    model: str, data: str, out: str | Path, variant: str | None = None, n_faces: int = 300
+) -> Path:
     """Run the robustness notebook on one model and a user's faces; return the page, `<out>/audit.html`.
 
     Beside it stands `audit.json` with every number, its interval as `<key>_lo` and `<key>_hi`.

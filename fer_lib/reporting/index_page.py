@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_lib.errors import FerError
+from fer_lib.evaluation.claims import describe_verdicts
 from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
@@ -113,6 +114,14 @@ def build_results_table() -> str:
         f"The paper reports {last['val_accuracy']:.0%} validation accuracy after epoch {last['epoch']:.0f}, "
         "on a data set and split that it does not name.",
     ]
+    judged = {name: read_if_written(get_output_dirs(name, ROOT), "claims") for name in evaluated}
+    claims = [
+        f"- [{dataset}](reports/{dataset}/09_claims.html): {describe_verdicts(metrics)}"
+        for dataset, metrics in judged.items()
+        if "measured.n" in metrics
+    ]
+    if claims:
+        lines += ["", "The paper's claims, those that an outcome could have contradicted apart:", "", *claims]
     return "\n".join([BEGIN, *lines, END])
 
 

@@ -6,8 +6,10 @@
 import pandas as pd
 
 from fer_lib.evaluation.ablation_results import SHARES
+from fer_lib.evaluation.ablations import find_arms
 from fer_lib.metrics_file import Interval
-from fer_lib.reporting.figures.studies import plot_differences, show_share
+from fer_lib.params import Params
+from fer_lib.reporting.figures.studies import plot_differences, plot_vote_shares, show_share
 from fer_lib.reporting.stage import Stage
 
 N_NAMED = 4
@@ -34,6 +36,45 @@ def show_studies(
     stage.show_figure(figure, name, f"{title}: gains in points with 95 % intervals, clear ones filled.")
     formats = {"h": "+.2f", "p": ".2g", "McNemar": ".2g"}
     stage.show_table(build_study_table(rows), f"{title}; in parentheses the gain in points.", formats)
+
+
+def show_reference(stage: Stage, shares: pd.DataFrame, caption: str) -> None:
+    """Show a table of `ablation_results.score_reference`."""
+    seeds = {i: f"seed {seed}" for i, seed in enumerate(stage.params.ablations.seeds)}
+    stage.show_table(shares.rename(index=show_share, columns=seeds), caption)
+
+
+def show_vote_shares(stage: Stage, table: pd.DataFrame) -> None:
+    """Show as figure `votes` how accuracy goes with the share of votes, where arms have learned from some."""
+    points = trace_vote_shares(table, stage.params)
+    if not points.empty:
+        stage.show_figure(
+            plot_vote_shares(points),
+            "votes",
+            "Accuracy by the share of the annotators' votes in the training targets; the rest is the label. "
+            "Bars are the 95 % intervals of the difference from labels alone.",
+        )
+
+
+def trace_vote_shares(table: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Return the accuracy of the arms of `targets` that mix labels with votes, and of labels alone.
+
+    Columns judge, share (of votes), accuracy, low and high; the interval is that of the gain.
+    """
+    targets = {arm: own.training.targets for arm, own in find_arms(params, "targets").items()}
+    shares = {arm: mix.votes for arm, mix in targets.items() if mix.votes and not mix.majority + mix.teacher}
+    points = []
+    for study, judge in (("targets", "labels"), ("targets_annotators", "the annotators' majority")):
+        rows = table[table["study"].eq(study) & table["share"].eq("accuracy") & table["arm"].isin(shares)]
+        rows = rows.assign(votes=rows["arm"].map(shares)).sort_values("votes")
+        plain = rows["value"] - rows["gain"]  # in every row that of labels alone
+        places = {"judge": judge, "share": 0.0, "accuracy": plain, "low": plain, "high": plain}
+        points.append(pd.DataFrame(places).head(1))
+        ends = {"low": plain + rows["low"], "high": plain + rows["high"]}
+        points.append(
+            pd.DataFrame({"judge": judge, "share": rows["votes"], "accuracy": rows["value"]} | ends)
+        )
+    return pd.concat(points, ignore_index=True)
 
 
 def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:

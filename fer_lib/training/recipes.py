@@ -225,9 +225,15 @@ def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataF
     `trainings` maps a network to the section `training` that it was trained with.
     """
     table = pd.DataFrame(
-        {name: {key: str(used[key]) for key in SETTINGS} for name, used in trainings.items()}
+        {name: {key: _show_setting(used[key]) for key in SETTINGS} for name, used in trainings.items()}
     )
     return table.rename(index=lambda key: key.replace("_", " ")).rename_axis("setting")
+
+
+def _show_setting(value: object) -> str:
+    if isinstance(value, Mapping):  # shares of the targets
+        return ", ".join(f"{share:.0%} {name}" for name, share in value.items() if share)
+    return str(value)
 
 
 def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:

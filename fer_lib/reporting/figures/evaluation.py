@@ -238,6 +238,25 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
     return figure
 
 
+@mpl.rc_context(STYLE)
+def plot_adjustment(table: pd.DataFrame, chosen: float) -> Figure:
+    """Plot `votes.measure_adjustment`: accuracy and macro recall against tau, a colour per judge.
+
+    chosen: the tau of the release, marked.
+    """
+    figure, axes = build_figure(8, 4.2)
+    for colour, (judge, lines) in zip((MAIN, SECOND), table.groupby("judge", sort=False), strict=False):
+        for share, style in (("accuracy", "-"), ("macro_recall", "--")):
+            label = f"{share.replace('_', ' ')}, by {judge}"
+            axes.plot(lines["tau"], lines[share], style, color=colour, label=label)
+    axes.axvline(chosen, color=GREY, linestyle=":", label="the release")
+    axes.set(xlabel="tau of the logit adjustment", ylabel="share of the validation faces")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.grid()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any) -> tuple[Figure, Axes]:
     """Draw column y, a share, against column x: one line per name."""
     figure, axes = build_figure(8, 4.2)

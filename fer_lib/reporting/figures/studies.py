@@ -1,5 +1,6 @@
 """Draw the figures of the ablations, of compression, and of the claims ledger."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from fer_lib.evaluation.claims import BELOW, CONTAINED, REACHED, SUPPORTED, VERDICTS
+from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, SUPPORTED
+from fer_lib.evaluation.claims import VERDICTS
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import (
     AMBER,
@@ -31,7 +33,7 @@ from fer_lib.reporting.figures.style import (
     name_rows,
 )
 
-VERDICT_COLOURS = dict(zip(VERDICTS, (GREEN, AMBER, SECOND, FAINT), strict=True))
+VERDICT_COLOURS = (GREEN, AMBER, SECOND, FAINT)
 POSITION_COLOURS = {REACHED: GREEN, CONTAINED: AMBER, BELOW: MAIN}
 LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": GREEN, "classifier": PURPLE}
 
@@ -61,6 +63,24 @@ def plot_differences(differences: pd.DataFrame) -> Figure:
         axes.grid(axis="x")
     name_rows(panels[0], arms)
     figure.supxlabel("points gained or lost", fontsize=10.5)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_vote_shares(points: pd.DataFrame) -> Figure:
+    """Plot accuracy by the share of votes in the training labels, a line per judge.
+
+    Columns judge, share, accuracy, low and high (0 to 1).
+    """
+    figure, axes = build_figure(9, 4.2)
+    for judge, line in points.groupby("judge", sort=False):
+        ends = (line["accuracy"] - line["low"], line["high"] - line["accuracy"])
+        axes.errorbar(line["share"], line["accuracy"], ends, marker="o", markersize=5, label=judge)
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.set(xlabel="share of the annotators' votes", ylabel="test accuracy", xticks=points["share"].unique())
+    axes.grid()
+    figure.legend(loc="outside lower center", ncols=2, title="judged by")
     return figure
 
 
@@ -135,21 +155,21 @@ def plot_pruning(rows: pd.DataFrame) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_verdicts(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the rows of `claims.judge_claim`: a line per verdict, a tile per claim."""
-    figure, axes = build_figure(9, 2.6)
-    longest = 12
-    for y, (verdict, colour) in enumerate(VERDICT_COLOURS.items()):
-        names = [row["id"] for row in rows if row["verdict"] == verdict]
-        longest = max(longest, len(names))
-        axes.text(0, y, len(names), ha="right", va="center", weight="bold", size=12)
-        for x, name in enumerate(names, start=1):
-            axes.add_patch(Rectangle((x - 0.45, y - 0.36), 0.9, 0.72, color=colour, linewidth=0))
-            ink = INK if colour == AMBER else "white"
-            axes.text(x, y, name, color=ink, weight="bold", size=9.5, ha="center", va="center")
-    name_rows([axes], VERDICT_COLOURS)
-    axes.tick_params(axis="y", pad=16)
-    axes.set(xlim=(-0.4, longest + 0.5), xticks=[])
-    axes.spines[:].set_visible(False)
+    """Plot the rows of `claims.judge_claim`: a panel for each basis, a line per verdict, a tile per claim."""
+    figure, panels = build_figure(9, 5.2, rows=len(VERDICTS))
+    counts = Counter((row["basis"], row["verdict"]) for row in rows)
+    for axes, (basis, verdicts) in zip(panels, VERDICTS.items(), strict=True):
+        for y, (verdict, colour) in enumerate(zip(verdicts, VERDICT_COLOURS, strict=True)):
+            names = [row["id"] for row in rows if (row["basis"], row["verdict"]) == (basis, verdict)]
+            axes.text(0, y, len(names), ha="right", va="center", weight="bold", size=12)
+            for x, name in enumerate(names, start=1):
+                axes.add_patch(Rectangle((x - 0.45, y - 0.36), 0.9, 0.72, color=colour, linewidth=0))
+                ink = INK if colour == AMBER else "white"
+                axes.text(x, y, name, color=ink, weight="bold", size=9.5, ha="center", va="center")
+        name_rows([axes], verdicts)
+        axes.tick_params(axis="y", pad=16)
+        axes.set(title=basis.capitalize(), xlim=(-0.4, max(12, *counts.values()) + 0.5), xticks=[])
+        axes.spines[:].set_visible(False)
     return figure
 
 

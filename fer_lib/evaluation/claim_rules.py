@@ -1,0 +1,233 @@
+"""The rules of the claims ledger: each says which numbers it looks at, and which of them count for a claim.
+
+The docstring of a rule is the rule as the report states it. `measured` rules have an outcome that could have
+contradicted the paper; `implemented` ones look for a setting or a number that is there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from fer_lib.evaluation.browser_record import RECORD, read_record
+from fer_lib.metrics_file import Metrics
+from fer_lib.params import Section
+from fer_lib.paths import ROOT
+
+MEASURED, IMPLEMENTED = "measured", "implemented"
+"""What a rule, and so a claim, rests on."""
+
+SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "open", "not supported", "missing"
+"""What one number does for a claim."""
+OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
+
+REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
+"""Where an interval lies beside a value."""
+
+STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness"
+Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
+"""`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a rule looked at: where it stands, what the claim expects, and what was found.
+
+    budget: of the trainings behind it, as far as its stage tells.
+    """
+
+    file: str
+    key: str
+    expected: str
+    outcome: str
+    value: float | int | str | None = None
+    low: float | None = None
+    high: float | None = None
+    why: str | None = None
+    budget: str | None = None
+    seeds: int | str | None = None
+    data_hash: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What there is to judge `dataset` by. metrics: data set -> stage's name -> its numbers."""
+
+    dataset: str
+    metrics: Mapping[str, Mapping[str, Metrics]]
+    project: Path = ROOT
+
+    def check(
+        self, number: str, expected: str, decide: Callable[..., bool | None], bounds: bool = True
+    ) -> Check:
+        """Look a number up, with an interval if `bounds`; decide(value, low, high) says if it counts."""
+        place, key = number.split("/", 1)
+        stage, _, other = place.partition("@")
+        dataset, name = other or self.dataset, stage.split("_", 1)[-1]
+        file = f"reports/{dataset}/tables/{name}.csv"
+        found = self.metrics.get(dataset, {}).get(name)
+        if found is None:
+            is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
+            lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
+            return Check(file, key, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
+        source = {
+            "budget": _find_budget(found, key),
+            "seeds": found.get("seeds", found.provenance.get("seed")),
+            "data_hash": found.provenance.get("data"),
+            "commit": found.provenance.get("commit"),
+        }
+        if key not in found:
+            return Check(file, key, expected, MISSING, why=f"{stage} reports no {key}", **source)
+        values: tuple[Any, float | None, float | None]
+        try:
+            values = found.interval(key)
+        except KeyError:
+            if bounds:
+                why = f"{stage} reports no interval of {key}"
+                return Check(file, key, expected, MISSING, why=why, **source)
+            values = found[key], None, None
+        return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
+
+
+def judge_threshold(low: float, high: float, value: float) -> str:
+    """Return where a 95 % interval lies: `reached` from `value` up, `below` it, or it contains the value."""
+    if low >= value:
+        return REACHED
+    return BELOW if high < value else CONTAINED
+
+
+class AtLeast(Section):
+    """A number counts when its interval lies at the value or above; when it contains the value: partly."""
+
+    basis: ClassVar = MEASURED
+    kind: Literal["at_least"]
+    values: dict[Number, float] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `values`."""
+        counts = {REACHED: True, CONTAINED: None, BELOW: False}
+        return [
+            records.check(
+                number,
+                f"at least {format_value(value)}",
+                lambda _, low, high, value=value: counts[judge_threshold(low, high, value)],
+            )
+            for number, value in self.values.items()
+        ]
+
+
+class Gains(Section):
+    """A difference counts when its interval lies wholly on the expected side of 0: else it is not shown."""
+
+    basis: ClassVar = MEASURED
+    kind: Literal["gains"]
+    gains: dict[Number, Literal["positive", "negative"]] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `gains`."""
+        sides = {
+            "positive": ("above 0", lambda _, low, __: low > 0),
+            "negative": ("below 0", lambda _, __, high: high < 0),
+        }
+        return [records.check(number, *sides[sign]) for number, sign in self.gains.items()]
+
+
+class Greater(Section):
+    """A number counts when its interval lies wholly above the number it is compared with."""
+
+    basis: ClassVar = MEASURED
+    kind: Literal["greater"]
+    pairs: tuple[tuple[Number, Number], ...] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `pairs`."""
+        return [self._check_pair(records, *pair) for pair in self.pairs]
+
+    def _check_pair(self, records: Records, first: str, second: str) -> Check:
+        other = records.check(second, "a number", lambda *_: True, bounds=False)
+        if other.outcome == MISSING:
+            return other
+        expected = f"above {other.key}, {format_value(other.value)}"
+        return records.check(first, expected, lambda _, low, __: low > other.value)
+
+
+class Equals(Section):
+    """A setting counts when the run used what the paper says."""
+
+    basis: ClassVar = IMPLEMENTED
+    kind: Literal["equals"]
+    values: dict[Number, int | float | str] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `values`."""
+        return [
+            records.check(
+                number, format_value(stated), lambda used, *_, stated=stated: used == stated, bounds=False
+            )
+            for number, stated in self.values.items()
+        ]
+
+
+class Present(Section):
+    """A number counts when it is reported and else does not; when none is, the claim is not testable here."""
+
+    basis: ClassVar = IMPLEMENTED
+    kind: Literal["present"]
+    numbers: tuple[Number, ...] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `numbers`."""
+        checks = [records.check(name, "reported", lambda *_: True, bounds=False) for name in self.numbers]
+        if all(check.outcome == MISSING for check in checks):
+            return checks
+        return [replace(c, outcome=CONTRARY) if c.outcome == MISSING else c for c in checks]
+
+
+class Passed(Section):
+    """A test of the app counts when it passed in a real browser, as the record of its last run says."""
+
+    basis: ClassVar = MEASURED
+    kind: Literal["passed"]
+    tests: tuple[Annotated[str, Field(pattern=r"^test_\w+")], ...] = Field(min_length=1)
+
+    def check(self, records: Records) -> list[Check]:
+        """Return a check for each of `tests`."""
+        record = read_record(records.project)
+        return [self._check_test(name, record) for name in self.tests]
+
+    def _check_test(self, name: str, record: Mapping[str, Any]) -> Check:
+        found = record["tests"].get(name)
+        outcome = {"passed": SUPPORTED, "failed": CONTRARY}.get(found, MISSING)
+        why = "needs the tests in a browser, which `make record` runs" if outcome == MISSING else None
+        return Check(RECORD.as_posix(), name, "passed", outcome, found, why=why, commit=record.get("commit"))
+
+
+Rule = AtLeast | Gains | Greater | Passed | Equals | Present
+
+BASES = {get_args(rule.model_fields["kind"].annotation)[0]: rule.basis for rule in get_args(Rule)}
+"""Rule to what it rests on."""
+
+RULES = {
+    "every rule": "A measured claim is reproduced, and an implemented one implemented, when all that the "
+    "rule names counts; it is not when nothing does, and else partly. It is not testable here while "
+    "something is missing that the rule needs (but see the rule present). Intervals are 95 % intervals."
+} | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
+
+
+def format_value(value: float | int | str | None) -> str:
+    """Return a number with three decimals or thousands separators, a setting or a text as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    if value.is_integer() and abs(value) > 1:  # a setting, such as 224 pixels
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def _find_budget(metrics: Metrics, key: str) -> str | None:
+    """Return the budget of the study, or the image size of the network, that a key begins with."""
+    name = key.partition(".")[0]
+    size = metrics.get(f"{name}.image_size")
+    return metrics.get(f"{name}.budget", size and f"{size} px")
