@@ -13,9 +13,9 @@ from starlette.formparsers import MultiPartParser
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import (
-    FLOAT_VARIANT,
     describe_variant,
     find_checkpoint,
+    find_variant,
     list_checkpoints,
     list_variants,
 )
@@ -64,19 +64,21 @@ def choose_model() -> Recognizer:
 
 def choose_variant(name: str) -> str:
     """Return the variant of model `name` chosen in the sidebar, where it has more than one."""
-    variants = list_variants(read_config(find_checkpoint(name)))
+    config = read_config(find_checkpoint(name))
+    variants, default = list_variants(config), find_variant(config, None, name)
     if len(variants) == 1:
-        return FLOAT_VARIANT
+        return default
     variant = st.sidebar.radio(
         "Variant",
         list(variants),
+        index=list(variants).index(default),
         captions=[describe_variant(entry) for entry in variants.values()],
         key=f"variant of {name}",
         persist_state="session",
-        help="Smaller networks beside the model, in int8. Size, time for one face on one thread of the "
-        "machine that measured it, and accuracy on the test images.",
+        help="Size, time for one face on one thread of the machine that measured it, and accuracy on the "
+        "test images, judged by the annotators' majority and by the data set's labels.",
     )
-    return variant or FLOAT_VARIANT
+    return variant or default
 
 
 def choose_model_name() -> str:
@@ -96,7 +98,7 @@ def choose_model_name() -> str:
     )
 
 
-def load_recognizer(name: str, variant: str = FLOAT_VARIANT) -> Recognizer:
+def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
 
     Raises ModelError, in one line, when it is missing or damaged.
@@ -113,7 +115,7 @@ def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
-def _load(folder: str, variant: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+def _load(folder: str, variant: str | None, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
     return Recognizer.load(folder, variant=variant)
 
 

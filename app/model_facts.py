@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.results_data import get_interval
-from fer_lib.inference.registry import CARD_NAME
+from fer_lib.inference.registry import CARD_NAME, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
 
 
@@ -14,8 +14,9 @@ def describe_model(config: Mapping[str, Any]) -> str:
     """Return a sentence on what the model is."""
     emotions = config["emotions"]
     dataset = f" trained on {config['dataset']}" if "dataset" in config else ""
+    network = f"A {name_network(config)}" if "members" in config else f"A network ({name_network(config)})"
     return (
-        f"A network ({config['architecture']}){dataset} that tells {len(emotions)} expressions apart: "
+        f"{network}{dataset} that tells {len(emotions)} expressions apart: "
         f"{', '.join(emotions[:-1])} and {emotions[-1]}."
     )
 
@@ -23,9 +24,10 @@ def describe_model(config: Mapping[str, Any]) -> str:
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, value and 95 % interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
+    titles = {"test.majority.accuracy": ("Accuracy by annotators", ".1%")} | HEADLINES
     return [
         (name, format(metrics[key], spec), _show(metrics, key, spec).partition("\N{NO-BREAK SPACE}")[2])
-        for key, (name, spec) in HEADLINES.items()
+        for key, (name, spec) in titles.items()
         if key in metrics
     ]
 
@@ -54,6 +56,11 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
         f"Its accuracy on {images} test images is {_show(metrics, 'test.accuracy')}; brackets hold 95 % "
         "intervals. The labels are other people's guesses, and not always correct themselves."
     ]
+    if "test.majority.accuracy" in metrics:
+        share = _show(metrics, "test.majority.accuracy")
+        sentences.append(
+            f"Judged by the majority of ten annotators instead, where they have one, it is {share}."
+        )
     if "test_dedup.accuracy" in metrics:
         share = _show(metrics, "test_dedup.accuracy")
         sentences.append(
@@ -109,7 +116,7 @@ def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
     `attacks` are the metrics of stage `privacy`; the text is empty when another network was attacked.
     """
     attacked = attacks.provenance.get("data"), attacks.get("network")
-    if not attacks or attacked != (config.get("data_hash"), config.get("recipe")):
+    if not attacks or attacked != (config.get("data_hash"), config.get("network", "").partition(".")[0]):
         return []
     auroc = attacks.interval("membership.auroc")
     train, unseen = (attacks.interval(f"inversion.{split}") for split in ("train", "unseen"))
@@ -126,14 +133,13 @@ def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
 def list_facts(config: Mapping[str, Any]) -> dict[str, str]:
     """Return where the model comes from, name to text; what the config does not say is left out."""
     training = (config.get("params") or {}).get("training") or {}
+    epochs = config.get("epochs") or [config.get("best_epoch"), training.get("epochs", "?")]
     facts = {
-        "Architecture": config["architecture"],
+        "Architecture": name_network(config),
         "Trained on": config.get("dataset"),
         "Emotions": ", ".join(config["emotions"]),
         "Input": f"{config['preprocessing']['image_size']} pixels a side",
-        "Best epoch": f"{config['best_epoch']} of {training.get('epochs', '?')}"
-        if "best_epoch" in config
-        else None,
+        "Best epoch": " of ".join(map(str, epochs)) if epochs[0] else None,
         "Seed": training.get("seed"),
         "Device": config.get("device"),
         "Data hash": str(config.get("data_hash") or "")[:12],

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fer_lib import paths
 from fer_lib.errors import FerError
-from fer_lib.inference.registry import list_checkpoints
+from fer_lib.inference.registry import list_checkpoints, list_variants, name_network
 from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
@@ -54,8 +54,10 @@ def read_models() -> tuple[list[ScoredModel], list[str]]:
     models, problems = [], []
     for name, folder in list_checkpoints().items():
         try:
-            config = read_config(folder)
-            models.append(_describe_model(name, config))
+            variants = list_variants(read_config(folder))
+            for variant, config in variants.items():
+                title = f"{name}, {variant}" if len(variants) > 1 else name
+                models.append(_describe_model(title, config))
         except (FerError, KeyError, TypeError, AttributeError) as error:
             problems.append(str(error) if isinstance(error, FerError) else f"{folder}: its config is damaged")
     known = {model.name for model in models}
@@ -97,9 +99,7 @@ def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
         same = evaluation.provenance.get("data") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
     size = config["preprocessing"].get("image_size")
-    return ScoredModel(
-        name, dataset, config["architecture"], size, str(config.get("git_commit", "")), metrics
-    )
+    return ScoredModel(name, dataset, name_network(config), size, str(config.get("git_commit", "")), metrics)
 
 
 def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:

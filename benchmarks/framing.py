@@ -1,6 +1,6 @@
 """Which margin and alignment suit a model best? Faces of the validation split are found and cut out anew.
 
-    python benchmarks/framing.py [--dataset fer2013] [--model fer2013-b0]
+    python benchmarks/framing.py [--dataset fer2013] [--model photographs]
 
 Every face is enlarged, put on a larger canvas and, in the second column, turned by 30 degrees, as in
 photos; then it is detected, cut out in several ways and classified. All ways see the same images, those
@@ -75,7 +75,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default="fer2013")
-    parser.add_argument("--model", default="fer2013-b0")
+    parser.add_argument("--model", default="photographs")
     parser.add_argument("--n-faces", type=int, default=3589, help="of the validation split, evenly spread")
     options = parser.parse_args()
     data, recognizer, detector = load_packed(options.dataset), Recognizer.load(options.model), Detector(0.6)

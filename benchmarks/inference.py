@@ -4,7 +4,7 @@ OpenVINO, whose own int8 comes from NNCF, is the extra `openvino`; without it th
 Accuracy needs the packed data set that the model was trained on; faces to calibrate on come from its training
 split.
 
-    python benchmarks/inference.py [--model fer2013-b0] [--dataset fer2013] [--threads 2]
+    python benchmarks/inference.py [--model photographs] [--dataset fer2013] [--threads 2]
 """
 
 import argparse

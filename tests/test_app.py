@@ -76,12 +76,25 @@ def read_page(app):
     return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
 
 
-def write_model(folder, **changes):
-    """Write a checkpoint's config, that of the pipeline with changes, and return its folder."""
+def read_variant():
+    """Return the config of the released model's default variant."""
     config = read_config(RELEASE_DIR / DEFAULT_MODEL)
+    return list_variants(config)[config["default"]]
+
+
+def write_model(folder, **changes):
+    """Write the config of a checkpoint, like the released network's with changes."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    return folder
+    (folder / "config.json").write_text(json.dumps(read_variant() | changes))
+
+
+def edit_release(models, **changes):
+    """Change the config of every variant of the copied release."""
+    folder = models / "release" / DEFAULT_MODEL
+    config = read_config(folder)
+    for entry in config["variants"].values():
+        entry.update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 # The frame
@@ -120,17 +133,17 @@ def test_model_choice_stays_from_page_to_page(app, models):
 def test_model_is_loaded_once_and_anew_when_its_files_change(models):
     first = common.load_recognizer(DEFAULT_MODEL)
     assert common.load_recognizer(DEFAULT_MODEL) is first
-    write_model(models / "release" / DEFAULT_MODEL, abstain_below=0.9)
+    edit_release(models, abstain_below=0.9)
     again = common.load_recognizer(DEFAULT_MODEL)
     assert again.abstain_below == 0.9
-    onnx = models / "release" / DEFAULT_MODEL / "model.onnx"
+    onnx = models / "release" / DEFAULT_MODEL / read_variant()["file"]
     os.utime(onnx, ns=(0, 0))
     assert common.load_recognizer(DEFAULT_MODEL) is not again
 
 
 @pytest.mark.parametrize("page", ["photo", "video"])
 def test_damaged_model_is_a_sentence_and_another_can_be_chosen(app, models, page):
-    (models / "release" / DEFAULT_MODEL / "model.onnx").write_bytes(b"none")
+    (models / "release" / DEFAULT_MODEL / read_variant()["file"]).write_bytes(b"none")
     app.switch_page(f"views/{page}.py").run()
     assert not app.exception
     assert "not a network that runs here" in app.error[0].value
@@ -306,7 +319,7 @@ def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
 
 
 def test_unsure_face_is_explained(app, models):
-    write_model(models / "release" / DEFAULT_MODEL, abstain_below=0.999)
+    edit_release(models, abstain_below=0.999)
     upload(app.run(), "face.png", encode(draw_scene(1, 320, 240)[0]))
     text = read_page(app)
     assert "**unsure**" in text
@@ -352,11 +365,11 @@ def test_shown_image_is_not_larger_than_a_page():
 
 
 def test_about_shows_the_scores_of_the_config(app):
-    metrics = read_config(RELEASE_DIR / DEFAULT_MODEL)["metrics"]
+    metrics = read_variant()["metrics"]
     text = read_page(open_about(app))
-    assert app.metric[0].value == f"{metrics['test.accuracy']:.1%}"
-    bounds = f"[{metrics['test.accuracy_lo']:.1%}, {metrics['test.accuracy_hi']:.1%}]"
-    assert app.metric[0].delta.split() == bounds.split()
+    for shown, key in zip(app.metric, ("test.majority.accuracy", "test.accuracy"), strict=False):
+        assert shown.value == f"{metrics[key]:.1%}"
+        assert shown.delta.split() == f"[{metrics[f'{key}_lo']:.1%}, {metrics[f'{key}_hi']:.1%}]".split()
     assert f"answers {metrics['val.coverage']:.0%} (coverage)" in text
     assert "AI Act" in text
     assert "at work and in education" in text
@@ -423,30 +436,48 @@ def test_card_fits_the_page(tmp_path):
 
 def test_card_of_the_release_needs_no_file_beside_it():
     shown = read_card(RELEASE_DIR / DEFAULT_MODEL)
-    assert "What it is for" in shown
+    assert "What they are for" in shown
     assert "![" not in shown
 
 
 def test_variant_is_chosen_where_a_model_has_several_and_says_what_it_costs(app, models):
     folder = models / "release" / DEFAULT_MODEL
     (variant,) = app.run().sidebar.radio
-    assert variant.options == list(list_variants(read_config(folder))) == ["float", "int8", "tiny"]
+    assert variant.options == list(list_variants(read_config(folder)))
+    assert variant.options == ["accurate", "float", "balanced", "tiny"]
+    assert variant.value == "balanced"
     assert "0.9 MB" in str(variant.proto.captions)
     variant.set_value("tiny").run()
     assert not app.exception
     assert common.load_recognizer(DEFAULT_MODEL, "tiny").variant == "tiny"
-    write_model(folder, variants={})
-    assert not app.run().sidebar.radio  # one variant alone is no choice
+    write_model(models / "demo" / "baseline")
+    app.selectbox(key="model").set_value("demo/baseline").run()
+    assert not app.sidebar.radio  # one variant alone is no choice
+
+
+def test_about_describes_the_chosen_variant(app):
+    open_about(app).sidebar.radio[0].set_value("tiny").run()
+    assert "face_resnet_tiny in int8" in read_page(app)
+    app.sidebar.radio[0].set_value("accurate").run()
+    assert "A soft vote of float, balanced, tiny" in read_page(app)
+
+
+def test_a_vote_says_why_it_is_not_explained(app):
+    upload(app.run(), "face.png", encode(draw_scene(1, 320, 240)[0]))
+    assert any("parts of a face" in toggle.label for toggle in app.toggle)
+    app.sidebar.radio[0].set_value("accurate").run()
+    assert not any("parts of a face" in toggle.label for toggle in app.toggle)
+    assert "a vote of several networks has no saliency map" in read_page(app)
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():
     attacks = Metrics("privacy", {"network": "student"}, {"data": "a"})
     for metric in ("membership.auroc", "inversion.train", "inversion.unseen"):
         attacks.add(metric, Interval(0.55, 0.53, 0.57))
-    sentences = describe_privacy({"data_hash": "a", "recipe": "student"}, attacks)
+    sentences = describe_privacy({"data_hash": "a", "network": "student.float32"}, attacks)
     assert len(sentences) == 2
     assert all("0.55 [0.53, 0.57]" in sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences)
     assert "Membership inference" in sentences[0]
-    assert describe_privacy({"data_hash": "b", "recipe": "student"}, attacks) == []
-    assert describe_privacy({"data_hash": "a", "recipe": "tiny"}, attacks) == []
-    assert describe_privacy({"data_hash": "a", "recipe": "student"}, Metrics("privacy")) == []
+    assert describe_privacy({"data_hash": "b", "network": "student.float32"}, attacks) == []
+    assert describe_privacy({"data_hash": "a", "network": "tiny.int8"}, attacks) == []
+    assert describe_privacy({"data_hash": "a", "network": "student.float32"}, Metrics("privacy")) == []

@@ -25,7 +25,7 @@ from demo_faces.clips import draw_clip, draw_scene
 from fer_lib import paths
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR
+from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
 from fer_lib.inference.video_reader import VideoInfo, VideoReader
 from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.metrics_file import Interval, Metrics, write_metrics
@@ -91,7 +91,8 @@ def write_evaluation(project, dataset, network="", accuracy=ACCURACY, **facts):
 def write_checkpoint(project, name, **changes):
     folder = project / "models" / name
     folder.mkdir(parents=True)
-    config = read_config(RELEASE_DIR / DEFAULT_MODEL) | {"metrics": {}} | changes
+    released = read_config(RELEASE_DIR / DEFAULT_MODEL)
+    config = list_variants(released)[released["default"]] | {"metrics": {}} | changes
     (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -243,9 +243,9 @@ def test_explanation_is_an_image(folder, tmp_path, capsys):
 def test_models_lists_the_release_first(capsys):
     status, out, _ = run(capsys, "models")
     assert status == 0
-    rows = [line.split()[:4] for line in out.splitlines()[1:4]]
-    assert rows[0] == ["fer2013-b0", "float", "fer2013", "tf_efficientnet_b0"]
-    assert [row[1] for row in rows] == ["float", "int8", "tiny"]
+    rows = [line.split()[:4] for line in out.splitlines()[1:5]]
+    assert rows[1] == ["photographs", "float", "fer2013", "tf_efficientnet_b0"]
+    assert [row[1] for row in rows] == ["accurate", "float", "balanced", "tiny"]
 
 
 def test_camera_that_is_not_there_is_one_line(capsys):

@@ -139,7 +139,7 @@ def test_number_of_faces_is_checked(count):
 
 def test_commands_print_the_mapping_and_write_the_report(folder, tiny_project, tmp_path_factory):
     out = tmp_path_factory.mktemp("external") / "audit"
-    given = ("--model", "fer2013-b0", "--variant", "tiny", "--data", folder)
+    given = ("--model", "photographs", "--variant", "tiny", "--data", folder)
     done = run_fer_lib(tiny_project, "evaluate", *given)
     assert done.returncode == 0, done.stderr
     assert "other spelling of angry" in done.stdout

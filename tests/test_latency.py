@@ -72,7 +72,9 @@ def test_what_is_no_network_is_told_in_one_line(tmp_path):
 def test_table_has_every_variant_of_the_release_with_its_accuracy():
     table = run_bench(DEFAULT_MODEL, rounds=2)
     config = read_config(find_checkpoint(DEFAULT_MODEL))
-    for name, variant in list_variants(config).items():
+    singles = {name: entry for name, entry in list_variants(config).items() if "file" in entry}
+    assert len(singles) == 3
+    for name, variant in singles.items():
         assert name in table
         assert f"{variant['metrics']['test.accuracy']:.1%}" in table
     assert "1 x 32" in table
@@ -87,6 +89,11 @@ def test_model_that_was_not_exported_is_told(tmp_path):
 
 
 def test_variant_says_what_it_costs():
-    variant = {"bytes": 3.8e6, "milliseconds": 0.66, "metrics": {"test.accuracy": 0.7236}}
-    assert describe_variant(variant) == "3.8 MB, 0.7 ms a face, accuracy 72.4%"
-    assert describe_variant({"metrics": {}}) == ""
+    variant = {"architecture": "a", "quantized": True, "bytes": 3.8e6, "milliseconds": 0.66}
+    metrics = {"test.accuracy": 0.6236, "test.majority.accuracy": 0.81}
+    assert describe_variant(variant | {"metrics": metrics}) == (
+        "a in int8, 3.8 MB, 0.7 ms a face, accuracy 81.0% by annotators, 62.4% by labels"
+    )
+    assert describe_variant({"architecture": "a", "metrics": {"test.accuracy": 0.5}}) == (
+        "a, accuracy 50.0% by labels"
+    )

@@ -146,6 +146,18 @@ def test_index_links_every_notebook(smoke_results):
     assert "Not run yet." not in page
 
 
+def test_what_belongs_beside_a_verdict_was_measured(smoke_results):
+    claims = {
+        claim["id"]: claim for claim in json.loads((smoke_results / "claims.json").read_text())["claims"]
+    }
+    for name, n in {"S12": 4, "N5": 1}.items():
+        assert [check["outcome"] for check in claims[name]["beside"]] == n * ["decides nothing"]
+    paper = claims["S7"]["checks"][0]  # an arm that these tiny parameters keep
+    assert paper["budget"].startswith("1 epoch of ")
+    assert paper["budget"].endswith(" faces at 32 px, seeds 1, 0")
+    assert paper["low"] <= paper["value"] <= paper["high"]
+
+
 def test_rerun_in_a_kernel_gives_the_same_bytes(smoke_results):
     reports, name = smoke_results, NOTEBOOKS[0]
     before = {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}

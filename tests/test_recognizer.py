@@ -24,7 +24,7 @@ from fer_lib.labels import EMOTIONS_7, GROUP_OF
 from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.training.predict import Predictor
 
-RELEASE = REPO / "models" / "release" / "fer2013-b0"
+RELEASE = REPO / "models" / "release" / "photographs"
 PARITY = 1e-3
 """Largest difference in probabilities that the project allows between its ways to run one network."""
 
@@ -32,7 +32,7 @@ PARITY = 1e-3
 @pytest.fixture(scope="module")
 def recognizer():
     before = cv2.getNumThreads()
-    yield Recognizer.load(RELEASE, threads=1)
+    yield Recognizer.load(RELEASE, threads=1, variant="float")
     cv2.setNumThreads(before)
 
 
@@ -47,12 +47,25 @@ def crops(recognizer):
 @pytest.fixture
 def folder(tmp_path):
     """Return a copy of the release that a test may damage."""
-    return shutil.copytree(RELEASE, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    return shutil.copytree(RELEASE, tmp_path / "model")
 
 
 def edit_config(folder, **changes):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def edit_variant(folder, variant, **changes):
+    variants = json.loads((folder / "config.json").read_text())["variants"]
+    edit_config(folder, variants=variants | {variant: variants[variant] | changes})
+
+
+def record_inputs(recognizer, monkeypatch):
+    """Return a list to which every input of the network, float32 (N, 3, S, S), will be added."""
+    seen, ((preprocessing, run),) = [], recognizer._networks
+    recorded = [(preprocessing, lambda pixels: seen.append(pixels) or run(pixels))]
+    monkeypatch.setattr(recognizer, "_networks", recorded)
+    return seen
 
 
 def tabulate(emotions):
@@ -61,8 +74,10 @@ def tabulate(emotions):
 
 def test_pytorch_onnx_and_the_notebooks_agree(recognizer, crops):
     by_onnx = recognizer.compute_probabilities(crops)
-    by_torch = Recognizer.load(RELEASE, backend="torch", threads=1).compute_probabilities(crops)
-    predictor = Predictor(recognizer.checkpoint.model, recognizer.preprocessing, batch_size=4)
+    by_torch = Recognizer.load(RELEASE, backend="torch", threads=1, variant="float")
+    by_torch = by_torch.compute_probabilities(crops)
+    checkpoint = recognizer.checkpoint
+    predictor = Predictor(checkpoint.model, checkpoint.preprocessing, batch_size=4)
     assert np.abs(by_onnx - by_torch).max() < PARITY
     assert np.abs(by_onnx - predictor.predict(crops)).max() < PARITY
     assert by_onnx.max() > 0.5  # or all of them would say nothing, and agree in that
@@ -133,11 +148,10 @@ def test_image_without_faces(recognizer):
 
 
 def test_all_faces_share_one_pass(recognizer, monkeypatch):
-    shapes, run = [], recognizer._run
-    monkeypatch.setattr(recognizer, "_run", lambda pixels: shapes.append(pixels.shape) or run(pixels))
+    seen = record_inputs(recognizer, monkeypatch)
     assert len(recognizer(draw_scene(6, 480, 320, seed=1)[0])) == 6
-    side = recognizer.preprocessing.image_size
-    assert shapes == [(6, 3, side, side)]
+    side = recognizer.checkpoint.preprocessing.image_size
+    assert [pixels.shape for pixels in seen] == [(6, 3, side, side)]
 
 
 def test_crops_are_classified_as_they_are(recognizer, crops):
@@ -155,10 +169,9 @@ def test_large_crops_are_reduced_to_what_the_network_knows(recognizer, crops):
 
 
 def test_many_faces_need_no_more_memory_than_a_few(recognizer, crops, monkeypatch):
-    sizes, run = [], recognizer._run
-    monkeypatch.setattr(recognizer, "_run", lambda pixels: sizes.append(len(pixels)) or run(pixels))
+    seen = record_inputs(recognizer, monkeypatch)
     found = recognizer.compute_probabilities([crops[0], *[crops[1]] * 99])
-    assert sizes == [64, 36]
+    assert [len(pixels) for pixels in seen] == [64, 36]
     assert found[0] == pytest.approx(recognizer.compute_probabilities([crops[0]])[0], abs=1e-5)
     assert found[99] == pytest.approx(found[1], abs=1e-5)
 
@@ -186,7 +199,9 @@ def test_threads_get_what_one_would(recognizer):
     assert found == [dict(enumerate(serial))] * 8
 
 
-@pytest.mark.parametrize("settings", [{"variant": "tiny"}, {"backend": "torch"}])
+@pytest.mark.parametrize(
+    "settings", [{"variant": "tiny"}, {"variant": "accurate"}, {"variant": "float", "backend": "torch"}]
+)
 def test_pickled_recognizer_is_its_folder_and_settings(crops, settings, monkeypatch, tmp_path):
     monkeypatch.chdir(REPO)
     original = Recognizer.load(RELEASE.relative_to(REPO), threads=1, **settings)
@@ -319,22 +334,22 @@ def check_refusal(words, *arguments, **options):
 
 
 def test_unknown_model_backend_and_device():
-    check_refusal(["no-such-model", "fer2013-b0", "python -m fer_lib models"], "no-such-model")
+    check_refusal(["no-such-model", "photographs", "python -m fer_lib models"], "no-such-model")
     check_refusal(["backend", "onnx, torch", "'tensorflow'"], RELEASE, backend="tensorflow")
     check_refusal(["device", "'tpu'", "use `cpu`"], RELEASE, device="tpu")
-    check_refusal(["device", "'tpu9'"], RELEASE, backend="torch", device="tpu9")
+    check_refusal(["device", "'tpu9'"], RELEASE, backend="torch", device="tpu9", variant="float")
 
 
 @pytest.mark.parametrize("content", [b"", b"no network", b"\x08\x0a" * 500])
 def test_damaged_network(folder, content):
-    (folder / "model.onnx").write_bytes(content)
-    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+    (folder / "model.balanced.onnx").write_bytes(content)
+    check_refusal(["model.balanced.onnx", "export it again"], folder, threads=1)
 
 
 def test_truncated_network(folder):
-    data = (folder / "model.onnx").read_bytes()
-    (folder / "model.onnx").write_bytes(data[: len(data) // 2])
-    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+    data = (folder / "model.balanced.onnx").read_bytes()
+    (folder / "model.balanced.onnx").write_bytes(data[: len(data) // 2])
+    check_refusal(["model.balanced.onnx", "export it again"], folder, threads=1)
 
 
 def test_network_of_another_shape(folder):
@@ -344,8 +359,8 @@ def test_network_of_another_shape(folder):
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "logits")]
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "g", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    check_refusal(["model.onnx", "expected 7 outputs", "export it again"], folder, threads=1)
+    onnx.save(model, folder / "model.balanced.onnx")
+    check_refusal(["model.balanced.onnx", "expected 7 outputs", "export it again"], folder, threads=1)
 
 
 def test_config_with_other_classes_than_the_network(folder):
@@ -354,8 +369,8 @@ def test_config_with_other_classes_than_the_network(folder):
 
 
 def test_config_with_another_input_size(folder):
-    edit_config(folder, preprocessing={"image_size": 0, "mean": [0.5] * 3, "std": [0.5] * 3})
-    check_refusal(["model.onnx", "export it again"], folder, threads=1)
+    edit_variant(folder, "balanced", preprocessing={"image_size": 0, "mean": [0.5] * 3, "std": [0.5] * 3})
+    check_refusal(["model.balanced.onnx", "export it again"], folder, threads=1)
 
 
 def test_unreadable_images_are_media_errors(recognizer, tmp_path):
@@ -372,28 +387,41 @@ def test_pytorch_network_is_there_for_explanations(recognizer):
     assert not checkpoint.model.training
 
 
-@pytest.mark.parametrize("variant", ["int8", "tiny"])
-def test_small_variants_agree_with_the_float_one_on_most_faces(recognizer, crops, variant):
-    small = Recognizer.load(RELEASE, threads=1, variant=variant)
-    predicted, expected = (r.compute_probabilities(crops[:8]) for r in (small, recognizer))
+@pytest.mark.parametrize("variant", ["accurate", "balanced", "tiny"])
+def test_other_variants_agree_with_the_float_one_on_most_faces(recognizer, crops, variant):
+    other = Recognizer.load(RELEASE, threads=1, variant=variant)
+    predicted, expected = (r.compute_probabilities(crops[:8]) for r in (other, recognizer))
     assert predicted.sum(axis=1) == pytest.approx(1)
     assert (
         predicted.argmax(axis=1) == expected.argmax(axis=1)
     ).mean() >= 0.5  # drawn faces; chance is a seventh
 
 
-def test_variants_have_their_own_input(recognizer):
-    tiny = Recognizer.load(RELEASE, variant="tiny")
-    assert tiny.preprocessing.image_size != recognizer.preprocessing.image_size
+@pytest.mark.parametrize("variant", ["float", "balanced", "tiny"])
+def test_every_network_can_be_explained(crops, variant):
+    recognizer = Recognizer.load(RELEASE, variant=variant)
+    assert recognizer.why_unexplained == ""
+    checkpoint = recognizer.checkpoint
+    found = Predictor(checkpoint.model, checkpoint.preprocessing).predict(crops)
+    expected = recognizer.compute_probabilities(crops)
+    # Of int8 the activations are not rounded; on drawn faces that moves a probability by a few points.
+    assert np.abs(found - expected).mean() < 0.03
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.8
+
+
+def test_a_vote_says_why_it_cannot_be_explained():
+    recognizer = Recognizer.load(RELEASE, variant="accurate")
+    assert recognizer.why_unexplained.endswith("choose one of float, balanced, tiny")
+    with pytest.raises(ModelError, match="'accurate': a vote of several networks has no saliency map"):
+        _ = recognizer.checkpoint
 
 
 def test_unknown_variant_is_told_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"variant: expected one of float, int8, tiny of .*, found 'int4'"):
+    known = "accurate, float, balanced, tiny"
+    with pytest.raises(ModelError, match=f"variant: expected one of {known} of .*, found 'int4'"):
         Recognizer.load(RELEASE, variant="int4")
 
 
-def test_small_variant_has_no_torch_and_no_explanation():
-    with pytest.raises(ModelError, match="runs in ONNX Runtime alone"):
-        Recognizer.load(RELEASE, variant="int8", backend="torch")
-    with pytest.raises(ModelError, match="'float', which alone can be explained"):
-        _ = Recognizer.load(RELEASE, variant="int8").checkpoint
+def test_int8_network_runs_in_onnx_runtime_alone():
+    with pytest.raises(ModelError, match="'balanced' runs in ONNX Runtime alone"):
+        Recognizer.load(RELEASE, variant="balanced", backend="torch")

@@ -216,7 +216,7 @@ def test_missing_git_is_told(downloaded, tmp_path):
 
 
 def test_downloaded_project_can_be_used_and_verified(downloaded):
-    assert "fer2013-b0" in run_fer_lib(downloaded, "models").stdout
+    assert "photographs" in run_fer_lib(downloaded, "models").stdout
     done = run_fer_lib(downloaded, "verify", "demo")
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1].endswith("kept")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.common import choose_model_name
+from app.common import choose_model_name, choose_variant
 from app.model_facts import (
     describe_model,
     describe_privacy,
@@ -12,7 +12,7 @@ from app.model_facts import (
     read_card,
 )
 from app.results_data import read_stage_metrics
-from fer_lib.inference.registry import find_checkpoint
+from fer_lib.inference.registry import find_checkpoint, list_variants
 from fer_lib.models.checkpoints import read_config
 
 WARNING = (
@@ -35,7 +35,8 @@ def show() -> None:
     st.title("About this model")
     name = choose_model_name()
     folder = find_checkpoint(name)
-    config = read_config(folder)
+    variant = choose_variant(name)
+    config = list_variants(read_config(folder))[variant]
     st.markdown(f"**{name}.** {describe_model(config)}")
     st.warning(WARNING, icon=":material/gavel:")
     st.header("How far to trust it")

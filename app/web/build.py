@@ -16,7 +16,7 @@ from demo_faces.clips import draw_scene
 from fer_lib.data.framing import cut_face
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, list_variants
+from fer_lib.inference.registry import DEFAULT_MODEL, list_variants
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -51,20 +51,20 @@ def _write_model(target: Path, recognizer: Recognizer) -> None:
         raise FerError(
             f"{DEFAULT_MODEL}: expected a model of grey faces, which the page can show; release one"
         )
-    small, variants = list_variants(recognizer.config), {}
-    del small[FLOAT_VARIANT]
+    known, variants = list_variants(recognizer.config), {}
+    small = {name: variant for name, variant in known.items() if variant.get("quantized")}
     for name, variant in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # first: loaded at once
         shutil.copy(recognizer.folder / variant["file"], target)
         variants[name] = {
             "file": variant["file"],
             **variant["preprocessing"],
             "megabytes": f"{variant['bytes'] / 1e6:.1f}",
-            "accuracy": f"{variant['metrics']['test.accuracy']:.0%}",
+            "accuracy": f"{variant['metrics']['test.majority.accuracy']:.0%}",
+            "abstain_below": variant["abstain_below"],
         }
     model = {
         "emotions": recognizer.emotions,
         "framing": recognizer.framing.size,
-        "abstain_below": recognizer.abstain_below,
         "variants": variants,
     }
     (target / "model.json").write_text(json.dumps(model, indent=2))

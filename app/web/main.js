@@ -56,7 +56,7 @@ function show(probabilities) {
   const percent = (p) => `${(100 * p).toFixed(0)} %`;
   const [best] = ranked;
   $("answer").textContent =
-    best.p < model.abstain_below ? `unsure (${best.emotion} ${percent(best.p)})` : `${best.emotion} ${percent(best.p)}`;
+    best.p < variant.abstain_below ? `unsure (${best.emotion} ${percent(best.p)})` : `${best.emotion} ${percent(best.p)}`;
   $("bars").replaceChildren(
     ...ranked.map(({ emotion, p }) => {
       const row = document.createElement("li");

@@ -9,14 +9,14 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fer_lib.errors import FerError, MediaError
-from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, list_checkpoints, list_variants
+from fer_lib.inference.registry import DEFAULT_MODEL, list_checkpoints, list_variants, name_network
 from fer_lib.models.checkpoints import read_config
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_EXPLAINED = 8
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--variant`."""
     known = "A name that `models` lists, or a checkpoint's folder."
-    variant = click.option("--variant", default=FLOAT_VARIANT, help="float, int8 or tiny, as `models` lists.")
+    variant = click.option("--variant", help="One that `models` lists; else the model's default.")
     return click.option("--model", default=DEFAULT_MODEL, help=known)(variant(command))
 
 
@@ -38,7 +38,7 @@ data_option = click.option(
 )
 
 
-def _load(model: str, variant: str) -> "Recognizer":
+def _load(model: str, variant: str | None) -> "Recognizer":
     from fer_lib.inference.recognizer import Recognizer
 
     return Recognizer.load(model, variant=variant)
@@ -53,7 +53,7 @@ def _report(problem: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table, a row per face.")
 @model_options
-def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str) -> int:
+def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str | None) -> int:
     """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
     from fer_lib.data.image_files import STDIN, PassedOver, describe_counts, expand_paths, show_name
 
@@ -111,7 +111,7 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
 @click.option("--table", metavar="OUT.csv", help="Where to write the table, .csv or .parquet.")
 @click.option("--blur", is_flag=True, help="Make the faces in --out unrecognisable.")
 @model_options
-def video(video: str, out: str | None, table: str | None, blur: bool, model: str, variant: str) -> int:
+def video(video: str, out: str | None, table: str | None, blur: bool, model: str, variant: str | None) -> int:
     """Follow the faces of a video."""
     if not out and not table:
         raise MediaError("video: expected --out OUT.mp4, --table OUT.csv or both; name one")
@@ -149,7 +149,7 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
 @click.command()
 @click.option("--camera", type=int, default=0, help="Which camera.")
 @model_options
-def webcam(camera: int, model: str, variant: str) -> None:
+def webcam(camera: int, model: str, variant: str | None) -> None:
     """Name the emotions before the camera, once a second."""
     import cv2
 
@@ -185,7 +185,7 @@ def webcam(camera: int, model: str, variant: str) -> None:
 @click.option("--out", required=True, metavar="OUT.png", help="Where to write the figure.")
 @click.option("--emotion", metavar="NAME", help="Default: each face's most likely one.")
 @model_options
-def explain(image: str, out: str, emotion: str | None, model: str, variant: str) -> None:
+def explain(image: str, out: str, emotion: str | None, model: str, variant: str | None) -> None:
     """Draw which parts of a face speak for an emotion."""
     import io
 
@@ -209,9 +209,7 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str)
 @click.command()
 def models() -> int:
     """List the models there are."""
-    from fer_lib.metrics_file import Interval
-
-    head = ("model", "variant", "data set", "architecture", "emotions", "pixels", "test accuracy", "runs in")
+    head = ("model", "variant", "data set", "network", "emotions", "pixels", "test accuracy", "by annotators")
     rows, status = [head], 0
     for name, folder in list_checkpoints().items():
         try:
@@ -221,23 +219,28 @@ def models() -> int:
             status = 1
             continue
         for variant, entry in list_variants(config).items():
-            scores = [entry["metrics"].get(f"test.accuracy{bound}") for bound in ("", "_lo", "_hi")]
-            accuracy = "–" if None in scores else f"{Interval(*scores):.1%}"
-            runs_in = ["ONNX Runtime"] if (folder / entry["file"]).is_file() else []
-            runs_in += ["PyTorch"] if variant == FLOAT_VARIANT else []
-            about = (name, variant, config.get("dataset", "–"), entry["architecture"])
+            default = " (default)" if variant == config.get("default") else ""
+            about = (name, f"{variant}{default}", config.get("dataset", "–"), name_network(entry))
             size = (str(len(config["emotions"])), str(entry["preprocessing"]["image_size"]))
-            rows.append((*about, *size, accuracy, ", ".join(runs_in)))
+            metrics = entry.get("metrics", {})
+            rows.append((*about, *size, *(_show_accuracy(metrics, judge) for judge in ("", "majority."))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return status
 
 
+def _show_accuracy(metrics: Mapping[str, float], judge: str) -> str:
+    from fer_lib.metrics_file import Interval
+
+    keys = [f"test.{judge}accuracy{bound}" for bound in ("", "_lo", "_hi")]
+    return f"{Interval(*(metrics[key] for key in keys)):.1%}" if metrics.keys() >= set(keys) else "–"
+
+
 @click.command()
 @model_options
 @data_option
-def evaluate(model: str, variant: str, data: str) -> int:
+def evaluate(model: str, variant: str | None, data: str) -> int:
     """Score a model on a folder of faces, sorted by emotion.
 
     Images of at most 64 pixels are taken for faces; of others the largest face counts.
@@ -286,7 +289,7 @@ def evaluate(model: str, variant: str, data: str) -> int:
 @click.option("--faces", "n_faces", type=click.IntRange(1), default=300, help="How many are perturbed.")
 @model_options
 @data_option
-def audit(out: str, n_faces: int, model: str, variant: str, data: str) -> None:
+def audit(out: str, n_faces: int, model: str, variant: str | None, data: str) -> None:
     """Write the robustness and subgroup report of a model."""
     from fer_lib.reporting.execution import audit_model
 

@@ -82,9 +82,6 @@ CALLS = {
     "release": Call(
         "deployment.release:release_model", "DATASET NAME", "released", "Export a trained model for use."
     ),
-    "release-variants": Call(
-        "deployment.release:add_variants", "DATASET NAME", "variants", "Put small variants beside a release."
-    ),
     "bench": Call("deployment.latency:run_bench", "--model", "", "Time every variant of a model here."),
 }
 """Commands behind the stages of `dvc.yaml` that are no notebooks, and others of the same kind."""

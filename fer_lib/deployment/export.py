@@ -45,6 +45,41 @@ def scale_logits(model: torch.nn.Module, temperature: float) -> None:
             parameter.div_(temperature)
 
 
+def adjust_logits(model: torch.nn.Module, tau: float, shares: np.ndarray) -> None:
+    """Take tau times the log of each class's share in training off its logit, in the last layer; in place.
+
+    Logit adjustment (Menon et al. 2021, eq. 9): with tau 1 it favours no class for being frequent.
+
+    shares: float (C,), summing to 1.
+    """
+    with torch.no_grad():
+        get_classifier(model).bias.sub_(tau * torch.log(torch.from_numpy(shares)))
+
+
+def divide_logits(path: Path, temperature: float) -> None:
+    """Divide the logits of an ONNX file by `temperature` for good: its last layer's weights and scales.
+
+    The integers of an int8 network stay as they are.
+    """
+    model = onnx.load(path)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    last = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+    names = {
+        made_by[name].input[1] if name in made_by else name for name in last.input[1:]
+    }  # the scale, where it is quantized
+    names |= {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] == last.output[0]
+    }
+    for name in names:
+        values = onnx.numpy_helper.to_array(tensors[name])
+        divided = (values / temperature).astype(values.dtype)
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(divided, name))
+    path.write_bytes(model.SerializeToString())
+
+
 def round_weights(model: torch.nn.Module) -> None:
     """Round every matrix to float16, in place.
 

@@ -79,7 +79,7 @@ def run_bench(model: str | Path, rounds: int = BENCH_ROUNDS) -> str:
     networks = {
         name: Network(folder / variant["file"], variant["preprocessing"]["image_size"])
         for name, variant in variants.items()
-        if (folder / variant["file"]).is_file()
+        if "file" in variant and (folder / variant["file"]).is_file()
     }
     if not networks:
         raise ModelError(
@@ -97,7 +97,7 @@ def run_bench(model: str | Path, rounds: int = BENCH_ROUNDS) -> str:
                 row[f"p95 {head}"] = f"{metrics[build_key('time.ms_p95', name, split)]:.2f}"
                 row[f"speed {head}"] = f"{metrics.interval(build_key('time.speedup.first', name, split)):.2f}"
         row["MiB"] = f"{measure_memory(network):.0f}"
-        accuracy = variants[name]["metrics"].get("test.accuracy")
+        accuracy = variants[name].get("metrics", {}).get("test.accuracy")
         row["test accuracy"] = f"{accuracy:.1%}" if accuracy is not None else "–"
         table[name] = row
     frame = pd.DataFrame(table).rename_axis("threads x batch")

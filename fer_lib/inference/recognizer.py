@@ -16,9 +16,9 @@ from fer_lib.data.detector import SMALLEST_FACE, Detection, Detector
 from fer_lib.data.framing import FER2013_FRAMING, Framing, cut_face
 from fer_lib.data.images import ImageSource, read_image
 from fer_lib.errors import ModelError
-from fer_lib.inference.registry import DEFAULT_MODEL, FLOAT_VARIANT, find_checkpoint, list_variants
+from fer_lib.inference.registry import DEFAULT_MODEL, Config, find_checkpoint, find_variant, list_variants
 from fer_lib.labels import GROUP_OF
-from fer_lib.models.checkpoints import read_config
+from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
 from fer_lib.onnx_session import open_session
 
@@ -94,34 +94,36 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
-        variant: str = FLOAT_VARIANT,
+        variant: str | None = None,
     ):
         """Use `Recognizer.load`, which takes names too and explains the other arguments."""
         self.folder = folder
         self.config = read_config(folder)
         self.emotions: tuple[str, ...] = tuple(self.config["emotions"])
         variants = list_variants(self.config)
-        if variant not in variants:
-            known = ", ".join(variants)
-            raise ModelError(f"variant: expected one of {known} of {folder.name}, found {variant!r}")
-        self.variant, self._file = variant, variants[variant]["file"]
-        self.preprocessing = Preprocessing.from_dict(variants[variant]["preprocessing"])
+        self.variant = find_variant(self.config, variant, folder.name)
+        own = variants[self.variant]
         framing = self.config.get("framing")
         self.framing = Framing.from_dict(framing) if framing else FER2013_FRAMING
-        self.abstain_below = self.config.get("abstain_below", 0.0) if abstain_below is None else abstain_below
+        self.abstain_below = own.get("abstain_below", 0.0) if abstain_below is None else abstain_below
+        self._voters = [variants[name] for name in own.get("members", [self.variant])]
+        self._vote_temperature = own.get("vote_temperature", 1.0)
         self.device, self.threads = device, threads
         if threads is not None:
             cv2.setNumThreads(threads)
         if backend not in (None, "onnx", "torch"):
             raise ModelError(f"backend: expected one of onnx, torch, found {backend!r}")
-        if variant != FLOAT_VARIANT and backend == "torch":
-            raise ModelError(f"backend: {variant!r} runs in ONNX Runtime alone; leave out 'torch'")
-        has_onnx = (folder / self._file).is_file()
-        self.backend = backend or ("onnx" if has_onnx else "torch")
-        if self.backend == "onnx" and not has_onnx:
-            raise ModelError(f"{folder}: expected {self._file}, found none; use the backend `torch`")
+        if backend == "torch" and any(voter.get("quantized") for voter in self._voters):
+            raise ModelError(f"backend: {self.variant!r} runs in ONNX Runtime alone; leave out 'torch'")
+        missing = [voter["file"] for voter in self._voters if not (folder / voter["file"]).is_file()]
+        self.backend = backend or ("torch" if missing else "onnx")
+        if self.backend == "onnx" and missing:
+            raise ModelError(f"{folder}: expected {missing[0]}, found none; use the backend `torch`")
         self.detector = Detector()
-        self._run = self._open_onnx() if self.backend == "onnx" else self._open_torch()
+        open_network = self._open_onnx if self.backend == "onnx" else self._open_torch
+        self._networks = [
+            (Preprocessing.from_dict(voter["preprocessing"]), open_network(voter)) for voter in self._voters
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be copied: the other process opens its own.
@@ -137,7 +139,7 @@ class Recognizer:
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
-        variant: str = FLOAT_VARIANT,
+        variant: str | None = None,
     ) -> "Recognizer":
         """Return a recognizer ready for use.
 
@@ -154,7 +156,7 @@ class Recognizer:
         abstain_below
             A confidence, in place of the model's own threshold.
         variant
-            `float`, or one of the smaller and faster networks that `registry.list_variants` lists.
+            One that `registry.list_variants` lists; None: the model's default.
 
         Raises
         ------
@@ -204,25 +206,33 @@ class Recognizer:
         """Return float64 (N, C) probabilities of crops in the model's framing (`Face.crop`), uint8."""
         if not len(crops):
             return np.empty((0, len(self.emotions)))
-        parts = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
-        logits = np.concatenate([self._run(preprocess(list(part), self.preprocessing)) for part in parts])
-        # Not `scipy.special.softmax`, which computes the same: importing SciPy doubles the time to start.
-        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        parts = [list(crops[start : start + BATCH_SIZE]) for start in range(0, len(crops), BATCH_SIZE)]
+        total = np.zeros((len(crops), len(self.emotions)))
+        for preprocessing, run in self._networks:
+            logits = np.concatenate([run(preprocess(part, preprocessing)) for part in parts])
+            total += _compute_softmax(logits.astype(np.float64))
+        if len(self._networks) == 1:
+            return total
+        return _compute_softmax(np.log(total) / self._vote_temperature)
 
     @cached_property
     def checkpoint(self) -> "Checkpoint":
         """The network in PyTorch, on the CPU, for explanations; loaded when first asked for.
 
-        Raises ModelError for a variant that is not as it was trained.
+        Of an int8 network it has the same weights, and does not round its activations. Raises ModelError
+        where `why_unexplained` says why.
         """
-        if self.variant != FLOAT_VARIANT:
-            raise ModelError(
-                f"variant: expected {FLOAT_VARIANT!r}, which alone can be explained, found {self.variant!r}"
-            )
-        from fer_lib.models.build import load_checkpoint
+        if self.why_unexplained:
+            raise ModelError(f"variant: {self.variant!r}: {self.why_unexplained}")
+        return self._load_torch(self._voters[0], "cpu")
 
-        return load_checkpoint(self.folder)
+    @property
+    def why_unexplained(self) -> str:
+        """Why no saliency map shows what this variant rests on; "" when one does."""
+        if len(self._voters) == 1:
+            return ""
+        names = ", ".join(list_variants(self.config)[self.variant]["members"])
+        return f"a vote of several networks has no saliency map of its own; choose one of {names}"
 
     def _classify(self, crops: list[np.ndarray]) -> list[Emotion]:
         return [self.describe(row) for row in self.compute_probabilities(crops)]
@@ -239,16 +249,16 @@ class Recognizer:
             crop = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
         return resize_face(crop, self.framing.size) if min(crop.shape[:2]) > self.framing.size else crop
 
-    def _open_onnx(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _open_onnx(self, network: Config) -> Callable[[np.ndarray], np.ndarray]:
         import onnxruntime
 
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(self.device, "")
         if provider not in onnxruntime.get_available_providers():
             raise ModelError(f"device: ONNX Runtime here cannot use {self.device!r}; use `cpu`")
-        path = self.folder / self._file
+        path = self.folder / network["file"]
         try:
             session = open_session(path, self.threads, provider)
-            name, size = session.get_inputs()[0].name, self.preprocessing.image_size
+            name, size = session.get_inputs()[0].name, network["preprocessing"]["image_size"]
             probe = session.run(None, {name: np.zeros((1, 3, size, size), np.float32)})[0]
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             reason = " ".join(str(error).split())[:160]
@@ -260,21 +270,35 @@ class Recognizer:
             )
         return lambda pixels: session.run(None, {name: np.ascontiguousarray(pixels)})[0]
 
-    def _open_torch(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _open_torch(self, network: Config) -> Callable[[np.ndarray], np.ndarray]:
         import torch
 
-        from fer_lib.models.build import load_checkpoint
         from fer_lib.training.predict import run_batches
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         try:
-            model = load_checkpoint(self.folder, self.device).model
+            model = self._load_torch(network, self.device).model
         except (RuntimeError, AssertionError) as error:
             raise ModelError(
                 f"device: PyTorch here cannot use {self.device!r}: {str(error).splitlines()[0]}"
             ) from None
         return lambda pixels: run_batches(model, [torch.from_numpy(np.ascontiguousarray(pixels))])
+
+    def _load_torch(self, network: Config, device: str) -> "Checkpoint":
+        from fer_lib.models.build import load_checkpoint, load_exported
+
+        if (self.folder / WEIGHTS_NAME).is_file():
+            return load_checkpoint(self.folder, device)
+        checkpoint = load_exported(self.folder / network["file"], network)
+        checkpoint.model.to(device)
+        return checkpoint
+
+
+def _compute_softmax(logits: np.ndarray) -> np.ndarray:
+    # Not `scipy.special.softmax`, which computes the same: importing SciPy doubles the time to start.
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def run_session(session: "onnxruntime.InferenceSession", images: np.ndarray, batch_size: int) -> np.ndarray:

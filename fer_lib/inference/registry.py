@@ -1,5 +1,6 @@
 """Find the models at hand and the variants in which each can be run, without torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +11,55 @@ from fer_lib.paths import MODELS_DIR
 ONNX_NAME = "model.onnx"
 CARD_NAME = "README.md"
 
-FLOAT_VARIANT = "float"
-"""The variant of a model that is as it was trained; see `list_variants`."""
-
 RELEASE_DIR = MODELS_DIR / "release"
-DEFAULT_MODEL = "fer2013-b0"
+DEFAULT_MODEL = "photographs"
 """The release that the app and the command line use unless told otherwise."""
 
+Config = dict[str, Any]
 
-def list_variants(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the variants in which a model can be run, by name, the first as it was trained: `float`.
 
-    Each holds `file`, the ONNX file in the model's folder, `architecture` and `preprocessing`, and, where
-    they were measured, `bytes`, `milliseconds` per face on one thread, `machine` and `metrics`. Others, such
-    as `int8` and `tiny`, are what `release-variants` put beside it.
+def list_variants(config: Config) -> dict[str, Config]:
+    """Return the variants in which a model can be run, by name, each as the config of that model alone.
+
+    A trained network has one, `float`. A release has several: a variant is one network, with the ONNX `file`
+    that holds it, or the soft vote of its `members`, which are variants themselves. Where they were measured,
+    it says `bytes`, `milliseconds` per face on one thread of `machine`, and `metrics`.
     """
-    own = {key: config[key] for key in ("architecture", "preprocessing")}
-    own |= config.get("cost", {}) | {"file": ONNX_NAME, "metrics": config.get("metrics", {})}
-    return {FLOAT_VARIANT: own} | config.get("variants", {})
+    own = {key: value for key, value in config.items() if key not in ("default", "variants")}
+    if "variants" not in config:
+        return {"float": own | {"file": ONNX_NAME}}
+    return {name: own | entry for name, entry in config["variants"].items()}
 
 
-def describe_variant(variant: dict[str, Any]) -> str:
-    """Return in a few words what a variant costs and scores; "" when nothing was measured."""
-    parts = []
+def find_variant(config: Config, variant: str | None, model: str) -> str:
+    """Return `variant`, the model's default for None. Raises ModelError for one that `model` has not."""
+    known = list_variants(config)
+    variant = variant or config.get("default", next(iter(known)))
+    if variant not in known:
+        raise ModelError(f"variant: expected one of {', '.join(known)} of {model}, found {variant!r}")
+    return variant
+
+
+def describe_variant(variant: Mapping[str, Any]) -> str:
+    """Return in one line what a variant is, costs and scores; "" when nothing is known of it."""
+    parts = [name_network(variant)]
     if "bytes" in variant:
         parts.append(f"{variant['bytes'] / 1e6:.1f} MB")
     if "milliseconds" in variant:
         parts.append(f"{variant['milliseconds']:.1f} ms a face")
-    if "test.accuracy" in variant["metrics"]:
-        parts.append(f"accuracy {variant['metrics']['test.accuracy']:.1%}")
+    metrics, judges = variant.get("metrics", {}), {"majority.": " by annotators", "": " by labels"}
+    scores = {place: metrics.get(f"test.{key}accuracy") for key, place in judges.items()}
+    known = [f"{score:.1%}{place}" for place, score in scores.items() if score is not None]
+    if known:
+        parts.append(f"accuracy {', '.join(known)}")
     return ", ".join(parts)
+
+
+def name_network(variant: Mapping[str, Any]) -> str:
+    """Return the architecture of a variant in words, such as `tf_efficientnet_lite0 in int8`."""
+    if "members" in variant:
+        return f"soft vote of {', '.join(variant['members'])}"
+    return f"{variant['architecture']}{' in int8' if variant.get('quantized') else ''}"
 
 
 def list_checkpoints() -> dict[str, Path]:
