@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from fer_lib.evaluation.metrics import summarise_gain
 from fer_lib.inference.recognizer import INPUT
 from fer_lib.inference.registry import DEFAULT_MODEL, find_checkpoint, list_variants
 from fer_lib.machine import describe_machine
-from fer_lib.models.build import load_checkpoint
+from fer_lib.models.build import load_exported
 from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.onnx_session import open_session
@@ -40,9 +41,9 @@ def open_onnx(path: Path, threads: int) -> Run:
     return lambda images: session.run(None, {INPUT: images})[0]
 
 
-def open_torch(folder: Path, threads: int) -> Run:
+def open_torch(path: Path, config: dict[str, Any], threads: int) -> Run:
     torch.set_num_threads(threads)
-    model = load_checkpoint(folder).model
+    model = load_exported(path, config).model
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> np.ndarray:
@@ -84,11 +85,12 @@ def main() -> None:
     rows, labels = data.get_rows("test"), data.labels[data.get_rows("test")]
     calibration = np.sort(rng.choice(data.get_rows("train"), N_CALIBRATION, replace=False))
     ways: dict[str, tuple[Run, Preprocessing]] = {}
-    for name, variant in list_variants(config).items():
+    singles = {name: variant for name, variant in list_variants(config).items() if "file" in variant}
+    for name, variant in singles.items():
         preprocessing, path = Preprocessing.from_dict(variant["preprocessing"]), folder / variant["file"]
         ways[f"{name}, ONNX Runtime"] = open_onnx(path, options.threads), preprocessing
         if name == "float":
-            ways["float, PyTorch"] = open_torch(folder, options.threads), preprocessing
+            ways["float, PyTorch"] = open_torch(path, variant, options.threads), preprocessing
         if find_spec("openvino"):
             ways[f"{name}, OpenVINO"] = open_openvino(path, options.threads), preprocessing
         if name == "float" and find_spec("nncf"):

@@ -82,7 +82,8 @@ def build_plain(recognizer: Recognizer) -> Callable[[], Way]:
             boxes.append((left, top, width, height))
         if not crops:
             return frame
-        logits = recognizer._run(preprocess(crops, recognizer.preprocessing))
+        ((preprocessing, run),) = recognizer._networks
+        logits = run(preprocess(crops, preprocessing))
         for (left, top, width, height), best in zip(boxes, logits.argmax(axis=1), strict=True):
             cv2.rectangle(frame, (left, top), (left + width, top + height), (0, 255, 0), 2)
             cv2.putText(

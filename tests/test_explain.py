@@ -32,7 +32,7 @@ from fer_lib.reporting.figures.analysis import plot_explanations
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load()
+    return Recognizer.load(variant="float")
 
 
 def test_shown_is_what_notebook_07_found_most_faithful_on_photographs():
@@ -54,7 +54,7 @@ def faces(recognizer):
 def test_saliency_covers_the_input_and_repeats(recognizer, faces):
     checkpoint, crop = recognizer.checkpoint, faces[0].crop
     first, second = (explain_face(checkpoint, crop, faces[0].label) for _ in range(2))
-    assert first.shape == (recognizer.preprocessing.image_size,) * 2
+    assert first.shape == (recognizer.checkpoint.preprocessing.image_size,) * 2
     assert first.dtype == np.float32
     assert first.min() >= 0
     assert first.max() == pytest.approx(1, abs=1e-3)
@@ -84,7 +84,7 @@ def weigh_by_hand(model, image, stage, emotion, weigh):
 )
 def test_saliency_is_that_of_the_formula(recognizer, faces, method, weigh):
     model, emotion = recognizer.checkpoint.model, recognizer.emotions.index("surprise")
-    image = build_input([faces[0].crop], recognizer.preprocessing)
+    image = build_input([faces[0].crop], recognizer.checkpoint.preprocessing)
     for stage in list_stages(model):
         expected = weigh_by_hand(model, image, stage, emotion, weigh)
         found = compute_saliency(model, image, np.array([emotion]), stage, method)[0]

@@ -17,7 +17,7 @@ NEUTRAL = 6
 @pytest.fixture(scope="module")
 def correct():
     """Return the network, and the drawn faces that it predicts correctly: input, label and active region."""
-    recognizer = Recognizer.load()
+    recognizer = Recognizer.load(variant="float")
     crops, labels, regions = [], [], []
     for face in (make_face(i, 160, 0) for i in range(100)):
         found = recognizer.detector.detect(face.image)
@@ -30,7 +30,7 @@ def correct():
         labels.append(face.label)
     labels = np.array(labels)
     right = np.flatnonzero(recognizer.compute_probabilities(crops).argmax(axis=1) == labels)
-    images = build_input([crops[i] for i in right], recognizer.preprocessing)
+    images = build_input([crops[i] for i in right], recognizer.checkpoint.preprocessing)
     side = images.shape[-1]
     masks = np.stack([cv2.resize(regions[i].astype(np.float32), (side, side)) for i in right])
     return recognizer, images, labels[right], masks
