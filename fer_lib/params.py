@@ -285,13 +285,14 @@ class AblationsParams(Section):
 class ReleaseParams(Section):
     """The networks of a release, and how they are adjusted.
 
-    judged_by: what temperature and threshold fit, the labels or the annotators' majority.   tau: of the logit
-    adjustment.   default: the variant that is taken unless another is named.   variants: name to one network,
-    `<recipe>.float32` or `<recipe>.int8`, or to several that vote; each voter is a variant of its own too.
+    judged_by: what temperature and threshold fit, the labels or the annotators' majority.   adjustment_cost:
+    the accuracy on validation that logit adjustment may cost; 0: none is made.   default: the variant that is
+    taken unless another is named.   variants: name to one network, `<recipe>.float32` or `<recipe>.int8`, or
+    to several that vote; each voter is a variant of its own too.
     """
 
     judged_by: Literal["label", "majority"]
-    tau: float = Field(ge=0.0)
+    adjustment_cost: float = Fraction
     default: str
     variants: dict[str, tuple[str, ...]] = Field(min_length=1)
 

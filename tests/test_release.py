@@ -47,7 +47,7 @@ CONFIG = {
 }
 FAMILY = ReleaseParams(
     judged_by="majority",
-    tau=0.5,
+    adjustment_cost=0.05,
     default="small",
     variants={
         "vote": ("b0.float32", "dwarf.int8"),
@@ -239,7 +239,8 @@ def test_adjusted_network_predicts_rare_emotions_more_often(project, family):
     rows, train = data.get_rows("test"), data.labels[data.get_rows("train")]
     entry = list_variants(read_config(family))["float"]
     shares = np.bincount(train, minlength=7) / len(train)
-    expected = compute_softmax((logits[rows] - 0.5 * np.log(shares)) / entry["temperature"])
+    assert entry["tau"] > 0
+    expected = compute_softmax((logits[rows] - entry["tau"] * np.log(shares)) / entry["temperature"])
     found = Recognizer.load(family, variant="float").compute_probabilities(data.faces[rows])
     assert np.abs(found - expected).max() < 0.01
 
@@ -349,10 +350,13 @@ def test_threshold_has_most_faces_on_the_right_side(project, family):
 def test_voter_that_is_no_variant_of_its_own_is_refused():
     with pytest.raises(ValueError, match=r"expected 'b\.int8', which votes, as a variant of its own too"):
         ReleaseParams(
-            judged_by="label", tau=0, default="a", variants={"a": ("a.int8",), "vote": ("a.int8", "b.int8")}
+            judged_by="label",
+            adjustment_cost=0,
+            default="a",
+            variants={"a": ("a.int8",), "vote": ("a.int8", "b.int8")},
         )
     with pytest.raises(ValueError, match="default: expected one of a, found 'b'"):
-        ReleaseParams(judged_by="label", tau=0, default="b", variants={"a": ("a.int8",)})
+        ReleaseParams(judged_by="label", adjustment_cost=0, default="b", variants={"a": ("a.int8",)})
 
 
 @pytest.mark.parametrize("kind", ["released", "family", "committed"])

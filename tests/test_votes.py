@@ -12,6 +12,7 @@ from fer_lib.evaluation.votes import (
     NO_LABEL,
     VOTE_COLUMNS,
     add_votes,
+    choose_tau,
     compute_soft_nll,
     compute_vote_entropy,
     describe_votes,
@@ -196,7 +197,7 @@ def test_human_ceiling_ignores_images_without_a_second_vote_and_has_ordered_inte
 def test_logit_adjustment_by_hand():
     logits = np.array([[1.0, 0.8], [1.0, 0.0], [0.0, 1.0]])  # the first two are called 0, the last one 1
     judges = {"labels": np.array([1, 0, 1]), "annotators": np.array([0, 0, NO_LABEL])}
-    table = measure_adjustment(logits, judges, np.array([0.75, 0.25]), [0.0, 0.5])
+    table = measure_adjustment(logits, judges, np.array([0.75, 0.25]), np.array([0.0, 0.5]))
     # Half of log 3 lifts class 1 by 0.55: over the first face's 0.2, not over the second one's 1.
     assert table["tau"].tolist() == [0.0, 0.0, 0.5, 0.5]
     assert table["judge"].tolist() == ["labels", "annotators"] * 2
@@ -228,3 +229,10 @@ def test_share_of_votes_leaves_out_faces_that_nobody_named():
 )
 def test_who_learned_from_votes_alone(targets, expected):
     assert learns_from_votes({"targets": targets}) is expected
+
+
+def test_tau_is_the_largest_before_accuracy_costs_too_much():
+    accuracies = pd.Series([0.80, 0.81, 0.78, 0.75, 0.79], index=[0.0, 0.1, 0.2, 0.3, 0.4])
+    assert choose_tau(accuracies, 0.03) == 0.2  # what comes back later does not count
+    assert choose_tau(accuracies, 0.0) == 0.1
+    assert choose_tau(accuracies, 0.5) == 0.4

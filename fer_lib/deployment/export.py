@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -220,17 +221,22 @@ class Quantizer:
     def measure_sensitivity(self, work: Path) -> pd.DataFrame:
         """Return how far int8 in each layer alone moves the logits, by layer: `kind` and `error`.
 
-        The error is the root mean square of the logits' change, over the standard deviation of the logits.
-        `work` is a folder for files that are not kept.
+        `work` is a folder for files that are not kept; see `measure_error`.
         """
-        expected = run_session(open_session(self.source), self.images, BATCH_SIZE)
         kinds, rows = self.list_layers(), []
         for name, kind in tqdm(kinds.items(), desc="sensitivity", unit="layer", leave=False, disable=None):
             self.quantize(work / "one.onnx", layers=[name])
-            found = run_session(open_session(work / "one.onnx"), self.images, BATCH_SIZE)
-            error = float(np.sqrt(np.mean((found - expected) ** 2)) / expected.std())
-            rows.append({"layer": name, "kind": kind, "error": error})
+            rows.append({"layer": name, "kind": kind, "error": self.measure_error(work / "one.onnx")})
         return pd.DataFrame(rows).set_index("layer")
+
+    def measure_error(self, path: Path) -> float:
+        """Return the root mean square by which the logits of `path` differ, over their standard deviation."""
+        found = run_session(open_session(path), self.images, BATCH_SIZE)
+        return float(np.sqrt(np.mean((found - self._expected) ** 2)) / self._expected.std())
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        return run_session(open_session(self.source), self.images, BATCH_SIZE)
 
 
 def _name_kind(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> str:

@@ -33,6 +33,7 @@ from fer_lib.deployment.release_scores import (
 )
 from fer_lib.errors import ModelError
 from fer_lib.evaluation.metrics import fit_temperature
+from fer_lib.evaluation.votes import TAUS, choose_tau, measure_adjustment
 from fer_lib.inference.recognizer import Recognizer, run_session
 from fer_lib.inference.registry import CARD_NAME, RELEASE_DIR
 from fer_lib.machine import describe_machine
@@ -108,7 +109,7 @@ def _write_variants(folder: Path, source: _Source) -> dict[str, Any]:
         "judged_by": plan.judged_by,
         "machine": describe_machine(),
         "onnx": describe_export(),
-        "tau": plan.tau,
+        "adjustment_cost": plan.adjustment_cost,
         "variants": variants,
     }
     _measure_costs(folder, variants)
@@ -132,7 +133,7 @@ def _plan_selected(dirs: OutputDirs) -> ReleaseParams:
         "float": (f"{selected}.{FLOAT}",),
         "int8": (f"{selected}.{INT8}",),
     }
-    return ReleaseParams(judged_by="label", tau=0.0, default="float", variants=variants)
+    return ReleaseParams(judged_by="label", adjustment_cost=0.0, default="float", variants=variants)
 
 
 def _write_network(path: Path, network: str, source: _Source) -> dict[str, Any]:
@@ -147,14 +148,13 @@ def _write_network(path: Path, network: str, source: _Source) -> dict[str, Any]:
     if trained_at != checkpoint.config["git_commit"]:
         raise ModelError(f"{folder}: its metrics are of a training at {trained_at}; run the stage again")
     training = TrainingParams(**checkpoint.config["params"]["training"])
-    if source.plan.tau:
-        shares = build_targets(source.data, training)[source.data.get_rows("train")].mean(axis=0)
-        adjust_logits(checkpoint.model, source.plan.tau, shares / shares.sum())
+    tau = _adjust(checkpoint, training, source) if source.plan.adjustment_cost else 0.0
     write = _write_int8 if kind == INT8 else _write_float
     return {
         "file": path.name,
         "network": network,
         "quantized": kind == INT8,
+        "tau": tau,
         "temperature": write(path, checkpoint, source),
         "targets": training.targets.model_dump(exclude_defaults=True),
         "teachers": [teacher.stem for teacher in training.teachers],
@@ -162,6 +162,20 @@ def _write_network(path: Path, network: str, source: _Source) -> dict[str, Any]:
         "training_seconds": list_training_seconds(recipe, source.params, source.dirs),
         **{key: checkpoint.config[key] for key in ("architecture", "preprocessing", "git_commit", "device")},
     }
+
+
+def _adjust(checkpoint: Checkpoint, training: TrainingParams, source: _Source) -> float:
+    """Adjust the logits, in the last layer, as far as the plan lets it cost on validation; return the tau."""
+    data, plan = source.data, source.plan
+    shares = build_targets(data, training)[data.get_rows("train")].mean(axis=0)
+    shares /= shares.sum()
+    rows, labels = select_judged(data, "val", plan.judged_by)
+    predictor = Predictor(checkpoint.model, checkpoint.preprocessing, BATCH_SIZE)
+    logits = predictor.predict_logits(data.faces, rows)
+    measured = measure_adjustment(logits, {plan.judged_by: labels}, shares, TAUS)
+    tau = choose_tau(measured.set_index("tau")["accuracy"], plan.adjustment_cost)
+    adjust_logits(checkpoint.model, tau, shares)
+    return tau
 
 
 def _write_float(path: Path, checkpoint: Checkpoint, source: _Source) -> float:

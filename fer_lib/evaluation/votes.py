@@ -1,6 +1,6 @@
 """Measure how far FER+'s annotators agree, with each other, with the labels and with a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,12 @@ def share_votes(data: PackedDataset, rows: np.ndarray) -> np.ndarray:
     return np.asarray((votes / votes.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
+TAUS = np.arange(21) / 20
+"""The strengths of logit adjustment that are tried."""
+
+
 def measure_adjustment(
-    logits: np.ndarray, judges: Mapping[str, np.ndarray], shares: np.ndarray, taus: Sequence[float]
+    logits: np.ndarray, judges: Mapping[str, np.ndarray], shares: np.ndarray, taus: np.ndarray
 ) -> pd.DataFrame:
     """Return what a logit adjustment does: one row per tau and judge.
 
@@ -134,6 +138,15 @@ def measure_adjustment(
             recalls = pd.Series(correct).groupby(labels[known]).mean()
             rows.append((tau, judge, correct.mean(), recalls.mean()))
     return pd.DataFrame(rows, columns=["tau", "judge", "accuracy", "macro_recall"])
+
+
+def choose_tau(accuracies: pd.Series, cost: float) -> float:
+    """Return the largest tau, from 0 up, whose accuracy is at most `cost` below that of the first.
+
+    accuracies: by tau, in ascending order.
+    """
+    kept = (accuracies >= accuracies.iloc[0] - cost).cummin()
+    return float(accuracies.index[kept.to_numpy()][-1])
 
 
 def compute_soft_nll(targets: np.ndarray, probabilities: np.ndarray) -> float:
