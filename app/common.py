@@ -104,6 +104,7 @@ def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     Raises ModelError, in one line, when it is missing or damaged.
     """
     folder = find_checkpoint(name)
+    variant = find_variant(read_config(folder), variant, name)  # the default is not to be loaded twice
     return _load(str(folder), variant, read_stamps(folder))
 
 
@@ -115,7 +116,7 @@ def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
-def _load(folder: str, variant: str | None, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+def _load(folder: str, variant: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
     return Recognizer.load(folder, variant=variant)
 
 

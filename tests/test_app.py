@@ -451,7 +451,7 @@ def test_variant_is_chosen_where_a_model_has_several_and_says_what_it_costs(app,
     assert not app.exception
     assert common.load_recognizer(DEFAULT_MODEL, "tiny").variant == "tiny"
     write_model(models / "demo" / "baseline")
-    app.selectbox(key="model").set_value("demo/baseline").run()
+    app.run().selectbox(key="model").set_value("demo/baseline").run()
     assert not app.sidebar.radio  # one variant alone is no choice
 
 

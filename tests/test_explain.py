@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,7 +85,9 @@ def weigh_by_hand(model, image, stage, emotion, weigh):
 )
 def test_saliency_is_that_of_the_formula(recognizer, faces, method, weigh):
     model, emotion = recognizer.checkpoint.model, recognizer.emotions.index("surprise")
-    image = build_input([faces[0].crop], recognizer.checkpoint.preprocessing)
+    # Every map's side divides 112, so that enlarging one by hand is to repeat its cells.
+    preprocessing = replace(recognizer.checkpoint.preprocessing, image_size=112)
+    image = build_input([faces[0].crop], preprocessing)
     for stage in list_stages(model):
         expected = weigh_by_hand(model, image, stage, emotion, weigh)
         found = compute_saliency(model, image, np.array([emotion]), stage, method)[0]
