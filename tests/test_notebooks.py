@@ -15,7 +15,7 @@ from fer_lib.metrics_file import MAX_HEADLINE
 
 NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
 
-AUDIT_PARAMETERS = {"08_robustness": {"model": None, "data": None, "variant": "float", "n_faces": 300}}
+AUDIT_PARAMETERS = {"08_robustness": {"model": None, "data": None, "variant": None, "n_faces": 300}}
 """Of the notebook that also audits one model on any faces."""
 
 

@@ -18,7 +18,13 @@ from fer_lib.errors import FerError
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.browser_record import RECORD, TESTS, hash_app, list_tests, read_record
 from fer_lib.evaluation.claims import judge_claim, load_claims, load_records
-from fer_lib.evaluation.metrics import compute_metrics, group_labels, group_probabilities, score_predictions
+from fer_lib.evaluation.metrics import (
+    compute_metrics,
+    fit_temperature,
+    group_labels,
+    group_probabilities,
+    score_predictions,
+)
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import Metrics, build_key, read_metrics
 from fer_lib.params import load_params
@@ -188,15 +194,19 @@ def _score_evaluation(
     tables = [pd.read_parquet(dirs.reports / "predictions" / f"{name}.parquet") for name in networks]
     names = [str(column) for column in tables[0] if str(column).startswith("logit_")]
     emotions = [name.removeprefix("logit_") for name in names]
-    chosen, found = networks.index(selected), {}
+    chosen, found, temperatures = networks.index(selected), {}, np.ones(0)
     for split in ("val", "test"):
         faces = [table[table["split"] == split] for table in tables]
         labels = faces[0]["label"].to_numpy(np.int64)
-        alone = np.stack([softmax(part[names].to_numpy(np.float64), axis=1) for part in faces])
+        logits = np.stack([part[names].to_numpy(np.float64) for part in faces])
+        alone = softmax(logits, axis=2)
         found = {"": alone[chosen], **dict(zip(networks, alone, strict=True))}
         if split == "val":
             weights = fit_weights(alone, labels)
+            temperatures = np.array([fit_temperature(of_network, labels) for of_network in logits])
         else:
+            calibrated = softmax(logits / temperatures[:, None, None], axis=2)
+            in_groups = {"": calibrated[chosen], **dict(zip(networks, calibrated, strict=True))}
             seen = [column.replace("logit_", "views_") for column in names]
             views = np.stack([part[seen].to_numpy(np.float64) for part in faces])
             found |= {
@@ -207,8 +217,8 @@ def _score_evaluation(
         for model, p in found.items():
             for score, value in compute_metrics(labels, p, emotions).items():
                 yield build_key(score, model, split), value
-            grouped = group_probabilities(p, emotions)
             if split == "test":
+                grouped = group_probabilities(in_groups.get(model, p), emotions)
                 for score, value in compute_metrics(group_labels(labels, emotions), grouped, GROUPS).items():
                     yield build_key(score, model, "test.group"), value
     if packed:
