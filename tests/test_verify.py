@@ -15,7 +15,12 @@ from fer_lib import metrics_file
 from fer_lib.cli.verify import verify_reports
 from fer_lib.errors import FerError
 from fer_lib.evaluation.browser_record import RECORD, hash_app
-from fer_lib.evaluation.metrics import compute_metrics, group_labels, group_probabilities
+from fer_lib.evaluation.metrics import (
+    compute_metrics,
+    fit_temperature,
+    group_labels,
+    group_probabilities,
+)
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import COLUMNS, Metrics, read_metrics, write_metrics
 from fer_lib.params import load_params
@@ -91,7 +96,10 @@ def root(tmp_path, monkeypatch):
     for model in ("", "baseline", "tta", "ensemble", "ensemble_tta"):
         for split in ("val", "test") if model in ("", "baseline") else ("test",):
             evaluation.add_scores(compute_metrics(labels, probabilities, EMOTIONS), model=model, split=split)
-        of_groups = compute_metrics(groups, group_probabilities(probabilities, EMOTIONS), GROUPS)
+        # A network's groups add up calibrated probabilities; validation and test are the same here.
+        calibrated = softmax(logits / fit_temperature(logits, labels), axis=1)
+        added = calibrated if model in ("", "baseline") else probabilities
+        of_groups = compute_metrics(groups, group_probabilities(added, EMOTIONS), GROUPS)
         evaluation.add_scores(of_groups, model=model, split="test.group")
     evaluation.add("weight", 1.0, model="ensemble.baseline")
     evaluation.describe("selected", "baseline")
