@@ -132,9 +132,9 @@ def test_settings_stand_where_they_are_said_to(dataset, smoke):
         setting, _, place = line.partition(" # ")
         if place:
             ((key, value),) = yaml.safe_load(setting).items()
-            said = reduce(getitem, place.split("."), content)[key]
-            # A share of 0 is said only to replace another layer's.
-            assert value == ({k: v for k, v in said.items() if v} if isinstance(said, dict) else said)
+            stated = reduce(getitem, place.split("."), content)[key]
+            # A share of 0 stands there only to replace that of another layer.
+            assert value == ({k: v for k, v in stated.items() if v} if isinstance(stated, dict) else stated)
 
 
 def test_settings_of_an_arm_stand_under_its_own_kind_of_study():

@@ -224,7 +224,7 @@ def test_share_of_votes_leaves_out_faces_that_nobody_named():
         ({"label": 0.0, "majority": 0.0, "votes": 0.7, "teacher": 0.3}, True),
         ({"label": 0.2, "majority": 0.0, "votes": 0.8, "teacher": 0.0}, False),
         ({"label": 1.0, "majority": 0.0, "votes": 0.0, "teacher": 0.0}, False),
-        ("votes", False),  # how older trainings said it
+        ("votes", False),  # the form in older configs
     ],
 )
 def test_who_learned_from_votes_alone(targets, expected):
