@@ -32,7 +32,8 @@ from fer_lib.evaluation.metrics import compute_metrics, group_probabilities
 from fer_lib.files import hold_lock
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import read_metrics
-from fer_lib.params import Changes, apply_recipe, load_params
+from fer_lib.param_sections import Changes
+from fer_lib.params import apply_recipe, load_params
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
@@ -253,6 +254,16 @@ def test_two_runs_do_not_train_the_same_arm_at_once(here, tmp_path):
     state = dirs.training_state / "ablations" / "head" / f"hierarchical-{SEEDS[0]}"
     with hold_lock(state / "lock"), pytest.raises(FerError, match="another run is at work here"):
         run_ablations("demo", tmp_path)
+    # What was finished by then is written.
+    assert [get_predictions_path(dirs, study).is_file() for study in (ENSEMBLE, "head")] == [True, False]
+
+
+def test_one_study_can_be_run_alone(here, tmp_path):
+    assert run_ablations("demo", tmp_path, "head") == ["head"]
+    dirs = get_output_dirs("demo", tmp_path)
+    assert [path.stem for path in get_predictions_path(dirs, "head").parent.iterdir()] == ["head"]
+    with pytest.raises(ParamsError, match="no study 'heads'; known: paper, ensemble"):
+        run_ablations("demo", tmp_path, "heads")
 
 
 def test_killed_study_leaves_no_worker_behind(project, tmp_path):

@@ -29,6 +29,7 @@ OPTIONS = {
     "--dataset": click.Option(["--dataset"], required=True, help="A data set of params.yaml, such as demo."),
     "--out-dir": click.Option(["--out-dir"], help="Where reports/ and models/ go; without it, scratch/."),
     "--smoke": click.Option(["--smoke"], is_flag=True, help="Tiny settings, to see that it works."),
+    "--study": click.Option(["--study"], help="One study of the ablations alone, such as paper."),
     "--model": click.Option(["--model"], default=faces.DEFAULT_MODEL, help="A name that `models` lists."),
 }
 STUDY = "--dataset --out-dir"
@@ -56,7 +57,10 @@ CALLS = {
         "evaluation.predictions:predict_networks", STUDY, "predicted", "Predict validation and test faces."
     ),
     "ablate": Call(
-        "evaluation.ablations:run_ablations", STUDY, "studies", "Train and score every arm of the ablations."
+        "evaluation.ablations:run_ablations",
+        "--dataset --out-dir --study",
+        "studies",
+        "Train and score every arm of the ablations.",
     ),
     "compress": Call(
         "deployment.compression:compress_networks", STUDY, "compressed", "Write int8 and sparse variants."

@@ -21,7 +21,8 @@ from fer_lib.data.readers.fer2013 import find_pixels_dir
 from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.jobs import Needs, run_jobs
-from fer_lib.params import Changes, Params, Recipe, apply_recipe, find_recipe, load_params
+from fer_lib.param_sections import Changes, Recipe
+from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
 from fer_lib.provenance import find_commit, list_outs, list_stages

@@ -54,42 +54,49 @@ class ArmRun:
     commit: str | None = None
 
 
-def run_ablations(dataset: str, out_dir: str | Path | None = None) -> list[str]:
-    """Train and score every arm of every study with every seed; return the names of the studies.
+def run_ablations(dataset: str, out_dir: str | Path | None = None, study: str | None = None) -> list[str]:
+    """Train and score every arm of every study, or of one, with every seed; return the names of the studies.
 
     Arms that are the same training are trained once, and one that is a recipe's goes on from the recipe's
     finished state. Writes per study the metrics `ablations/<study>` (`<arm>.seed_<s>.<split>.<metric>`) and
-    `ablations/<study>.parquet` (see `read_predictions`). Interrupted, it goes on where it was.
+    `ablations/<study>.parquet` (see `read_predictions`), as soon as its last arm is trained. Interrupted, it
+    goes on where it was. Raises ParamsError for an unknown study.
     """
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
     data, states = load_packed(dataset), dirs.training_state / "ablations"
     recipes = {name: build_recipe(name, params, dirs) for name in (BASELINE, *params.recipes)}
-    studies = {study: find_arms(params, study) for study in params.ablations.list_studies()}
+    names = [study] if study else [*params.ablations.list_studies()]
+    studies = {name: find_arms(params, name) for name in names}
     if not has_votes(data.index):  # then no arm can learn from them
-        for study, arms in studies.items():
-            studies[study] = {arm: own for arm, own in arms.items() if own.training.targets.label == 1}
+        for name, arms in studies.items():
+            studies[name] = {arm: own for arm, own in arms.items() if own.training.targets.label == 1}
     trainings: dict[str, Params] = {}
-    places: dict[tuple[str, str, int], str] = {}
-    for study, arms in studies.items():
+    places: dict[str, dict[tuple[str, int], str]] = {name: {} for name in names}
+    for name, arms in studies.items():
         for arm, resolved in arms.items():
             for seed in params.ablations.seeds:
                 own = set_seed(resolved, seed)
-                place = find_same_training(own, trainings) or f"{study}/{arm}-{seed}"
-                places[study, arm, seed], trainings[place] = place, own
+                place = find_same_training(own, trainings) or f"{name}/{arm}-{seed}"
+                places[name][arm, seed], trainings[place] = place, own
     jobs: dict[str, Callable[[], ArmRun]] = {}
     for place, own in trainings.items():
         recipe = find_same_training(own, recipes)
         folder = dirs.training_state / recipe if recipe else states / place
         jobs[place] = partial(train_arm, dataset, own, folder)
-    trained = run_side_by_side(jobs, "ablations")
-    for study, arms in studies.items():
-        runs = [
-            replace(trained[places[study, arm, seed]], arm=arm)
-            for arm in arms
-            for seed in params.ablations.seeds
-        ]
-        _write_study(study, runs, params, dirs, data)
-    return list(studies)
+    trained: dict[str, ArmRun] = {}
+
+    def write_finished() -> None:
+        for name in [name for name, needed in places.items() if trained.keys() >= set(needed.values())]:
+            runs = [replace(trained[place], arm=arm) for (arm, _), place in places.pop(name).items()]
+            _write_study(name, runs, params, dirs, data)
+
+    def keep(place: str, run: ArmRun) -> None:
+        trained[place] = run
+        write_finished()
+
+    run_side_by_side(jobs, "ablations", on_done=keep)
+    write_finished()  # those that have no arms, when there was nothing to train
+    return names
 
 
 def _write_study(

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fer_lib.evaluation.browser_record import RECORD, read_record
 from fer_lib.metrics_file import Metrics
-from fer_lib.params import Section
+from fer_lib.param_sections import Section
 from fer_lib.paths import ROOT
 
 MEASURED, IMPLEMENTED = "measured", "implemented"

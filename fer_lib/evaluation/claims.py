@@ -33,7 +33,8 @@ from fer_lib.evaluation.claim_rules import (
 )
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics
-from fer_lib.params import Section, validate
+from fer_lib.param_sections import Section
+from fer_lib.params import validate
 from fer_lib.paths import ROOT, OutputDirs
 
 CLAIMS_FILE = ROOT / "claims.yaml"

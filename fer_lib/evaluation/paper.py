@@ -8,7 +8,7 @@ import pandas as pd
 from fer_lib.evaluation.claim_rules import CONTAINED, REACHED, Records, judge_threshold
 from fer_lib.labels import EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval, Metrics, build_key
-from fer_lib.params import TrainingParams
+from fer_lib.param_sections import TrainingParams
 
 EPOCHS = pd.DataFrame(
     {
