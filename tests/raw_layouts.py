@@ -14,7 +14,8 @@ from PIL import Image
 
 from fer_lib.data.readers.fer2013 import SPLIT_OF_USAGE, VOTES
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.params import PrepareParams, load_params
+from fer_lib.param_sections import PrepareParams
+from fer_lib.params import load_params
 
 USAGES = tuple(SPLIT_OF_USAGE)
 

@@ -17,7 +17,7 @@ from fer_lib.data.readers.folders import open_folder
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.params import PrepareParams
+from fer_lib.param_sections import PrepareParams
 
 GREY = np.arange(0, 256, dtype=np.uint8).reshape(16, 16)
 

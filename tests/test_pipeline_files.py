@@ -24,7 +24,8 @@ NO_RESULT = {
         f"fer_lib/{name}.py"
         for name in ("__init__", "errors", "files", "jobs", "machine", "metrics_file", "paths", "provenance")
     ),
-    *("fer_lib/params.py", "fer_lib/params_file.py"),  # the values they read are listed under `params:`
+    # The values they read are listed under `params:`.
+    *("fer_lib/params.py", "fer_lib/param_sections.py", "fer_lib/params_file.py"),
     "fer_lib/onnx_session.py",  # threads and memory
     "fer_lib/palette.py",  # a colour is no result
 }

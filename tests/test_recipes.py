@@ -13,7 +13,8 @@ from fer_lib.errors import ModelError, ParamsError
 from fer_lib.labels import EMOTIONS_7
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.models.build import load_checkpoint, save_checkpoint
-from fer_lib.params import TargetShares, load_params
+from fer_lib.param_sections import TargetShares
+from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training import fit as training
 from fer_lib.training import recipes

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.params import AugmentationParams, load_params
+from fer_lib.param_sections import AugmentationParams
+from fer_lib.params import load_params
 from fer_lib.training.predict import View
 from fer_lib.training.transforms import (
     AUGMENTATIONS,

@@ -24,7 +24,8 @@ from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.jobs import map_side_by_side
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.params import RobustnessParams, load_params
+from fer_lib.param_sections import RobustnessParams
+from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 
 TONE, LIGHT = "skin_tone", "light_strength"

@@ -38,7 +38,8 @@ from fer_lib.evaluation.bootstrap import draw_rows
 from fer_lib.evaluation.predictions import write_table
 from fer_lib.files import write_atomically
 from fer_lib.models.build import Checkpoint, load_checkpoint
-from fer_lib.params import GradcamParams, load_params
+from fer_lib.param_sections import GradcamParams
+from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.recipes import check_match
 

@@ -23,7 +23,7 @@ from fer_lib.data.readers import open_raw
 from fer_lib.data.readers.base import BadRow, Face, RawDataset
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.files import hold_lock
-from fer_lib.params import PrepareParams
+from fer_lib.param_sections import PrepareParams
 from fer_lib.paths import get_packed_dir
 
 N_FRAMED = 400

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ParamsError
-from fer_lib.params import TrainingParams
+from fer_lib.param_sections import TrainingParams
 
 Key = tuple[int, int | None]
 """A row of the packed store and the seed of its augmentation (None: no augmentation)."""

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from fer_lib.jobs import run_side_by_side
-from fer_lib.params import Recipe, load_params
+from fer_lib.param_sections import Recipe
+from fer_lib.params import load_params
 from fer_lib.training.recipes import BASELINE, ENSEMBLE, train_recipe, write_teacher
 
 

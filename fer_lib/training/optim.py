@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fer_lib.errors import ParamsError
 from fer_lib.models.networks import get_classifier
-from fer_lib.params import TrainingParams
+from fer_lib.param_sections import TrainingParams
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (N, C) and targets, int64 (N,) or float (N, C), to a scalar."""

@@ -12,7 +12,8 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
-from fer_lib.params import Params, Recipe, TargetShares, apply_recipe, find_recipe, load_params
+from fer_lib.param_sections import Recipe, TargetShares
+from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.targets import has_votes
 from fer_lib.training.voting import fit_weights, vote

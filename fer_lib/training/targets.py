@@ -12,7 +12,7 @@ import pandas as pd
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import DataError, ModelError
 from fer_lib.labels import VOTE_OF_LABEL, VOTES
-from fer_lib.params import TargetShares, TrainingParams
+from fer_lib.param_sections import TargetShares, TrainingParams
 
 VOTE_COLUMNS = [f"votes_{name}" for name in VOTES]
 

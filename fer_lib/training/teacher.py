@@ -15,7 +15,7 @@ from fer_lib.errors import ModelError
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.params import TrainingParams
+from fer_lib.param_sections import TrainingParams
 from fer_lib.provenance import hash_file
 from fer_lib.training.targets import is_table
 

@@ -16,7 +16,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask a server 
 import albumentations as A  # noqa: N812  (its own convention)
 
 from fer_lib.models.preprocessing import Preprocessing, normalise, resize_face, to_rgb
-from fer_lib.params import AugmentationParams
+from fer_lib.param_sections import AugmentationParams
 
 MIN_LIGHTING = 0.01
 """albumentations allows no less."""

@@ -15,7 +15,7 @@ from fer_lib.data.readers.folders import open_folder
 from fer_lib.data.readers.rafdb import open_rafdb
 from fer_lib.errors import DataError, ParamsError
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.params import PrepareParams
+from fer_lib.param_sections import PrepareParams
 from fer_lib.paths import get_raw_dir
 
 
