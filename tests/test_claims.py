@@ -367,8 +367,7 @@ class TestRow:
         ("facts", "budget"),
         [
             ({"a.budget": "5 epochs of 700 faces"}, "5 epochs of 700 faces"),
-            ({"a.image_size": 112}, "112 px"),  # of a network, of which no more is told
-            ({"b.budget": "1 epoch", "image_size": 64}, None),  # another's
+            ({"b.budget": "1 epoch"}, None),  # another's
         ],
     )
     def test_budget_is_that_of_the_study_or_network_of_the_number(self, facts, budget):

@@ -24,6 +24,7 @@ from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.param_sections import AblationsParams
 from fer_lib.params import Params, apply_recipe
 from fer_lib.paths import OutputDirs
+from fer_lib.training.recipes import describe_budget
 from fer_lib.training.targets import has_votes
 
 SHARES = ("accuracy", "macro_recall", *(f"recall.{name}" for name in RARE_EMOTIONS))
@@ -212,15 +213,12 @@ def describe_budgets(params: Params, data: PackedDataset) -> dict[str, str]:
 
     It is that of every arm but for what the arm changes: `5 epochs of 28,709 faces at 48 px, seeds 0, 1, 2`.
     """
-    n_faces, budgets = np.bincount(data.labels[data.get_rows("train")]), {}
-    seeds = ", ".join(map(str, params.ablations.seeds))
+    budgets, seeds = {}, ", ".join(map(str, params.ablations.seeds))
     for study, (reference, *_) in params.ablations.list_studies().items():
         arms = find_arms(params, study)
         training = arms.get(REFERENCE, apply_recipe(params, reference)).training
-        n_drawn = np.floor(n_faces * training.train_fraction + 1e-9).sum()  # the fraction is of each class
-        epochs = f"{training.epochs} epoch{'s' * (training.epochs > 1)}"
         if arms:
-            budgets[study] = f"{epochs} of {n_drawn:,.0f} faces at {training.image_size} px, seeds {seeds}"
+            budgets[study] = f"{describe_budget(training.model_dump(), data)}, seeds {seeds}"
     return budgets | {name: budgets[study] for name, study in MADE_FROM.items() if study in budgets}
 
 

@@ -227,7 +227,5 @@ def format_value(value: float | int | str | None) -> str:
 
 
 def _find_budget(metrics: Metrics, key: str) -> str | None:
-    """Return the budget of the study, or the image size of the network, that a key begins with."""
-    name = key.partition(".")[0]
-    size = metrics.get(f"{name}.image_size")
-    return metrics.get(f"{name}.budget", size and f"{size} px")
+    """Return the budget of the study or network that a key begins with."""
+    return metrics.get(f"{key.partition('.')[0]}.budget")

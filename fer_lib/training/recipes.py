@@ -220,6 +220,25 @@ def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[s
     return seconds
 
 
+def describe_budget(training: Mapping[str, Any], data: PackedDataset) -> str:
+    """Return what a training with these settings saw: `5 epochs of 28,709 faces at 48 px`."""
+    n_faces = np.bincount(data.labels[data.get_rows("train")])
+    n_drawn = np.floor(n_faces * training["train_fraction"] + 1e-9).sum()  # the fraction is of each class
+    epochs = f"{training['epochs']} epoch{'s' * (training['epochs'] > 1)}"
+    return f"{epochs} of {n_drawn:,.0f} faces at {training['image_size']} px"
+
+
+def describe_origin(name: str, params: Params) -> str:
+    """Return in words which networks a network started from and learned from; "" where there are none."""
+    recipe, parts = params.recipes.get(name, Recipe()), []
+    if recipe.start is not None:
+        parts.append(f"started from `{recipe.start}`")
+    for teacher in recipe.teachers:
+        members = ", ".join(f"`{member}`" for member in params.ensemble.members)
+        parts.append(f"learned from {f'the vote of {members}' if teacher == ENSEMBLE else f'`{teacher}`'}")
+    return f"`{name}` {' and '.join(parts)}" if parts else ""
+
+
 def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """Return what trainings differ in, as a reader sees it: one row per setting, one column per network.
 
