@@ -9,6 +9,7 @@ stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.
 import base64
 import html
 import io
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,6 +178,10 @@ def tabulate_metrics(
     return pd.DataFrame(table, index=pd.Index(rows, name=row_title))
 
 
+_LONG_NAME = re.compile(r"(?<=[a-z])[._](?=[a-z])")
+"""Where a key such as `test.macro.recall` may go on in the next line of a cell."""
+
+
 def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
     """Return `df` as an HTML table; the index heads the rows unless it only counts them.
 
@@ -200,7 +205,8 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
         escape="html",
     )
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
-    return styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
+    table = styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
+    return re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), table)
 
 
 def _display_html(content: str) -> None:
