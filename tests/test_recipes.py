@@ -21,6 +21,7 @@ from fer_lib.training import recipes
 from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import (
     build_recipe,
+    describe_origin,
     get_metrics_name,
     list_training_seconds,
     read_or_train,
@@ -155,6 +156,14 @@ def test_start_and_teachers_are_files_of_the_run():
     student = build_recipe("student", load_params("demo"), dirs).training
     assert (student.weights, student.weights_file) == ("file", dirs.models / "b0")
     assert student.teachers == (dirs.models / "teacher.parquet",)
+
+
+def test_origin_names_what_a_network_started_from_and_whose_predictions_taught_it():
+    params = load_params("demo")
+    vote = "learned from the vote of `b0`, `unaugmented`"
+    assert describe_origin("student", params) == f"`student` started from `b0` and {vote}"
+    assert describe_origin("lite", load_params("fer2013")) == "`lite` learned from `student`"
+    assert describe_origin("b0", params) == describe_origin("baseline", params) == ""
 
 
 def test_baseline_is_the_data_sets_own_parameters():

@@ -101,6 +101,13 @@ def test_table_is_escaped_right_aligned_and_has_row_heads():
     assert "<figcaption>Classes &amp; counts</figcaption>" in table
 
 
+def test_long_names_in_a_table_may_wrap_and_numbers_may_not():
+    table = build_table(pd.DataFrame({"key": ["macro.recall_gain"], "n": ["0.702 [0.687]"]}), "a.b")
+    assert "<td>macro.<wbr>recall_<wbr>gain</td>" in table
+    assert "<td>0.702 [0.687]</td>" in table
+    assert 'aria-label="a.b"' in table
+
+
 def test_table_that_only_counts_its_rows_has_no_row_heads():
     assert 'scope="row"' not in build_table(pd.DataFrame({"a": [1, 2]}), "Rows")
 
