@@ -35,10 +35,11 @@ def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def describe_trust(config: Mapping[str, Any]) -> list[str]:
     """Return sentences on how often the model is right, and how well it knows when it is not."""
     metrics = _get_metrics(config)
+    judge = "test.majority" if config.get("judged_by") == "majority" else "test"
     return [
         *_describe_accuracy(metrics),
-        *_describe_emotions(metrics, config["emotions"]),
-        *_describe_confidence(metrics),
+        *_describe_emotions(metrics, config["emotions"], judge),
+        *_describe_confidence(metrics, judge),
         _describe_abstention(metrics, config.get("abstain_below", 0.0)),
     ]
 
@@ -69,8 +70,8 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
     return sentences
 
 
-def _describe_emotions(metrics: Mapping[str, float], emotions: list[str]) -> list[str]:
-    recalls = {name: key for name in emotions if (key := f"test.recall.{name}") in metrics}
+def _describe_emotions(metrics: Mapping[str, float], emotions: list[str], judge: str) -> list[str]:
+    recalls = {name: key for name in emotions if (key := f"{judge}.recall.{name}") in metrics}
     if len(recalls) < 2:
         return []
     best = max(recalls, key=lambda name: metrics[recalls[name]])
@@ -81,14 +82,14 @@ def _describe_emotions(metrics: Mapping[str, float], emotions: list[str]) -> lis
     ]
 
 
-def _describe_confidence(metrics: Mapping[str, float]) -> list[str]:
-    if "test.ece" not in metrics:
+def _describe_confidence(metrics: Mapping[str, float], judge: str) -> list[str]:
+    if f"{judge}.ece" not in metrics:
         return []
-    points = _show({key: 100 * value for key, value in metrics.items()}, "test.ece", ".1f")
+    points = _show({key: 100 * value for key, value in metrics.items()}, f"{judge}.ece", ".1f")
     sentence = f"The confidence it states is off by {points} percentage points on average (calibration error)"
-    if "test.mean_confidence" not in metrics or "test.accuracy" not in metrics:
+    if f"{judge}.mean_confidence" not in metrics or f"{judge}.accuracy" not in metrics:
         return [f"{sentence}."]
-    modest = metrics["test.mean_confidence"] < metrics["test.accuracy"]
+    modest = metrics[f"{judge}.mean_confidence"] < metrics[f"{judge}.accuracy"]
     return [f"{sentence}; on the whole it is {'less' if modest else 'more'} sure than it should be."]
 
 
@@ -138,7 +139,7 @@ def list_facts(config: Mapping[str, Any]) -> dict[str, str]:
         "Architecture": name_network(config),
         "Trained on": config.get("dataset"),
         "Emotions": ", ".join(config["emotions"]),
-        "Input": f"{config['preprocessing']['image_size']} pixels a side",
+        "Input": _describe_input(config),
         "Best epoch": " of ".join(map(str, epochs)) if epochs[0] else None,
         "Seed": training.get("seed"),
         "Device": config.get("device"),
@@ -146,6 +147,12 @@ def list_facts(config: Mapping[str, Any]) -> dict[str, str]:
         "Commit of the code": str(config.get("git_commit") or "")[:12],
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _describe_input(config: Mapping[str, Any]) -> str | None:
+    if "preprocessing" not in config:  # a vote has members that differ
+        return None
+    return f"{config['preprocessing']['image_size']} pixels a side"
 
 
 def read_card(folder: Path) -> str:

@@ -98,7 +98,7 @@ def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
         # A network trained on other data is not what the last evaluation scored.
         same = evaluation.provenance.get("data") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
-    size = config["preprocessing"].get("image_size")
+    size = config.get("preprocessing", {}).get("image_size")  # a vote has none
     return ScoredModel(name, dataset, name_network(config), size, str(config.get("git_commit", "")), metrics)
 
 

@@ -81,6 +81,11 @@ class TargetShares(Section):
     votes: float = Field(default=0.0, ge=0.0, le=1.0)  # the share of votes for each emotion (FER+)
     teacher: float = Field(default=0.0, ge=0.0, le=1.0)  # the mean of the teachers' probabilities
 
+    @property
+    def are_votes_alone(self) -> bool:
+        """Whether the annotators teach, and the labels do not."""
+        return not self.label and bool(self.majority or self.votes)
+
     @model_validator(mode="after")
     def _check_sum(self) -> "TargetShares":
         total = self.label + self.majority + self.votes + self.teacher

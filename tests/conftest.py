@@ -43,8 +43,7 @@ TINY = {
         "pruned_80": {"training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
         "pruned_65": None,
         "pruned_50": {"start": "pruned_80", "training": {**TINY_RECIPE, "architecture": "test_efficientnet"}},
-        **dict.fromkeys(("augmented", "unaugmented", "reweighted", "lite", "compact", "distilled")),
-        **dict.fromkeys(("votes_b0", "votes_lite0", "votes_tiny")),
+        **dict.fromkeys(("augmented", "unaugmented", "reweighted", "lite", "compact")),
     },
     "compression": {
         "networks": ["student", "tiny", "pruned_50"],

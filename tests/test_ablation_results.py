@@ -215,32 +215,42 @@ def change_ablations(**changes):
     return params.model_copy(update={"ablations": params.ablations.model_copy(update=changes)})
 
 
-def test_budget_of_a_study_is_that_of_its_reference():
+def test_budget_of_a_study_is_that_of_its_reference_and_an_arm_with_another_has_its_own():
     short = Changes(training={"epochs": 1, "train_fraction": 0.3, "image_size": 32})
     params = change_ablations(
         seeds=(0, 1),
         paper_reference=Changes(training={"epochs": 5, "image_size": 48}),
-        paper_studies={"ensemble": {"b0": Changes()}, "paper": {"lost": None}},
+        paper_studies={
+            "ensemble": {"b0": Changes(), "longer": Changes(training={"epochs": 9})},
+            "paper": {"lost": None},
+        },
+        members=("b0", "lite0"),
         reference=Changes(training={"epochs": 4, "train_fraction": 0.3, "image_size": 48}),
         studies={"loss": {"a": short}, "duplicates": {"reference": short, "dropped": Changes()}},
     )
     # 1,100 faces of one emotion and 9 of another: of each a share, rounded down.
     labels = np.repeat([0, 3], [1100, 9])
     data = SimpleNamespace(labels=labels, get_rows=lambda split: np.arange(len(labels)))
-    long, explored, one = (
+    long, longer, explored, one = (
         f"{text}, seeds 0, 1"
         for text in (
             "5 epochs of 1,109 faces at 48 px",
+            "9 epochs of 1,109 faces at 48 px",
             "4 epochs of 332 faces at 48 px",
             "1 epoch of 332 faces at 32 px",
         )
     )
     assert describe_budgets(params, data) == {
         "ensemble": long,
+        "ensemble.longer": longer,
+        "ensemble.soft_vote": f"2 networks, each {long}",
         "vote_over": long,
+        "vote_over.longer": longer,
         "loss": explored,
         "stacked": explored,
         "duplicates": one,
+        "duplicates.dropped": explored,
+        "duplicates_unseen.dropped": explored,
         "duplicates_unseen": one,
     }
     training = params.training.model_copy(update={"train_fraction": 0.3})

@@ -262,6 +262,10 @@ def test_one_study_can_be_run_alone(here, tmp_path):
     assert run_ablations("demo", tmp_path, "head") == ["head"]
     dirs = get_output_dirs("demo", tmp_path)
     assert [path.stem for path in get_predictions_path(dirs, "head").parent.iterdir()] == ["head"]
+    # What it shares with another is trained in that one's place, and so once.
+    run_ablations("demo", tmp_path, "duplicates")
+    states = dirs.training_state / "ablations"
+    assert sorted(path.parent.relative_to(states).as_posix() for path in states.rglob("state.pt")) == ["XXX"]
     with pytest.raises(ParamsError, match="no study 'heads'; known: paper, ensemble"):
         run_ablations("demo", tmp_path, "heads")
 

@@ -415,6 +415,18 @@ def test_trust_is_told_by_the_numbers():
     assert "correct for 40%" in text
 
 
+def test_trust_in_a_model_for_photographs_is_judged_by_annotators():
+    metrics = {
+        **{"test.accuracy": 0.6, "test.ece": 0.2, "test.recall.happy": 0.2, "test.recall.sad": 0.9},
+        **{"test.majority.accuracy": 0.8, "test.majority.ece": 0.01, "test.majority.mean_confidence": 0.79},
+        **{"test.majority.recall.happy": 0.9, "test.majority.recall.sad": 0.3},
+    }
+    emotions = ["happy", "sad"]
+    text = "\n".join(describe_trust({"metrics": metrics, "emotions": emotions, "judged_by": "majority"}))
+    assert "is highest for happy, 90.0%, and lowest for sad, 30.0%." in text
+    assert "off by 1.0 percentage points on average (calibration error); on the whole it is less sure" in text
+
+
 def test_nothing_is_claimed_that_the_config_does_not_say():
     bare = {"architecture": "x", "emotions": ["happy", "sad"], "preprocessing": {"image_size": 32}}
     assert list_scores(bare) == []

@@ -367,6 +367,8 @@ class TestRow:
         ("facts", "budget"),
         [
             ({"a.budget": "5 epochs of 700 faces"}, "5 epochs of 700 faces"),
+            ({"a.gain.budget": "15 epochs", "a.budget": "5 epochs"}, "15 epochs"),  # an arm's own
+            ({"budget": "5 epochs"}, "5 epochs"),  # of the network that the stage is about
             ({"b.budget": "1 epoch"}, None),  # another's
         ],
     )
@@ -657,8 +659,9 @@ class TestCounts:
 
     def test_sentence_tells_them_apart(self, counts):
         assert describe_verdicts(counts) == (
-            "of 4 measured claims 1 is reproduced, 0 partly, 3 not reproduced, 0 not testable here; "
-            "of 3 implemented ones 2 are implemented, 1 partly, 0 not implemented, 0 not testable here"
+            "of the 4 measured claims, 1 is reproduced, 0 partly, 3 not reproduced, 0 not testable here; "
+            "of the 3 claims about the implementation, 2 are implemented, 1 partly, 0 not implemented, "
+            "0 not testable here"
         )
 
     def test_every_rule_of_the_ledger_is_of_one_kind(self):

@@ -343,6 +343,16 @@ def test_temperature_recovers_a_known_one(temperature):
     assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.04)
 
 
+def test_interval_of_the_calibration_error_holds_its_value_where_resamples_are_biased():
+    # Calibrated to the last face: whatever is drawn has a larger error.
+    labels = np.tile([0, 0, 0, 1], 100)
+    probabilities = np.tile([0.75, 0.25], (400, 1))
+    value, low, high = score_predictions(labels, probabilities, ("a", "b"), Bootstrap(400, 200, 0))["ece"]
+    assert value == pytest.approx(0, abs=1e-12)
+    assert low == 0
+    assert 0 < high < 0.05
+
+
 def test_reliability_bins_by_hand_and_agrees_with_ece():
     labels = np.array([0, 0, 1])
     probabilities = np.array([[0.6, 0.4], [0.4, 0.6], [0.1, 0.9]])

@@ -107,7 +107,9 @@ FIGURES = {
     "scores": lambda _: evaluation.plot_scores(SCORES, "test accuracy"),
     "risk_coverage": lambda _: evaluation.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
     "agreement": lambda _: evaluation.plot_agreement(AGREEMENT),
-    "adjustment": lambda _: evaluation.plot_adjustment(ADJUSTMENT, 0.25),
+    "adjustment": lambda _: evaluation.plot_adjustment(
+        {"b0": ADJUSTMENT, "tiny": ADJUSTMENT}, {"b0": 0.25, "tiny": 0.5}
+    ),
     "time": lambda _: evaluation.plot_time({"b0": TIME, "student": TIME}),
     "disagreement": lambda _: evaluation.plot_disagreement(DISAGREEMENT),
     "disagreement of one": lambda _: evaluation.plot_disagreement(DISAGREEMENT.iloc[:1, :1]),

@@ -1,5 +1,6 @@
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,9 @@ from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import (
     build_recipe,
     describe_origin,
+    find_untrainable,
     get_metrics_name,
-    list_training_seconds,
+    list_trainings,
     read_or_train,
     read_time_curve,
     tabulate_settings,
@@ -158,6 +160,16 @@ def test_start_and_teachers_are_files_of_the_run():
     assert student.teachers == (dirs.models / "teacher.parquet",)
 
 
+def test_recipes_that_learn_from_votes_alone_and_those_that_need_them_need_votes():
+    params, faces = load_params("fer2013"), pd.DataFrame({"row": [0]})
+    blind = SimpleNamespace(index=faces)
+    voted = SimpleNamespace(index=faces.assign(**dict.fromkeys(VOTE_COLUMNS, 1)))
+    assert find_untrainable(params, blind) == {"votes_b0", "votes_lite0", "votes_tiny"}
+    assert find_untrainable(params, voted) == set()
+    recipes = params.recipes | {"later": params.recipes["b0"].model_copy(update={"start": "votes_tiny"})}
+    assert "later" in find_untrainable(params.model_copy(update={"recipes": recipes}), blind)
+
+
 def test_origin_names_what_a_network_started_from_and_whose_predictions_taught_it():
     params = load_params("demo")
     vote = "learned from the vote of `b0`, `unaugmented`"
@@ -190,16 +202,18 @@ def test_record_of_a_training_is_read_where_it_was_written_and_trained_elsewhere
         read_or_train("baseline", "demo", tmp_path, smoke=True)
 
 
-def test_seconds_behind_a_network_are_those_of_all_it_was_trained_from(tmp_path):
+def test_trainings_behind_a_network_are_those_of_all_it_was_trained_from(tmp_path):
     dirs, params = get_output_dirs("demo", tmp_path), load_params("fer2013")
     trained = {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0, "baseline": 5.0}
     for name, seconds in trained.items():
-        metrics = Metrics(get_metrics_name(name))
+        metrics = Metrics(get_metrics_name(name), {"device": f"the device of {name}"})
         write_metrics(dirs, metrics, {"dataset": "demo", "data_hash": "a"}, params, 0, seconds)
-    behind = list_training_seconds("student", params, dirs)
-    assert behind == {"b0": 4.0, "lite0": 3.0, "resnet18": 2.0, "student": 1.0}
-    assert list_training_seconds("lite0", params, dirs) == {"lite0": 3.0}
-    assert list_training_seconds("baseline", params, dirs) == {"baseline": 5.0}
+    behind = list_trainings("student", params, dirs)
+    assert behind == {
+        name: (trained[name], f"the device of {name}") for name in ("b0", "lite0", "resnet18", "student")
+    }
+    assert list_trainings("lite0", params, dirs) == {"lite0": (3.0, "the device of lite0")}
+    assert list_trainings("baseline", params, dirs) == {"baseline": (5.0, "the device of baseline")}
 
 
 def test_unknown_recipe_is_one_line_with_the_known_ones(capsys):

@@ -412,8 +412,8 @@ def test_every_network_can_be_explained(crops, variant):
 
 def test_a_vote_says_why_it_cannot_be_explained():
     recognizer = Recognizer.load(RELEASE, variant="accurate")
-    assert recognizer.why_unexplained.endswith("choose one of float, balanced, tiny")
-    with pytest.raises(ModelError, match="'accurate': a vote of several networks has no saliency map"):
+    assert recognizer.why_unexplained.endswith("has no saliency map; choose float, balanced, tiny")
+    with pytest.raises(ModelError, match="'accurate': accurate averages several networks"):
         _ = recognizer.checkpoint
 
 

@@ -23,7 +23,7 @@ from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import create_model, load_checkpoint, load_exported, save_checkpoint
 from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
-from fer_lib.param_sections import ReleaseParams
+from fer_lib.param_sections import ReleaseParams, TargetShares
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.training.predict import Predictor
@@ -34,7 +34,9 @@ PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 TEMPERATURE = 2.5
 """By how much the tiny network is too sure of itself."""
 
-TRAINING = load_params("demo").training.model_copy(update={"epochs": 4, "image_size": 32})
+TRAINING = load_params("demo").training.model_copy(
+    update={"epochs": 4, "image_size": 32, "targets": TargetShares(votes=1)}
+)
 CONFIG = {
     "architecture": "test_efficientnet",
     "best_epoch": 3,
@@ -78,10 +80,15 @@ def build_network(faces):
     return model
 
 
+def name_seen(labels):
+    """Return what annotators see in all faces: the label in most, neutral in three of ten."""
+    return np.where(np.isin(np.arange(len(labels)) % 10, (1, 2, 3)), EMOTIONS_7.index("neutral"), labels)
+
+
 def build_data(model):
     """Return 900 faces whose labels the network's logits over `TEMPERATURE` predict, and those logits.
 
-    Annotators agree with the label, but that nobody can name the emotion of every tenth face.
+    Annotators see what `name_seen` says; nobody can name the emotion of every tenth face.
     """
     faces = draw_blocks(900)
     splits = np.repeat(["train", "val", "test"], [100, 400, 400])
@@ -94,8 +101,8 @@ def build_data(model):
     names = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
     for name in VOTES:
         index[f"votes_{name}"] = 0
-    for row, label in enumerate(labels):
-        emotion = EMOTIONS_7[label]
+    for row, seen in enumerate(name_seen(labels)):
+        emotion = EMOTIONS_7[seen]
         index.loc[row, "votes_unknown" if row % 10 == 0 else f"votes_{names.get(emotion, emotion)}"] = 10
     return PackedDataset(faces, index.assign(label=labels), meta), logits
 
@@ -124,7 +131,7 @@ def project(tmp_path_factory):
     model = build_network(draw_blocks(900))
     for name in ("b0", "dwarf"):
         save_checkpoint(root / "models" / "tiny" / name, model, CONFIG)
-        facts = {"trained_at_commit": CONFIG["git_commit"]}
+        facts = {"trained_at_commit": CONFIG["git_commit"], "device": "cpu"}
         write_facts(root, f"recipes/{name}", facts, wall_seconds=90.0)
     write_facts(root, "evaluation", {"selected": "b0"})
     return root, *build_data(model)
@@ -167,8 +174,9 @@ def test_config_says_where_the_weights_come_from(released):
     assert config["framing"] == FER2013_FRAMING.to_dict()  # these data say none of their own
     assert config["onnx"]["onnxruntime"] == onnxruntime.__version__
     own = config["variants"]["float"]
-    assert (own["network"], own["training_seconds"]) == ("b0.float32", {"b0": 90.0})
-    assert (own["git_commit"], own["epochs"], own["targets"]) == ("c" * 40, [3, 4], {"label": 1.0})
+    assert (own["network"], own["trainings"]) == ("b0.float32", {"b0": [90.0, "cpu"]})
+    assert (own["git_commit"], own["epochs"], own["targets"]) == ("c" * 40, [3, 4], {"votes": 1.0})
+    assert (own["start"], own["teachers"]) == (None, [])
     assert own["bytes"] == (released / own["file"]).stat().st_size
     assert own["milliseconds"] > 0
 
@@ -237,13 +245,34 @@ def test_logit_adjustment_takes_the_log_of_the_shares_off(project):
 
 def test_adjusted_network_predicts_rare_emotions_more_often(project, family):
     _, data, logits = project
-    rows, train = data.get_rows("test"), data.labels[data.get_rows("train")]
-    entry = list_variants(read_config(family))["float"]
-    shares = np.bincount(train, minlength=7) / len(train)
-    assert entry["tau"] > 0
+    rows, entry = data.get_rows("test"), list_variants(read_config(family))["float"]
+    shares = share_targets(data)
     expected = compute_softmax((logits[rows] - entry["tau"] * np.log(shares)) / entry["temperature"])
     found = Recognizer.load(family, variant="float").compute_probabilities(data.faces[rows])
     assert np.abs(found - expected).max() < 0.01
+
+
+def share_targets(data):
+    """Return the shares of the emotions in what the network learned: what annotators saw, else the label."""
+    train = data.get_rows("train")
+    learned = np.where(train % 10 == 0, data.labels[train], name_seen(data.labels)[train])
+    return np.bincount(learned, minlength=7) / len(train)
+
+
+def test_tau_is_the_largest_that_costs_no_more_on_validation_by_majority(project, family):
+    _, data, logits = project
+    log_shares, seen = np.log(share_targets(data)), name_seen(data.labels)
+
+    def find_tau(split, labels):
+        rows = data.get_rows(split)
+        rows = rows[rows % 10 != 0]
+        taus = np.arange(21) / 20
+        right = [((logits[rows] - tau * log_shares).argmax(axis=1) == labels[rows]).mean() for tau in taus]
+        kept = np.cumprod(np.array(right) >= right[0] - FAMILY.adjustment_cost)
+        return taus[kept.sum() - 1]
+
+    assert list_variants(read_config(family))["float"]["tau"] == find_tau("val", seen)
+    assert find_tau("val", seen) not in (0, find_tau("val", data.labels), find_tau("test", seen))
 
 
 def test_vote_is_the_mean_of_its_members_at_its_own_temperature(project, family):
@@ -318,12 +347,18 @@ def test_metrics_are_those_of_the_network_users_run(project, family):
         predicted = probabilities.argmax(axis=1)
         assert (metrics["test.n_images"], metrics["test_dedup.n_images"]) == (400, 396)
         assert metrics["test.accuracy"] == pytest.approx((predicted == data.labels[rows]).mean(), abs=1e-6)
-        assert metrics["test.accuracy_lo"] <= metrics["test.accuracy"] <= metrics["test.accuracy_hi"]
+        for key in [key for key in metrics if key.endswith("_lo")]:
+            name = key.removesuffix("_lo")
+            assert metrics[key] <= metrics[name] <= metrics[f"{name}_hi"], name
         named = rows % 10 != 0  # on the others the annotators do not agree
         assert metrics["test.majority.n_images"] == named.sum()
-        correct = predicted[named] == data.labels[rows][named]
+        seen = name_seen(data.labels)[rows]
+        assert metrics["test.majority.label_agreement"] == pytest.approx(
+            (seen == data.labels[rows])[named].mean(), abs=1e-6
+        )
+        correct = (predicted == seen)[named]
         assert metrics["test.majority.accuracy"] == pytest.approx(correct.mean(), abs=1e-6)
-        neutral = named & (data.labels[rows] == EMOTIONS_7.index("neutral"))
+        neutral = named & (seen == EMOTIONS_7.index("neutral"))
         angry = (predicted[neutral] == EMOTIONS_7.index("angry")).mean()
         assert metrics["test.majority.neutral_as_angry"] == pytest.approx(angry, abs=1e-6)
         covered = metrics["val.coverage"]
@@ -397,7 +432,8 @@ def test_network_names_no_folder_of_the_machine_that_exported_it(released):
 def test_variants_are_described_in_a_line(family):
     variants = list_variants(read_config(family))
     assert describe_variant(variants["vote"]).startswith("soft vote of float, small, ")
-    assert describe_variant(variants["small"]).startswith("test_efficientnet in int8, ")
+    described = describe_variant(variants["small"])
+    assert described.startswith("test_efficientnet in int8, taught by FER+'s votes, ")
     accuracy = f"{variants['small']['metrics']['test.majority.accuracy']:.1%} by annotators"
     assert accuracy in describe_variant(variants["small"])
 

@@ -221,6 +221,7 @@ def test_area_is_that_under_the_curve_and_the_first_to_fall_is_found():
     # 1, 1, 1, 0, 0, 0 over five steps: 2 whole ones and half of the third.
     assert curves.measure_area("blur") == pytest.approx((0.5, 0.5, 0.5))
     assert curves.average(["blur"])[0] == pytest.approx(0.4)
+    assert curves.measure_loss(["blur"]) == pytest.approx((0.6, 0.6, 0.6))
     fallen = severity_curves.find_first_fallen(table, curves, EMOTIONS_7, 1)
     assert (fallen["severity"] == 3).all()
     first = fallen.iloc[0]

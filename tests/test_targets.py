@@ -15,7 +15,7 @@ from fer_lib.param_sections import TargetShares
 from fer_lib.params import load_params
 from fer_lib.training.fit import train_on_batch
 from fer_lib.training.optim import build_loss
-from fer_lib.training.targets import build_targets, choose_labels, count_votes, has_votes
+from fer_lib.training.targets import build_targets, choose_labels, count_votes, has_votes, share_classes
 from fer_lib.training.teacher import Teacher, build_teachers
 from fer_lib.training.transforms import mix_batch
 
@@ -39,10 +39,16 @@ class Store:
         votes.loc[2, "votes_unknown"] = 10
         self.index = votes.assign(row=range(3))
 
+    def get_rows(self, split):
+        return np.arange(3)
+
+
+def build_training(teachers=(), **shares: float):
+    return TRAINING.model_copy(update={"targets": TargetShares(**shares), "teachers": teachers})
+
 
 def build(teachers=(), **shares: float) -> np.ndarray:
-    changes = {"targets": TargetShares(**shares), "teachers": teachers}
-    return build_targets(Store(), TRAINING.model_copy(update=changes))
+    return build_targets(Store(), build_training(teachers, **shares))
 
 
 def place(**shares: float) -> list[float]:
@@ -84,6 +90,14 @@ def test_networks_that_learn_from_votes_alone_are_judged_by_the_majority():
     assert choose_labels(Store(), TargetShares(majority=1)).tolist() == majority
     assert choose_labels(Store(), TargetShares(label=0.1, votes=0.9)).tolist() == [HAPPY, ANGRY, NEUTRAL]
     assert choose_labels(Store(), TargetShares(teacher=1)).tolist() == [HAPPY, ANGRY, NEUTRAL]
+
+
+def test_shares_of_the_classes_are_those_of_the_targets():
+    training = build_training(label=0.5, votes=0.5)
+    shares = share_classes(Store(), training)
+    assert shares == pytest.approx(build_targets(Store(), training).mean(axis=0))
+    # Teachers that are networks have no part in them: what is left sums to 1 all the same.
+    assert share_classes(Store(), build_training(votes=0.7, teacher=0.3)).sum() == pytest.approx(1)
 
 
 def test_votes_that_are_not_there_are_an_error_in_one_line():

@@ -21,6 +21,7 @@ from fer_lib.evaluation.metrics import (
     group_labels,
     group_probabilities,
 )
+from fer_lib.inference.registry import DEFAULT_MODEL
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import COLUMNS, Metrics, read_metrics, write_metrics
 from fer_lib.params import load_params
@@ -152,6 +153,22 @@ def test_record_of_tests_in_a_browser_holds_while_they_are_there(root, capsys):
     status, line = read_line(capsys, root, "browser.json")
     assert status == 1
     assert line == f"FAILED {RECORD}: test_lost: expected in tests/test_browser.py, found none"
+
+
+def test_card_of_a_release_says_what_its_config_says(root, capsys):
+    folder = root / "models" / "release" / "family"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "README.md"):
+        shutil.copy(REPO / "models" / "release" / DEFAULT_MODEL / name, folder)
+    card = folder / "README.md"
+    card.write_text(
+        card.read_text().replace(f"# {DEFAULT_MODEL}", "# family").replace(f'"{DEFAULT_MODEL}"', '"family"')
+    )
+    assert read_line(capsys, root, "README.md") == (0, "ok models/release/family/README.md")
+    card.write_text(card.read_text().replace("8.6", "6.8", 1))
+    status, line = read_line(capsys, root, "README.md")
+    assert status == 1
+    assert line.endswith(": not what config.json says")
 
 
 def test_record_of_other_code_or_without_a_test_is_noted(root, capsys):

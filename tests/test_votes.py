@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import entropy
 
-from fer_lib.data.packed import PackedDataset
 from fer_lib.evaluation.metrics import compute_risk_coverage, get_accuracy_at
 from fer_lib.evaluation.votes import (
     NO_LABEL,
@@ -21,7 +20,6 @@ from fer_lib.evaluation.votes import (
     learns_from_votes,
     measure_adjustment,
     measure_agreement,
-    share_votes,
 )
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import Interval, Metrics
@@ -203,19 +201,6 @@ def test_logit_adjustment_by_hand():
     assert table["judge"].tolist() == ["labels", "annotators"] * 2
     assert table["accuracy"].tolist() == pytest.approx([2 / 3, 1.0, 1.0, 0.5])
     assert table["macro_recall"].tolist() == pytest.approx([0.75, 1.0, 1.0, 0.5])
-
-
-def test_share_of_votes_leaves_out_faces_that_nobody_named():
-    votes = pd.DataFrame(0, index=range(3), columns=[f"votes_{name}" for name in VOTES])
-    votes.loc[0, "votes_happiness"] = 10
-    votes.loc[1, ["votes_neutral", "votes_anger"]] = 4, 4
-    votes.loc[2, "votes_unknown"] = 10
-    meta = {"emotions": list(EMOTIONS_7), "dataset": "three"}
-    data = PackedDataset(np.zeros((3, 4, 4), np.uint8), votes.assign(row=range(3), label=0), meta)
-    shares = dict(zip(EMOTIONS_7, share_votes(data, np.arange(3)), strict=True))
-    assert {name: share for name, share in shares.items() if share} == pytest.approx(
-        {"happy": 0.5, "neutral": 0.25, "angry": 0.25}
-    )
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def describe_face(face: Face, abstain_below: float) -> str:
 def _show_explanation(faces: list[Face], recognizer: Recognizer) -> None:
     st.header("Why this answer?")
     if recognizer.why_unexplained:
-        st.caption(f"Not for this variant: {recognizer.why_unexplained}.")
+        st.caption(f"No saliency map: {recognizer.why_unexplained}.")
         return
     if not st.toggle("Show which parts of a face speak for an emotion"):
         return

@@ -15,7 +15,7 @@ let session, variant, source, times, camera;
 let updates = 0;
 
 for (const [name, { megabytes, accuracy }] of Object.entries(model.variants)) {
-  $("variant").add(new Option(`${name}: ${megabytes} MB, ${accuracy} right`, name));
+  $("variant").add(new Option(`${name}: ${megabytes} MB, ${accuracy} by annotators`, name));
 }
 
 async function open(name) {

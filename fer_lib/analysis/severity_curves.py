@@ -33,6 +33,11 @@ class Curves:
         """Return what the mean over corruptions and severities 1 to 5 gains over that of another network."""
         return summarise_draws(self._average(names, measure) - other._average(names, measure))
 
+    def measure_loss(self, names: Sequence[str]) -> Interval:
+        """Return the clean accuracy minus the mean over corruptions and severities 1 to 5."""
+        clean = self.scores["accuracy"][:, self.conditions.index(f"{CLEAN}/0")]
+        return summarise_draws(clean - self._average(names, "accuracy"))
+
     def measure_area(self, name: str) -> Interval:
         """Return the area under the accuracy curve, relative to a flat one at the clean value."""
         curve = self.scores["accuracy"][:, self._find(name)]

@@ -221,7 +221,8 @@ def models() -> int:
         for variant, entry in list_variants(config).items():
             default = " (default)" if variant == config.get("default") else ""
             about = (name, f"{variant}{default}", config.get("dataset", "–"), name_network(entry))
-            size = (str(len(config["emotions"])), str(entry["preprocessing"]["image_size"]))
+            pixels = entry.get("preprocessing", {}).get("image_size", "–")  # a vote has none
+            size = (str(len(config["emotions"])), str(pixels))
             metrics = entry.get("metrics", {})
             rows.append((*about, *size, *(_show_accuracy(metrics, judge) for judge in ("", "majority."))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, recall_score
 
 from fer_lib.data.packed import load_packed
+from fer_lib.deployment.card import build_card
 from fer_lib.errors import FerError
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.browser_record import RECORD, TESTS, hash_app, list_tests, read_record
@@ -25,8 +27,10 @@ from fer_lib.evaluation.metrics import (
     group_probabilities,
     score_predictions,
 )
+from fer_lib.inference.registry import CARD_NAME
 from fer_lib.labels import GROUPS
 from fer_lib.metrics_file import Metrics, build_key, read_metrics
+from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, OutputDirs, get_output_dirs
 from fer_lib.provenance import find_stage, hash_file, hash_stage_code, hash_stage_params, run_git
@@ -40,7 +44,8 @@ Outcome = tuple[list[str], list[str]]
 
 
 def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
-    """Print a line for each provenance file, table of predictions, and the record of the tests in a browser.
+    """Print a line for each provenance file, table of predictions, card of a release, and the record of the
+    tests in a browser.
 
     Return 1 when one fails, else 0.
 
@@ -56,6 +61,8 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
     checks: dict[Path, Callable[[], Outcome]] = {}
     if (root / RECORD).is_file():
         checks[root / RECORD] = partial(_check_browser_record, root)
+    for card in sorted((root / "models" / "release").glob(f"[!.]*/{CARD_NAME}")):
+        checks[card] = partial(_check_card, card)
     for dataset in datasets:
         dirs = get_output_dirs(dataset, root)
         names = {
@@ -113,6 +120,14 @@ def _check_browser_record(root: Path) -> Outcome:
         return problems, ["no test has been recorded"]
     is_same = record["code"] == hash_app(root)
     return problems, [] if is_same else [f"code changed since {record['commit'][:9]}"]
+
+
+def _check_card(path: Path) -> Outcome:
+    """Check that a release's card says what its config says."""
+    expected = build_card(path.parent.name, read_config(path.parent)).splitlines()
+    found = path.read_text().splitlines()
+    changed = [line for line in found if line not in expected] or ["fewer lines"] * (found != expected)
+    return [f"{shorten(line, 80)}: not what config.json says" for line in changed[:1]], []
 
 
 def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outcome:

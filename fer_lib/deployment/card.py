@@ -8,20 +8,13 @@ from typing import Any
 
 from jinja2 import StrictUndefined, Template
 
-from fer_lib.inference.registry import list_variants, name_network
+from fer_lib.inference.registry import TARGETS, list_variants, name_network
 from fer_lib.labels import GROUP_OF, GROUPS
-from fer_lib.metrics_file import HEADLINES, Interval
+from fer_lib.metrics_file import Interval
 from fer_lib.paths import ROOT
 
 OUTSIDE = ROOT / "reports" / "external" / "metrics" / "outside.json"
 """What others measured on data that are not in this repository: aggregates, as they reported them."""
-
-TARGETS = {
-    "label": "the labels",
-    "majority": "the majority of FER+'s votes",
-    "votes": "FER+'s votes",
-    "teacher": "teachers",
-}
 
 
 def build_card(name: str, config: dict[str, Any]) -> str:
@@ -34,13 +27,12 @@ def build_card(name: str, config: dict[str, Any]) -> str:
         variants=variants,
         single={variant: entry for variant, entry in variants.items() if "file" in entry},
         default=variants[config["default"]],
-        headlines=HEADLINES,
         groups=GROUPS,
         group_of=GROUP_OF,
         outside=json.loads(OUTSIDE.read_text()) if config["dataset"] == "fer2013" else None,
         show=_show,
         name_network=name_network,
-        name_targets=name_targets,
+        name_targets=_name_targets,
     )
     # Prose is filled, whatever the length of its numbers; headings, tables and code stay.
     blocks = [
@@ -53,8 +45,7 @@ def build_card(name: str, config: dict[str, Any]) -> str:
     return "\n\n".join(blocks).replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
 
-def name_targets(variant: Mapping[str, Any]) -> str:
-    """Return in words what a network was taught by, such as `70% FER+'s votes, 30% teachers (a, b)`."""
+def _name_targets(variant: Mapping[str, Any]) -> str:
     parts = []
     for target, share in variant["targets"].items():
         names = f" ({', '.join(variant['teachers'])})" if target == "teacher" else ""

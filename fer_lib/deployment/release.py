@@ -46,8 +46,8 @@ from fer_lib.param_sections import ReleaseParams, TrainingParams
 from fer_lib.params import Params, load_params
 from fer_lib.paths import ROOT, OutputDirs, get_output_dirs
 from fer_lib.training.predict import Predictor
-from fer_lib.training.recipes import check_match, get_metrics_name, list_training_seconds
-from fer_lib.training.targets import build_targets
+from fer_lib.training.recipes import check_match, get_metrics_name, list_trainings
+from fer_lib.training.targets import share_classes
 
 BATCH_SIZE = 64
 
@@ -158,9 +158,10 @@ def _write_network(path: Path, network: str, source: _Source) -> dict[str, Any]:
         "tau": tau,
         "temperature": write(path, checkpoint, source),
         "targets": training.targets.model_dump(exclude_defaults=True),
+        "start": training.weights_file.name if training.weights_file else None,
         "teachers": [teacher.stem for teacher in training.teachers],
         "epochs": [checkpoint.config["best_epoch"], training.epochs],
-        "training_seconds": list_training_seconds(recipe, source.params, source.dirs),
+        "trainings": list_trainings(recipe, source.params, source.dirs),
         **{key: checkpoint.config[key] for key in ("architecture", "preprocessing", "git_commit", "device")},
     }
 
@@ -168,8 +169,7 @@ def _write_network(path: Path, network: str, source: _Source) -> dict[str, Any]:
 def _adjust(checkpoint: Checkpoint, training: TrainingParams, source: _Source) -> float:
     """Adjust the logits, in the last layer, as far as the plan lets it cost on validation; return the tau."""
     data, plan = source.data, source.plan
-    shares = build_targets(data, training)[data.get_rows("train")].mean(axis=0)
-    shares /= shares.sum()
+    shares = share_classes(data, training)
     rows, labels = select_judged(data, "val", plan.judged_by)
     predictor = Predictor(checkpoint.model, checkpoint.preprocessing, BATCH_SIZE)
     logits = predictor.predict_logits(data.faces, rows)

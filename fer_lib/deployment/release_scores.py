@@ -50,9 +50,9 @@ def score_release(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> 
 
     Keys: `test.*` and `test_dedup.*` as in `metrics.score_predictions`, of the emotions and, under `.group.`,
     of their groups, with 95 % intervals `_lo` to `_hi`; `neutral_as_angry`, the share of neutral faces that
-    are called angry. Where annotators voted, `test.majority.*` is judged by their majority. On validation,
-    judged by `judge`: `val.accuracy`, `val.coverage` (share not abstained), `val.accuracy_answered` and
-    `val.accuracy_abstained`.
+    are called angry. Where annotators voted, `test.majority.*` is judged by their majority, which agrees with
+    the label on the share `test.majority.label_agreement` of the faces. On validation, judged by `judge`:
+    `val.accuracy`, `val.coverage` (share not abstained), `val.accuracy_answered`, `val.accuracy_abstained`.
     """
     metrics = Metrics("release")
     rows, labels = select_judged(data, "val", judge)
@@ -67,7 +67,8 @@ def score_release(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> 
     unseen = data.get_rows("test", drop_duplicates_of="train")
     judged = {"test": select_judged(data, "test", "label"), "test_dedup": (unseen, data.labels[unseen])}
     if has_votes(data.index):
-        judged["test.majority"] = select_judged(data, "test", "majority")
+        judged["test.majority"] = rows, labels = select_judged(data, "test", "majority")
+        metrics.add("label_agreement", np.mean(data.labels[rows] == labels), split="test.majority")
     for split, (rows, labels) in judged.items():
         probabilities = recognizer.compute_probabilities(data.faces[rows])
         bootstrap = Bootstrap(len(rows), n_resamples=1000, seed=0, clusters=data.persons[rows])

@@ -211,7 +211,8 @@ def _score(correct: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.n
 def describe_budgets(params: Params, data: PackedDataset) -> dict[str, str]:
     """Return for each study that has arms, and for those `MADE_FROM` it, the budget of its reference.
 
-    It is that of every arm but for what the arm changes: `5 epochs of 28,709 faces at 48 px, seeds 0, 1, 2`.
+    It reads `5 epochs of 28,709 faces at 48 px, seeds 0, 1, 2`. Arms with another have one under their own
+    name, `<study>.<arm>`, and so has the soft vote, which has several.
     """
     budgets, seeds = {}, ", ".join(map(str, params.ablations.seeds))
     for study, (reference, *_) in params.ablations.list_studies().items():
@@ -219,7 +220,17 @@ def describe_budgets(params: Params, data: PackedDataset) -> dict[str, str]:
         training = arms.get(REFERENCE, apply_recipe(params, reference)).training
         if arms:
             budgets[study] = f"{describe_budget(training.model_dump(), data)}, seeds {seeds}"
-    return budgets | {name: budgets[study] for name, study in MADE_FROM.items() if study in budgets}
+        for arm, own in arms.items():
+            budget = f"{describe_budget(own.training.model_dump(), data)}, seeds {seeds}"
+            if budget != budgets[study]:
+                budgets[f"{study}.{arm}"] = budget
+    for made, study in MADE_FROM.items():
+        of_study = {key: budget for key, budget in budgets.items() if key.partition(".")[0] == study}
+        budgets |= {f"{made}{key.removeprefix(study)}": budget for key, budget in of_study.items()}
+    if ENSEMBLE in budgets:
+        n_members = len(params.ablations.members)
+        budgets[f"{ENSEMBLE}.{VOTE}"] = f"{n_members} networks, each {budgets[ENSEMBLE]}"
+    return budgets
 
 
 def add_studies(metrics: Metrics, table: pd.DataFrame) -> None:

@@ -65,29 +65,31 @@ def run_ablations(dataset: str, out_dir: str | Path | None = None, study: str | 
     params, dirs = load_params(dataset), get_output_dirs(dataset, out_dir)
     data, states = load_packed(dataset), dirs.training_state / "ablations"
     recipes = {name: build_recipe(name, params, dirs) for name in (BASELINE, *params.recipes)}
-    names = [study] if study else [*params.ablations.list_studies()]
-    studies = {name: find_arms(params, name) for name in names}
+    studies = {name: find_arms(params, name) for name in params.ablations.list_studies()}
+    asked = {study: find_arms(params, study)} if study else studies
     if not has_votes(data.index):  # then no arm can learn from them
         for name, arms in studies.items():
             studies[name] = {arm: own for arm, own in arms.items() if own.training.targets.label == 1}
-    trainings: dict[str, Params] = {}
-    places: dict[str, dict[tuple[str, int], str]] = {name: {} for name in names}
+    trainings: dict[str, Params] = {}  # of all studies: what two share has one place, whichever is asked for
+    places: dict[str, dict[tuple[str, int], str]] = {name: {} for name in studies}
     for name, arms in studies.items():
         for arm, resolved in arms.items():
             for seed in params.ablations.seeds:
                 own = set_seed(resolved, seed)
                 place = find_same_training(own, trainings) or f"{name}/{arm}-{seed}"
                 places[name][arm, seed], trainings[place] = place, own
+    waiting = {name: places[name] for name in asked}
     jobs: dict[str, Callable[[], ArmRun]] = {}
-    for place, own in trainings.items():
+    for place in dict.fromkeys(place for needed in waiting.values() for place in needed.values()):
+        own = trainings[place]
         recipe = find_same_training(own, recipes)
         folder = dirs.training_state / recipe if recipe else states / place
         jobs[place] = partial(train_arm, dataset, own, folder)
     trained: dict[str, ArmRun] = {}
 
     def write_finished() -> None:
-        for name in [name for name, needed in places.items() if trained.keys() >= set(needed.values())]:
-            runs = [replace(trained[place], arm=arm) for (arm, _), place in places.pop(name).items()]
+        for name in [name for name, needed in waiting.items() if trained.keys() >= set(needed.values())]:
+            runs = [replace(trained[place], arm=arm) for (arm, _), place in waiting.pop(name).items()]
             _write_study(name, runs, params, dirs, data)
 
     def keep(place: str, run: ArmRun) -> None:
@@ -96,7 +98,7 @@ def run_ablations(dataset: str, out_dir: str | Path | None = None, study: str | 
 
     run_side_by_side(jobs, "ablations", on_done=keep)
     write_finished()  # those that have no arms, when there was nothing to train
-    return names
+    return list(asked)
 
 
 def _write_study(

@@ -11,7 +11,7 @@ from fer_lib.provenance import hash_code
 RECORD, TESTS = Path("reports/app/browser.json"), Path("tests/test_browser.py")
 """The record, and the tests whose outcomes it holds, in the project's folder."""
 
-CODE = ("app/*.py", "app/views/*.py", "fer_lib/inference/*.py")
+CODE = ("app/*.py", "app/views/*.py", "fer_lib/data/*.py", "fer_lib/inference/*.py")
 """What the app is made of."""
 
 

@@ -227,5 +227,7 @@ def format_value(value: float | int | str | None) -> str:
 
 
 def _find_budget(metrics: Metrics, key: str) -> str | None:
-    """Return the budget of the study or network that a key begins with."""
-    return metrics.get(f"{key.partition('.')[0]}.budget")
+    """Return the budget of the arm, study or network that a key begins with, or else that of the stage."""
+    study, _, rest = key.partition(".")
+    names = (f"{study}.{rest.partition('.')[0]}.budget", f"{study}.budget", "budget")
+    return next((metrics[name] for name in names if name in metrics), None)

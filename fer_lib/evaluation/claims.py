@@ -169,10 +169,12 @@ def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def describe_verdicts(counts: Mapping[str, Any]) -> str:
     """Return the numbers of `count_verdicts` as part of a sentence, the two kinds of claims apart."""
     parts = []
-    for (basis, (yes, *others)), noun in zip(VERDICTS.items(), ("claims", "ones"), strict=True):
+    for (basis, (yes, *others)), kind in zip(
+        VERDICTS.items(), ("measured claims", "claims about the implementation"), strict=True
+    ):
         n, n_yes = (round(counts[f"{basis}.{name}"]) for name in ("n", yes))
         rest = ", ".join(f"{round(counts[f'{basis}.{_name(verdict)}'])} {verdict}" for verdict in others)
-        parts.append(f"of {n} {basis} {noun} {n_yes} {'is' if n_yes == 1 else 'are'} {yes}, {rest}")
+        parts.append(f"of the {n} {kind}, {n_yes} {'is' if n_yes == 1 else 'are'} {yes}, {rest}")
     return "; ".join(parts)
 
 

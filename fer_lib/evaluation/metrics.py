@@ -45,7 +45,7 @@ def score_predictions(
     """Return every metric of `compute_metrics` with its percentile bootstrap interval.
 
     A resample that does not define a metric, because it drew no image of a rare class, does not count for
-    it. ECE is biased upwards in resamples, so the interval of a well-calibrated model may lie above its ECE.
+    it. ECE is biased upwards in resamples: its interval is shifted down by their mean minus the value.
     Where every resample gives the same share, as of few faces that are all correct, accuracy, recall,
     precision and specificity get Wilson's interval (1927), whose width is not zero. The group view is
     `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
@@ -53,6 +53,9 @@ def score_predictions(
     scorer = Scorer(labels, probabilities, emotions)
     drawn = bootstrap.score(scorer.score)
     found = {name: summarise_draws(values) for name, values in zip(scorer.names, drawn.T, strict=True)}
+    value, low, high = found["ece"]
+    bias = float(drawn[1:, scorer.names.index("ece")].mean()) - value
+    found["ece"] = Interval(value, max(0.0, low - bias), high - bias)
     labels, predictions = np.asarray(labels), np.asarray(probabilities).argmax(axis=1)
     shares = {"accuracy": np.ones(len(predictions), bool)}
     for label, emotion in enumerate(emotions):

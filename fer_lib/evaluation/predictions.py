@@ -24,7 +24,7 @@ from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.params import Params, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
-from fer_lib.training.recipes import check_match, get_metrics_name
+from fer_lib.training.recipes import check_match, find_untrainable, get_metrics_name
 
 SPLITS = ("val", "test")
 
@@ -87,9 +87,15 @@ def predict_networks(dataset: str, out_dir: str | Path | None = None) -> list[st
 
     Raises as `predict_splits`.
     """
-    networks = load_params(dataset).evaluation.networks
+    networks = list_networks(load_params(dataset), load_packed(dataset))
     run_side_by_side({name: partial(predict_splits, name, dataset, out_dir) for name in networks}, "predict")
-    return list(networks)
+    return networks
+
+
+def list_networks(params: Params, data: PackedDataset) -> list[str]:
+    """Return those of `evaluation.networks` that these faces can train."""
+    lacking = find_untrainable(params, data)
+    return [name for name in params.evaluation.networks if name not in lacking]
 
 
 def predict_splits(network: str, dataset: str, out_dir: str | Path | None = None) -> Path:
@@ -139,7 +145,7 @@ def read_all_predictions(params: Params, dirs: OutputDirs, data: PackedDataset) 
     training than the network's metrics are of.
     """
     found = {}
-    for name in params.evaluation.networks:
+    for name in list_networks(params, data):
         path = get_predictions_path(dirs, name)
         found[name] = read_predictions(path, data)
         predicted_by = found[name].source["trained_at_commit"]

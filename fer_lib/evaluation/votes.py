@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import entropy
 
-from fer_lib.data.packed import PackedDataset
 from fer_lib.data.readers.fer2013 import count_majority
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.labels import VOTE_OF_LABEL
 from fer_lib.metrics_file import Interval, Metrics
-from fer_lib.training.targets import VOTE_COLUMNS, count_votes
+from fer_lib.param_sections import TargetShares
+from fer_lib.training.targets import VOTE_COLUMNS
 
 NO_LABEL = -1
 """Of a face that the annotators do not agree on."""
@@ -100,14 +100,7 @@ def learns_from_votes(training: Mapping[str, Any]) -> bool:
     """Return whether a network learned from votes and not from labels; `training` as its config says."""
     shares = training["targets"]
     # Networks trained before targets were shares have a word there.
-    return isinstance(shares, Mapping) and bool(shares["votes"]) and not shares["label"]
-
-
-def share_votes(data: PackedDataset, rows: np.ndarray) -> np.ndarray:
-    """Return float64 (C,), the share of each class in the votes on the faces in `rows`."""
-    votes = count_votes(data)[rows]
-    votes = votes[votes.any(axis=1)]
-    return np.asarray((votes / votes.sum(axis=1, keepdims=True)).mean(axis=0))
+    return isinstance(shares, Mapping) and TargetShares(**shares).are_votes_alone
 
 
 TAUS = np.arange(21) / 20

@@ -114,7 +114,10 @@ class Recognizer:
         if backend not in (None, "onnx", "torch"):
             raise ModelError(f"backend: expected one of onnx, torch, found {backend!r}")
         if backend == "torch" and any(voter.get("quantized") for voter in self._voters):
-            raise ModelError(f"backend: {self.variant!r} runs in ONNX Runtime alone; leave out 'torch'")
+            raise ModelError(
+                f"backend: {self.variant!r} runs in ONNX Runtime alone; leave out 'torch', or choose a "
+                "variant that is not in int8"
+            )
         missing = [voter["file"] for voter in self._voters if not (folder / voter["file"]).is_file()]
         self.backend = backend or ("torch" if missing else "onnx")
         if self.backend == "onnx" and missing:
@@ -232,7 +235,7 @@ class Recognizer:
         if len(self._voters) == 1:
             return ""
         names = ", ".join(list_variants(self.config)[self.variant]["members"])
-        return f"a vote of several networks has no saliency map of its own; choose one of {names}"
+        return f"{self.variant} averages several networks, which has no saliency map; choose {names}"
 
     def _classify(self, crops: list[np.ndarray]) -> list[Emotion]:
         return [self.describe(row) for row in self.compute_probabilities(crops)]

@@ -15,6 +15,14 @@ RELEASE_DIR = MODELS_DIR / "release"
 DEFAULT_MODEL = "photographs"
 """The release that the app and the command line use unless told otherwise."""
 
+TARGETS = {
+    "label": "labels",
+    "majority": "the majority of FER+'s votes",
+    "votes": "FER+'s votes",
+    "teacher": "other networks",
+}
+"""What a network is trained towards, in words."""
+
 Config = dict[str, Any]
 
 
@@ -25,10 +33,12 @@ def list_variants(config: Config) -> dict[str, Config]:
     that holds it, or the soft vote of its `members`, which are variants themselves. Where they were measured,
     it says `bytes`, `milliseconds` per face on one thread of `machine`, and `metrics`.
     """
-    own = {key: value for key, value in config.items() if key not in ("default", "variants")}
     if "variants" not in config:
-        return {"float": own | {"file": ONNX_NAME}}
-    return {name: own | entry for name, entry in config["variants"].items()}
+        return {"float": config | {"file": ONNX_NAME}}
+    # Each network has an architecture and pixels of its own, and a vote has none.
+    of_network = ("architecture", "preprocessing", "default", "variants")
+    shared = {key: value for key, value in config.items() if key not in of_network}
+    return {name: shared | entry for name, entry in config["variants"].items()}
 
 
 def find_variant(config: Config, variant: str | None, model: str) -> str:
@@ -41,8 +51,10 @@ def find_variant(config: Config, variant: str | None, model: str) -> str:
 
 
 def describe_variant(variant: Mapping[str, Any]) -> str:
-    """Return in one line what a variant is, costs and scores; "" when nothing is known of it."""
+    """Return in one line what a variant is, what taught it, what it costs and what it scores."""
     parts = [name_network(variant)]
+    if "targets" in variant:
+        parts.append(f"taught by {' and '.join(TARGETS[target] for target in variant['targets'])}")
     if "bytes" in variant:
         parts.append(f"{variant['bytes'] / 1e6:.1f} MB")
     if "milliseconds" in variant:

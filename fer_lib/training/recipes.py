@@ -152,6 +152,28 @@ def use_known_targets(params: Params, data: PackedDataset) -> Params:
     return params.model_copy(update={"training": params.training.model_copy(update={"targets": targets})})
 
 
+def find_untrainable(params: Params, data: PackedDataset) -> set[str]:
+    """Return the recipes that these faces cannot train: without votes, those that learn from votes alone.
+
+    And those that start from or learn from one of them.
+    """
+    lacking: set[str] = set()
+    if has_votes(data.index):
+        return lacking
+    for name, recipe in params.recipes.items():
+        shares = apply_recipe(params, recipe).training.targets
+        if shares.are_votes_alone:
+            lacking.add(name)
+    while (
+        found := {
+            name for name, recipe in params.recipes.items() if lacking & {recipe.start, *recipe.teachers}
+        }
+        - lacking
+    ):
+        lacking |= found
+    return lacking
+
+
 def check_match(checkpoint: "Checkpoint", data: PackedDataset) -> None:
     """Raise ModelError when `data` are not the faces and splits that the checkpoint was trained on.
 
@@ -203,21 +225,21 @@ def get_metrics_name(name: str) -> str:
     return f"recipes/{name}"
 
 
-def list_training_seconds(name: str, params: Params, dirs: OutputDirs) -> dict[str, float]:
-    """Return the seconds of every training behind network `name`: its own, its start's, its teachers'.
+def list_trainings(name: str, params: Params, dirs: OutputDirs) -> dict[str, tuple[float, str]]:
+    """Return seconds and device of every training behind a network: its start's, its teachers', its own.
 
     By the clock of the machine that trained, as the metrics say. Raises FerError where those are missing.
     """
-    recipe = params.recipes.get(name, Recipe())
-    seconds = {name: read_metrics(dirs, get_metrics_name(name)).provenance["wall_seconds"]}
+    recipe, metrics = params.recipes.get(name, Recipe()), read_metrics(dirs, get_metrics_name(name))
+    trainings = {name: (metrics.provenance["wall_seconds"], metrics["device"])}
     teachers = [
         member
         for teacher in recipe.teachers
         for member in (params.ensemble.members if teacher == ENSEMBLE else (teacher,))
     ]
     for other in filter(None, (recipe.start, *teachers)):
-        seconds = list_training_seconds(other, params, dirs) | seconds
-    return seconds
+        trainings = list_trainings(other, params, dirs) | trainings
+    return trainings
 
 
 def describe_budget(training: Mapping[str, Any], data: PackedDataset) -> str:
@@ -226,6 +248,12 @@ def describe_budget(training: Mapping[str, Any], data: PackedDataset) -> str:
     n_drawn = np.floor(n_faces * training["train_fraction"] + 1e-9).sum()  # the fraction is of each class
     epochs = f"{training['epochs']} epoch{'s' * (training['epochs'] > 1)}"
     return f"{epochs} of {n_drawn:,.0f} faces at {training['image_size']} px"
+
+
+def describe_recipe(name: str, params: Params, data: PackedDataset) -> str:
+    """Return a network and the budget of its recipe: `student, 6 epochs of 28,709 faces at 112 px`."""
+    recipe = Recipe() if name == BASELINE else find_recipe(params, name)
+    return f"{name}, {describe_budget(apply_recipe(params, recipe).training.model_dump(), data)}"
 
 
 def describe_origin(name: str, params: Params) -> str:

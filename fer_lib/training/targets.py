@@ -43,13 +43,21 @@ def build_targets(data: PackedDataset, training: TrainingParams) -> np.ndarray:
     return targets.astype(np.float32)
 
 
+def share_classes(data: PackedDataset, training: TrainingParams) -> np.ndarray:
+    """Return float64 (C,), the share of each class in the targets of the training faces; it sums to 1.
+
+    The part of teachers that are networks is left out. Raises as `build_targets`.
+    """
+    shares = build_targets(data, training)[data.get_rows("train")].mean(axis=0, dtype=np.float64)
+    return np.asarray(shares / shares.sum())
+
+
 def choose_labels(data: PackedDataset, shares: TargetShares) -> np.ndarray:
     """Return int64 (N,), what accuracy is judged by while training: the labels, where they teach at all.
 
     A network that learns from votes and not from labels is judged by the most voted emotion.
     """
-    votes_alone = not shares.label and (shares.majority or shares.votes)
-    labels = _share_votes(data).argmax(axis=1) if votes_alone else data.labels
+    labels = _share_votes(data).argmax(axis=1) if shares.are_votes_alone else data.labels
     return labels.astype(np.int64)
 
 

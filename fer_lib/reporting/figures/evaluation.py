@@ -239,21 +239,22 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_adjustment(table: pd.DataFrame, chosen: float) -> Figure:
-    """Plot `votes.measure_adjustment`: accuracy and macro recall against tau, a colour per judge.
+def plot_adjustment(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
+    """Plot `votes.measure_adjustment` of each network: shares against tau, a panel for each network.
 
-    chosen: the tau of the release, marked.
+    chosen: each network's tau, marked.
     """
-    figure, axes = build_figure(8, 4.2)
-    for colour, (judge, lines) in zip((MAIN, SECOND), table.groupby("judge", sort=False), strict=False):
-        for share, style in (("accuracy", "-"), ("macro_recall", "--")):
-            label = f"{share.replace('_', ' ')}, by {judge}"
-            axes.plot(lines["tau"], lines[share], style, color=colour, label=label)
-    axes.axvline(chosen, color=GREY, linestyle=":", label="the release")
-    axes.set(xlabel="tau of the logit adjustment", ylabel="share of the validation faces")
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.grid()
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, panels = build_figure(3.2 * len(tables) + 1, 4.2, columns=len(tables), sharey=True)
+    for axes, (name, table) in zip(np.atleast_1d(panels), tables.items(), strict=True):
+        for colour, (judge, lines) in zip((MAIN, SECOND), table.groupby("judge", sort=False), strict=False):
+            for share, style in (("accuracy", "-"), ("macro_recall", "--")):
+                label = f"{share.replace('_', ' ')}, by {judge}"
+                axes.plot(lines["tau"], lines[share], style, color=colour, label=label)
+        axes.axvline(chosen[name], color=GREY, linestyle=":", label="chosen")
+        axes.set(title=name, xlabel="tau")
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.grid()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
