@@ -114,14 +114,18 @@ def _describe_abstention(metrics: Mapping[str, float], abstain_below: float) -> 
 def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
     """Return sentences on the network's privacy leakage: membership inference and model inversion.
 
-    `attacks` are the metrics of stage `privacy`; the text is empty when another network was attacked.
+    `attacks` are the metrics of stage `privacy`; the text is empty when they are of other faces, and says so
+    when they are of another network that was trained on the same.
     """
-    attacked = attacks.provenance.get("data"), attacks.get("network")
-    if not attacks or attacked != (config.get("data_hash"), config.get("network", "").partition(".")[0]):
+    if not attacks or attacks.provenance.get("data") != config.get("data_hash"):
         return []
+    sentences = []
+    if attacks["network"] != config.get("network", "").partition(".")[0]:
+        sentences = [f"Measured on `{attacks['network']}`, another network that was trained on these faces."]
     auroc = attacks.interval("membership.auroc")
     train, unseen = (attacks.interval(f"inversion.{split}") for split in ("train", "unseen"))
     return [
+        *sentences,
         "Membership inference: who has the network and a face can ask whether it was trained on that face. "
         f"Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
         "certainty.",

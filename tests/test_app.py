@@ -491,5 +491,7 @@ def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():
     assert all("0.55 [0.53, 0.57]" in sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences)
     assert "Membership inference" in sentences[0]
     assert describe_privacy({"data_hash": "b", "network": "student.float32"}, attacks) == []
-    assert describe_privacy({"data_hash": "a", "network": "tiny.int8"}, attacks) == []
+    of_other = describe_privacy({"data_hash": "a", "network": "tiny.int8"}, attacks)
+    assert "`student`, another network" in of_other[0]
+    assert of_other[1:] == sentences
     assert describe_privacy({"data_hash": "a", "network": "student.float32"}, Metrics("privacy")) == []
