@@ -84,11 +84,14 @@ def plot_scores(scores: Mapping[str, Interval], xlabel: str) -> Figure:
 @mpl.rc_context(STYLE)
 def plot_disagreement(disagreement: pd.DataFrame) -> Figure:
     """Plot the share of test faces that two networks predict differently, a square of names by names."""
-    figure, axes = build_figure(6.2, 4.6)
+    n = len(disagreement)
+    figure, axes = build_figure(max(6.2, 1.6 + 0.75 * n), max(4.6, 1.2 + 0.62 * n))
     # Below the diagonal every pair stands once.
     disagreement = disagreement.iloc[1:, :-1] if len(disagreement) > 1 else disagreement
     hidden = np.triu(np.ones(disagreement.shape, bool), k=1)
-    draw_heatmap(axes, disagreement, mask=hidden, vmin=0, annot=True, fmt=".1%", square=True)
+    draw_heatmap(axes, disagreement, mask=hidden, vmin=0, annot=True, fmt=".1%")
+    if n > 5:
+        axes.tick_params(axis="x", rotation=30)
     return figure
 
 
