@@ -262,12 +262,17 @@ def test_one_study_can_be_run_alone(here, tmp_path):
     assert run_ablations("demo", tmp_path, "head") == ["head"]
     dirs = get_output_dirs("demo", tmp_path)
     assert [path.stem for path in get_predictions_path(dirs, "head").parent.iterdir()] == ["head"]
-    # What it shares with another is trained in that one's place, and so once.
-    run_ablations("demo", tmp_path, "duplicates")
-    states = dirs.training_state / "ablations"
-    assert sorted(path.parent.relative_to(states).as_posix() for path in states.rglob("state.pt")) == ["XXX"]
     with pytest.raises(ParamsError, match="no study 'heads'; known: paper, ensemble"):
         run_ablations("demo", tmp_path, "heads")
+
+
+def test_what_two_studies_share_has_one_place_whichever_is_run(here, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ablations, "run_side_by_side", lambda jobs, *_, **__: asked.extend(jobs))
+    run_ablations("demo", tmp_path, "duplicates")
+    assert set(asked) == {
+        f"{place}-{seed}" for place in ("reference/reference", "duplicates/dropped") for seed in SEEDS
+    }
 
 
 def test_killed_study_leaves_no_worker_behind(project, tmp_path):

@@ -479,7 +479,7 @@ def test_a_vote_says_why_it_is_not_explained(app):
     assert any("parts of a face" in toggle.label for toggle in app.toggle)
     app.sidebar.radio[0].set_value("accurate").run()
     assert not any("parts of a face" in toggle.label for toggle in app.toggle)
-    assert "a vote of several networks has no saliency map" in read_page(app)
+    assert "averages several networks, which has no saliency map; choose float, balanced" in read_page(app)
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():

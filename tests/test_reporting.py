@@ -295,7 +295,7 @@ def test_readme_counts_measured_and_implemented_claims_apart(readme):
     assert not check_readme()
     update_readme()
     sentence = (
-        "of 1 measured claims 0 are reproduced, 1 partly, 0 not reproduced, 0 not testable here; of 0 impl"
+        "of the 1 measured claims, 0 are reproduced, 1 partly, 0 not reproduced, 0 not testable here; of"
     )
     assert f"- [demo](reports/demo/09_claims.html): {sentence}" in readme.read_text()
 
