@@ -10,9 +10,9 @@ from fer_lib.labels import EMOTIONS_7
 from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.paths import get_output_dirs
-from fer_lib.training import recipes
+from fer_lib.training import networks
+from fer_lib.training.networks import write_teacher
 from fer_lib.training.predict import FLIP, Predictor
-from fer_lib.training.recipes import write_teacher
 from fer_lib.training.targets import read_teacher
 from fer_lib.training.voting import fit_weights, vote
 
@@ -57,7 +57,7 @@ PREPROCESSING = Preprocessing(32, (0.5,) * 3, (0.5,) * 3)
 
 @pytest.fixture
 def data(enter_project, tiny_project):
-    enter_project(recipes, tiny_project)
+    enter_project(networks, tiny_project)
     return load_packed("demo", tiny_project / "data" / "packed" / "demo")
 
 

@@ -1,14 +1,29 @@
-"""Train every network of a data set, side by side."""
+"""Train every network of a data set side by side, and let the ensemble's vote teach."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from fer_lib.data.packed import load_packed
+from fer_lib.files import write_atomically
 from fer_lib.jobs import run_side_by_side
+from fer_lib.models.build import load_checkpoint
 from fer_lib.param_sections import Recipe
 from fer_lib.params import load_params
-from fer_lib.training.recipes import BASELINE, ENSEMBLE, find_untrainable, train_recipe, write_teacher
+from fer_lib.paths import get_output_dirs
+from fer_lib.training.predict import FLIP, PLAIN, Predictor
+from fer_lib.training.recipes import (
+    BASELINE,
+    ENSEMBLE,
+    TEACHER_NAME,
+    check_match,
+    find_untrainable,
+    train_recipe,
+)
+from fer_lib.training.voting import fit_weights, vote
 
 
 def train_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]:
@@ -33,3 +48,27 @@ def train_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]
         needs[ENSEMBLE] = list(params.ensemble.members)
     run_side_by_side(jobs, "networks", needs)
     return list(recipes)
+
+
+def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
+    """Write `models/<dataset>/teacher.parquet`: row, and `probability_<emotion>` of every training face.
+
+    The members' soft vote with the weights that fit validation best, each seeing a face and its mirror image.
+    Raises ModelError when a member has not been trained, or was trained on other data.
+    """
+    params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
+    train, val = data.get_rows("train"), data.get_rows("val")
+    of_train, of_val = [], []
+    for name in params.ensemble.members:
+        checkpoint = load_checkpoint(dirs.models / name)
+        check_match(checkpoint, data)
+        predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
+        of_train.append(predictor.predict(data.faces, train, FLIP))
+        of_val.append(predictor.predict(data.faces, val, PLAIN))
+    weights = fit_weights(np.stack(of_val), data.labels[val])
+    columns = [f"probability_{name}" for name in data.emotions]
+    table = pd.DataFrame(vote(np.stack(of_train), weights).astype(np.float32), columns=columns)
+    table.insert(0, "row", train)
+    path = dirs.models / TEACHER_NAME
+    write_atomically(path, table.to_parquet(index=False))
+    return path

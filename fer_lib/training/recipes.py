@@ -1,4 +1,4 @@
-"""Train by recipe: `baseline`, the paper's own, or named changes to it; let an ensemble's vote teach."""
+"""Train by recipe: `baseline`, the paper's own, or named changes to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from fer_lib.param_sections import Recipe, TargetShares
 from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.targets import has_votes
-from fer_lib.training.voting import fit_weights, vote
 
 if TYPE_CHECKING:
     from fer_lib.models.build import Checkpoint
@@ -290,33 +289,6 @@ def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
     epochs = range(1, round(metrics["epochs"]) + 1)
     columns = ("seconds", "val_accuracy")
     return pd.DataFrame({key: [metrics[f"epoch_{n}.{key}"] for n in epochs] for key in columns})
-
-
-def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:
-    """Write `models/<dataset>/teacher.parquet`: row, and `probability_<emotion>` of every training face.
-
-    The members' soft vote with the weights that fit validation best, each seeing a face and its mirror image.
-    Raises ModelError when a member has not been trained, or was trained on other data.
-    """
-    from fer_lib.models.build import load_checkpoint
-    from fer_lib.training.predict import FLIP, PLAIN, Predictor
-
-    params, dirs, data = load_params(dataset), get_output_dirs(dataset, out_dir), load_packed(dataset)
-    train, val = data.get_rows("train"), data.get_rows("val")
-    of_train, of_val = [], []
-    for name in params.ensemble.members:
-        checkpoint = load_checkpoint(dirs.models / name)
-        check_match(checkpoint, data)
-        predictor = Predictor(checkpoint.model, checkpoint.preprocessing, params.evaluation.batch_size)
-        of_train.append(predictor.predict(data.faces, train, FLIP))
-        of_val.append(predictor.predict(data.faces, val, PLAIN))
-    weights = fit_weights(np.stack(of_val), data.labels[val])
-    columns = [f"probability_{name}" for name in data.emotions]
-    table = pd.DataFrame(vote(np.stack(of_train), weights).astype(np.float32), columns=columns)
-    table.insert(0, "row", train)
-    path = dirs.models / TEACHER_NAME
-    write_atomically(path, table.to_parquet(index=False))
-    return path
 
 
 def _get_history_path(dirs: OutputDirs, name: str) -> Path:

@@ -90,7 +90,7 @@ def is_table(teacher: Path) -> bool:
 def read_teacher(path: Path, data: PackedDataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (M,) of a teacher's table, and its probabilities for them, float32 (M, C).
 
-    See `recipes.write_teacher`. Raises ModelError when the table is missing or names other classes.
+    See `networks.write_teacher`. Raises ModelError when the table is missing or names other classes.
     """
     columns = [f"probability_{name}" for name in data.emotions]
     try:
