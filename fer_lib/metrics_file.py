@@ -36,6 +36,7 @@ HEADLINES = {
     "test.accuracy": ("Accuracy", ".1%"),
     "test_dedup.accuracy": ("Accuracy, no duplicates", ".1%"),
     "test.macro.recall": ("Macro recall", ".1%"),
+    "test_dedup.macro.recall": ("Macro recall, no duplicates", ".1%"),
     "test.macro.f1": ("Macro F1", ".1%"),
     "test.ece": ("Calibration error (ECE)", ".3f"),
 }

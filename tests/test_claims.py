@@ -44,7 +44,7 @@ from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures import studies as plots_claims
 
-REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS[MEASURED]
+REPRODUCED, PARTLY, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED = VERDICTS[MEASURED]
 DONE, _, NOT_DONE, _ = VERDICTS[IMPLEMENTED]
 
 IDS = [*(f"S{n}" for n in range(1, 16)), *(f"N{n}" for n in range(1, 7))]
@@ -94,7 +94,7 @@ def build_metrics(stage="evaluation", values=None, **provenance):
     return metrics
 
 
-def judge(rule, metrics=None, project=REPO, **given):
+def judge(rule, metrics=None, project=REPO, figures=(), **given):
     """Judge one rule on the metrics of data set `demo`: stage's name to values, or to its `Metrics`."""
     figure = "05_ablations.html#figure-loss"
     claim = Claim(**{"id": "S1", "claim": "It works.", "paper": None, "figure": figure} | given, rule=rule)
@@ -106,7 +106,7 @@ def judge(rule, metrics=None, project=REPO, **given):
         }
         for dataset, stages in datasets.items()
     }
-    return judge_claim(claim, Records("demo", built, project))
+    return judge_claim(claim, Records("demo", built, project, figures))
 
 
 def write_metrics_file(root, dataset, metrics):
@@ -144,8 +144,8 @@ class TestAtLeast:
         ("low", "high", "verdict"),
         [
             (0.89, 0.92, REPRODUCED),  # the low end may be the value itself
-            (0.889, 0.92, PARTLY),
-            (0.85, 0.89, PARTLY),  # the high end still contains it
+            (0.889, 0.92, INCONCLUSIVE),
+            (0.85, 0.89, INCONCLUSIVE),  # the high end still contains it
             (0.85, 0.889, NOT_REPRODUCED),
         ],
     )
@@ -156,7 +156,7 @@ class TestAtLeast:
 
     def test_value_without_interval_decides_nothing(self):
         row = judge(AT_LEAST, {"evaluation": {"test.accuracy": 0.95}})
-        assert row["verdict"] == NOT_TESTABLE
+        assert row["verdict"] == NOT_TESTED
         assert row["reason"] == "04_evaluation reports no interval of test.accuracy"
 
     @given(
@@ -167,7 +167,7 @@ class TestAtLeast:
         value=st.floats(0, 1),
     )
     def test_interval_that_moves_up_is_never_worse(self, low, width, up, wider, value):
-        order = [NOT_REPRODUCED, PARTLY, REPRODUCED]
+        order = [NOT_REPRODUCED, INCONCLUSIVE, REPRODUCED]
         rule = {**AT_LEAST, "values": {"04_evaluation/test.accuracy": value}}
         before, after = (
             judge(rule, {"evaluation": {"test.accuracy": Interval(start, start, end)}})["verdict"]
@@ -203,7 +203,8 @@ class TestGains:
         [
             ((0.001, 0.02), (-0.02, -0.001), REPRODUCED),
             ((0.001, 0.02), (-0.02, 0.0), PARTLY),  # an interval that touches 0 shows no difference
-            ((0.0, 0.02), (-0.02, 0.01), NOT_REPRODUCED),
+            ((0.0, 0.02), (-0.02, 0.01), INCONCLUSIVE),
+            ((0.0, 0.02), (0.001, 0.02), NOT_REPRODUCED),  # one of them says the opposite
             ((-0.02, -0.001), (0.001, 0.02), NOT_REPRODUCED),
         ],
     )
@@ -217,7 +218,7 @@ class TestGains:
     def test_one_missing_difference_leaves_it_untested(self):
         known = {"ablations": {"loss.focal_2.accuracy.gain": Interval(0.1, 0.05, 0.2)}}
         row = judge(GAINS, known)
-        assert row["verdict"] == NOT_TESTABLE
+        assert row["verdict"] == NOT_TESTED
         assert row["reason"] == "needs stage 04_evaluation, which has not run on this data set"
         assert [check["outcome"] for check in row["checks"]] == ["supported", "missing"]
 
@@ -228,7 +229,7 @@ class TestGreater:
         [
             (0.71, 0.71, REPRODUCED),
             (0.71, 0.70, PARTLY),  # the low end must be above, not at, the other's value
-            (0.70, 0.60, NOT_REPRODUCED),
+            (0.70, 0.60, INCONCLUSIVE),
         ],
     )
     def test_low_end_against_the_other_value(self, happy, neutral, verdict):
@@ -239,11 +240,17 @@ class TestGreater:
         }
         assert judge(GREATER, {"evaluation": values})["verdict"] == verdict
 
+    def test_interval_below_the_other_value_contradicts(self):
+        values = {"test.macro.precision": 0.7}
+        values |= {f"test.precision.{name}": Interval(0.6, 0.5, 0.69) for name in ("happy", "neutral")}
+        assert judge(GREATER, {"evaluation": values})["verdict"] == NOT_REPRODUCED
+
     def test_needs_the_other_number_too(self):
         values = {"test.precision.happy": Interval(0.9, 0.8, 0.95)}
         row = judge(GREATER, {"evaluation": values})
-        assert row["verdict"] == NOT_TESTABLE
-        assert row["reason"] == "04_evaluation reports no test.macro.precision"
+        assert row["verdict"] == NOT_TESTED
+        missing = [check["key"] for check in row["checks"]]
+        assert missing == ["test.macro.precision", "test.precision.neutral"]
 
 
 class TestEquals:
@@ -269,7 +276,7 @@ class TestEquals:
 class TestPresent:
     @pytest.mark.parametrize(
         ("datasets", "verdict"),
-        [(("fer2013", "affectnet"), DONE), (("affectnet",), PARTLY), ((), NOT_TESTABLE)],
+        [(("fer2013", "affectnet"), DONE), (("affectnet",), PARTLY), ((), NOT_TESTED)],
     )
     def test_data_sets(self, datasets, verdict):
         metrics = {name: {"evaluation": {"test.accuracy": 0.7}} for name in datasets}
@@ -284,7 +291,7 @@ class TestPresent:
         missing = "needs stage 04_evaluation, which has not run on affectnet"
         assert row["reason"] == f"1 of 2 as expected; else: {missing}"
 
-    @pytest.mark.parametrize(("reported", "verdict"), [("ab", DONE), ("b", PARTLY), ("c", NOT_TESTABLE)])
+    @pytest.mark.parametrize(("reported", "verdict"), [("ab", DONE), ("b", PARTLY), ("c", NOT_TESTED)])
     def test_numbers(self, reported, verdict):
         rule = {"kind": "present", "numbers": ["06_compression/a", "06_compression/b"]}
         assert judge(rule, {"compression": dict.fromkeys(reported, 1)})["verdict"] == verdict
@@ -298,7 +305,7 @@ class TestPassed:
         return judge(PASSED, project=root)
 
     @pytest.mark.parametrize(
-        ("live", "verdict"), [("passed", REPRODUCED), ("failed", PARTLY), ("skipped", NOT_TESTABLE)]
+        ("live", "verdict"), [("passed", REPRODUCED), ("failed", PARTLY), ("skipped", NOT_TESTED)]
     )
     def test_each_test_has_to_pass(self, tmp_path, live, verdict):
         row = self.judge_passed(tmp_path, **{"test_live[dark]": live})
@@ -311,11 +318,11 @@ class TestPassed:
         assert reason == "1 of 2 as expected; else: test_live[dark] failed, expected passed"
 
     def test_unknown_test_is_missing(self, tmp_path):
-        assert self.judge_passed(tmp_path)["verdict"] == NOT_TESTABLE
+        assert self.judge_passed(tmp_path)["verdict"] == NOT_TESTED
 
     def test_without_a_record_it_says_how_to_get_one(self, tmp_path):
         row = judge(PASSED, project=tmp_path)
-        assert row["verdict"] == NOT_TESTABLE
+        assert row["verdict"] == NOT_TESTED
         assert row["reason"] == "needs the tests in a browser, which `make record` runs"
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"tests": []}'])
@@ -392,19 +399,21 @@ class TestRow:
         assert row["seeds"] == "7"
         assert [check["seeds"] for check in row["checks"]] == [7, "0, 1"]
 
-    def test_figure_is_named_once_its_stage_has_run(self):
+    def test_figure_is_named_once_its_stage_has_run_and_the_page_once_it_has_the_figure(self):
         assert judge(AT_LEAST)["figure"] is None
-        assert judge(AT_LEAST, {"ablations": {}})["figure"] == "05_ablations.html#figure-loss"
+        assert judge(AT_LEAST, {"ablations": {}})["figure"] == "05_ablations.html"
+        shown = judge(AT_LEAST, {"ablations": {}}, figures={"ablations/loss"})
+        assert shown["figure"] == "05_ablations.html#figure-loss"
 
     def test_missing_stage(self):
         row = judge(ONE_GAIN)
-        assert row["verdict"] == NOT_TESTABLE
+        assert row["verdict"] == NOT_TESTED
         assert row["reason"] == "needs stage 05_ablations, which has not run on this data set"
         assert row["ours"] is row["low"] is row["seeds"] is None
 
     def test_missing_key(self):
         row = judge(ONE_GAIN, {"ablations": {"b.gain": 0.1}})
-        assert (row["verdict"], row["reason"]) == (NOT_TESTABLE, "05_ablations reports no a.gain")
+        assert (row["verdict"], row["reason"]) == (NOT_TESTED, "05_ablations reports no a.gain")
 
 
 class TestLedger:
@@ -526,7 +535,7 @@ class TestRecords:
     def test_every_claim_is_judged_with_nothing_measured(self, tmp_path):
         records = load_records(get_output_dirs("demo", tmp_path), tmp_path)
         rows = [judge_claim(claim, records) for claim in load_claims()]
-        assert {row["verdict"] for row in rows} == {NOT_TESTABLE}
+        assert {row["verdict"] for row in rows} == {NOT_TESTED}
         assert all(row["reason"] and row["figure"] is None for row in rows)
 
     @pytest.mark.parametrize("part", ["table", "provenance"])
@@ -640,7 +649,7 @@ class TestCounts:
             (IMPLEMENTED, DONE): 2,
             (IMPLEMENTED, PARTLY): 1,
         }
-        rows = [{"basis": basis, "verdict": verdict} for basis, verdict in found]
+        rows = [{"id": "S1", "basis": basis, "verdict": verdict} for basis, verdict in found]
         return count_verdicts([row for row, n in zip(rows, found.values(), strict=True) for _ in range(n)])
 
     def test_the_two_kinds_of_claims_are_counted_apart(self, counts):
@@ -648,20 +657,21 @@ class TestCounts:
             "measured.n": 4,
             "measured.reproduced": 1,
             "measured.partly": 0,
+            "measured.inconclusive": 0,
             "measured.not_reproduced": 3,
-            "measured.not_testable_here": 0,
+            "measured.not_tested": 0,
             "implemented.n": 3,
             "implemented.implemented": 2,
             "implemented.partly": 1,
             "implemented.not_implemented": 0,
-            "implemented.not_testable_here": 0,
+            "implemented.not_tested": 0,
         }
 
     def test_sentence_tells_them_apart(self, counts):
         assert describe_verdicts(counts) == (
-            "of the 4 measured claims, 1 is reproduced, 0 partly, 3 not reproduced, 0 not testable here; "
-            "of the 3 claims about the implementation, 2 are implemented, 1 partly, 0 not implemented, "
-            "0 not testable here"
+            "of the 4 measured claims, 1 is reproduced, 0 partly, 0 inconclusive, 3 not reproduced, "
+            "0 not tested; of the 3 claims about the implementation, 2 are implemented, 1 partly, "
+            "0 not implemented, 0 not tested"
         )
 
     def test_every_rule_of_the_ledger_is_of_one_kind(self):

@@ -82,7 +82,7 @@ VOTE_SHARES = pd.DataFrame(
     }
 )
 
-VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not testable here"} for n in range(1, 15)]
+VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not tested"} for n in range(1, 15)]
 
 FIGURES = {
     "class_counts": lambda _: data.plot_class_counts(COUNTS),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claims import count_verdicts
+from fer_lib.evaluation.claims import LEDGER
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting import execution, index_page
@@ -220,7 +220,9 @@ def write_results(dirs):
 def write_evaluation(dirs):
     metrics = build_metrics(0.7, "evaluation")
     metrics.add("accuracy", Interval(0.6, 0.58, 0.62), model="baseline", split="test")
-    metrics.describe("baseline.image_size", 112)
+    metrics.describe("baseline.budget", "5 epochs of 99 faces at 112 px")
+    metrics.describe("selected", "b0")
+    metrics.describe("b0.budget", "8 epochs of 99 faces at 104 px")
     dirs.get_table("evaluation").parent.mkdir(parents=True)
     dirs.get_table("evaluation").write_text(metrics_file._to_csv(metrics.to_frame()))
     dirs.get_provenance("evaluation").parent.mkdir(parents=True)
@@ -275,29 +277,32 @@ def test_readme_table_is_written_from_the_metrics_and_checked(readme):
     assert not check_readme()
     update_readme()
     text = readme.read_text().replace("\N{NO-BREAK SPACE}", " ")
-    row = "1,200 | 60.0% [58.0%, 62.0%] at 112 px | 70.0% [68.0%, 72.0%] | – | – | – | – |"
+    recipe = "60.0% [58.0%, 62.0%] (`baseline`, 5 epochs of 99 faces at 112 px)"
+    selected = "70.0% [68.0%, 72.0%] (`b0`, 8 epochs of 99 faces at 104 px)"
+    row = f"1,200 | {recipe} | {selected} | – | – | – | – | – |"
     assert f"| [demo](reports/demo/index.html) | {row}" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert check_readme()
 
 
-def test_readme_counts_measured_and_implemented_claims_apart(readme):
-    dirs, metrics = get_output_dirs("demo", readme.parent), Metrics("claims")
+def test_readme_names_measured_and_implemented_claims_apart(readme):
+    dirs = get_output_dirs("demo", readme.parent)
     write_evaluation(dirs)
     update_readme()
-    assert "claims" not in readme.read_text()  # none has been judged
-    for key, n in count_verdicts([{"basis": "measured", "verdict": "partly"}]).items():
-        basis, _, verdict = key.partition(".")
-        metrics.add(verdict, n, model=basis)
-    dirs.get_table("claims").write_text(metrics_file._to_csv(metrics.to_frame()))
-    dirs.get_provenance("claims").write_text(json.dumps({"facts": {}}))
+    assert "Claims" not in readme.read_text()  # none has been judged
+    judged = [
+        ("S1", "measured", "partly"),
+        ("S3", "implemented", "implemented"),
+        ("S4", "measured", "partly"),
+    ]
+    rows = [dict(zip(("id", "basis", "verdict"), row, strict=True)) for row in judged]
+    (dirs.reports / LEDGER).write_text(json.dumps({"claims": rows}))
     assert not check_readme()
     update_readme()
-    sentence = (
-        "of the 1 measured claims, 0 are reproduced, 1 partly, 0 not reproduced, 0 not testable here; of"
-    )
-    assert f"- [demo](reports/demo/09_claims.html): {sentence}" in readme.read_text()
+    page = "[demo](reports/demo/09_claims.html)"
+    assert f"| {page} | – | S1, S4 | – | – | – |" in readme.read_text()
+    assert f"| {page} | S3 | – | – | – |" in readme.read_text()
 
 
 def test_readme_that_lost_its_markers_is_told(readme):

@@ -25,7 +25,7 @@ from fer_lib.metrics_file import Interval
 
 MEASURES = ("accuracy", "macro_recall", "false_positive_rate", "ece")
 
-NO_FACE = "no face"
+NO_FACE = "no landmarks"
 """The group of images in which the detector found no landmarks, where the proxy rests on these."""
 
 N_FIFTHS = 5

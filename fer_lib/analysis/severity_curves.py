@@ -33,10 +33,17 @@ class Curves:
         """Return what the mean over corruptions and severities 1 to 5 gains over that of another network."""
         return summarise_draws(self._average(names, measure) - other._average(names, measure))
 
+    def score_clean(self) -> Interval:
+        """Return the accuracy on clean faces."""
+        return summarise_draws(self._clean())
+
+    def compare_clean(self, other: "Curves") -> Interval:
+        """Return what the accuracy on clean faces gains over that of another network."""
+        return summarise_draws(self._clean() - other._clean())
+
     def measure_loss(self, names: Sequence[str]) -> Interval:
         """Return the clean accuracy minus the mean over corruptions and severities 1 to 5."""
-        clean = self.scores["accuracy"][:, self.conditions.index(f"{CLEAN}/0")]
-        return summarise_draws(clean - self._average(names, "accuracy"))
+        return summarise_draws(self._clean() - self._average(names, "accuracy"))
 
     def measure_area(self, name: str) -> Interval:
         """Return the area under the accuracy curve, relative to a flat one at the clean value."""
@@ -52,6 +59,9 @@ class Curves:
     def get_values(self, name: str, measure: str = "accuracy") -> np.ndarray:
         """Return float (6,): the scores at severities 0 to 5."""
         return self.scores[measure][0, self._find(name)]
+
+    def _clean(self) -> np.ndarray:
+        return self.scores["accuracy"][:, self.conditions.index(f"{CLEAN}/0")]
 
     def _average(self, names: Sequence[str], measure: str) -> np.ndarray:
         columns = [column for name in names for column in self._find(name)[1:]]
@@ -148,8 +158,11 @@ def count_first_fallen(fallen: pd.DataFrame) -> tuple[str, int, str, int]:
 
 
 def tabulate_families(curves: Mapping[str, Curves]) -> pd.DataFrame:
-    """Return network by family: mean accuracy over its corruptions and severities, as `Interval`."""
-    rows = {name: {f: found.average(list_family(f)) for f in FAMILIES} for name, found in curves.items()}
+    """Return network by family: mean accuracy over its corruptions and severities; `clean` comes first."""
+    rows = {
+        name: {CLEAN: found.score_clean()} | {f: found.average(list_family(f)) for f in FAMILIES}
+        for name, found in curves.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
 
 

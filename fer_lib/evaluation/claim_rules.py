@@ -4,7 +4,7 @@ The docstring of a rule is the rule as the report states it. `measured` rules ha
 contradicted the paper; `implemented` ones look for a setting or a number that is there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -19,7 +19,7 @@ from fer_lib.paths import ROOT
 MEASURED, IMPLEMENTED = "measured", "implemented"
 """What a rule, and so a claim, rests on."""
 
-SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "open", "not supported", "missing"
+SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported", "missing"
 """What one number does for a claim."""
 OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
 
@@ -54,11 +54,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to judge `dataset` by. metrics: data set -> stage's name -> its numbers."""
+    """What there is to judge `dataset` by.
+
+    metrics: data set -> stage's name -> its numbers.   figures: of `dataset`, such as `ablations/paper`.
+    """
 
     dataset: str
     metrics: Mapping[str, Mapping[str, Metrics]]
     project: Path = ROOT
+    figures: Collection[str] = ()
 
     def check(
         self, number: str, expected: str, decide: Callable[..., bool | None], bounds: bool = True
@@ -99,8 +103,13 @@ def judge_threshold(low: float, high: float, value: float) -> str:
     return BELOW if high < value else CONTAINED
 
 
+def compare(low: float, high: float, value: float) -> bool | None:
+    """Return whether a 95 % interval lies above a value; None where it contains it."""
+    return None if low <= value <= high else low > value
+
+
 class AtLeast(Section):
-    """A number counts when its interval lies at the value or above; when it contains the value: partly."""
+    """A number counts when its interval lies at the value or above; inconclusive: it contains the value."""
 
     basis: ClassVar = MEASURED
     kind: Literal["at_least"]
@@ -120,7 +129,7 @@ class AtLeast(Section):
 
 
 class Gains(Section):
-    """A difference counts when its interval lies wholly on the expected side of 0: else it is not shown."""
+    """A difference counts when its interval lies on the expected side of 0; inconclusive: it contains 0."""
 
     basis: ClassVar = MEASURED
     kind: Literal["gains"]
@@ -129,14 +138,14 @@ class Gains(Section):
     def check(self, records: Records) -> list[Check]:
         """Return a check for each of `gains`."""
         sides = {
-            "positive": ("above 0", lambda _, low, __: low > 0),
-            "negative": ("below 0", lambda _, __, high: high < 0),
+            "positive": ("above 0", lambda _, low, high: compare(low, high, 0)),
+            "negative": ("below 0", lambda _, low, high: compare(-high, -low, 0)),
         }
         return [records.check(number, *sides[sign]) for number, sign in self.gains.items()]
 
 
 class Greater(Section):
-    """A number counts when its interval lies wholly above the number it is compared with."""
+    """A number counts when its interval lies above the number beside it; inconclusive: it contains that."""
 
     basis: ClassVar = MEASURED
     kind: Literal["greater"]
@@ -148,10 +157,12 @@ class Greater(Section):
 
     def _check_pair(self, records: Records, first: str, second: str) -> Check:
         other = records.check(second, "a number", lambda *_: True, bounds=False)
-        if other.outcome == MISSING:
-            return other
-        expected = f"above {other.key}, {format_value(other.value)}"
-        return records.check(first, expected, lambda _, low, __: low > other.value)
+        value = other.value
+        if not isinstance(value, int | float):
+            found = records.check(first, f"above {other.key}", lambda *_: None)
+            return found if found.outcome == MISSING else other
+        expected = f"above {other.key}, {format_value(value)}"
+        return records.check(first, expected, lambda _, low, high: compare(low, high, value))
 
 
 class Equals(Section):
@@ -172,7 +183,7 @@ class Equals(Section):
 
 
 class Present(Section):
-    """A number counts when it is reported and else does not; when none is, the claim is not testable here."""
+    """A number counts when it is reported and else does not; when none is, the claim is not tested."""
 
     basis: ClassVar = IMPLEMENTED
     kind: Literal["present"]
@@ -211,9 +222,10 @@ BASES = {get_args(rule.model_fields["kind"].annotation)[0]: rule.basis for rule 
 """Rule to what it rests on."""
 
 RULES = {
-    "every rule": "A measured claim is reproduced, and an implemented one implemented, when all that the "
-    "rule names counts; it is not when nothing does, and else partly. It is not testable here while "
-    "something is missing that the rule needs (but see the rule present). Intervals are 95 % intervals."
+    "every rule": "A measured claim is reproduced, and an implemented one implemented, when everything that "
+    "its rule names counts, and partly when some of it does. When nothing counts it is inconclusive if every "
+    "number is, and else not reproduced. It is not tested while something is missing that the rule needs "
+    "(but see the rule present). Intervals are 95 % intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 

@@ -5,7 +5,6 @@
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,9 +39,15 @@ from fer_lib.paths import ROOT, OutputDirs
 CLAIMS_FILE = ROOT / "claims.yaml"
 """The ledger of the project that the results belong to."""
 
+LEDGER = "claims.json"
+"""The judged claims, among the reports of a data set."""
+
+INCONCLUSIVE = "inconclusive"
+"""The verdict where every interval contains the value that decides."""
+
 VERDICTS = {
-    MEASURED: ("reproduced", "partly", "not reproduced", "not testable here"),
-    IMPLEMENTED: ("implemented", "partly", "not implemented", "not testable here"),
+    MEASURED: ("reproduced", "partly", INCONCLUSIVE, "not reproduced", "not tested"),
+    IMPLEMENTED: ("implemented", "partly", "not implemented", "not tested"),
 }
 """By what a claim rests on, the best first."""
 
@@ -93,19 +98,20 @@ def load_records(dirs: OutputDirs, project: Path = ROOT) -> Records:
             name = stage.split("_", 1)[1]
             if other.get_table(name).is_file():
                 metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
-    return Records(dirs.reports.name, metrics, project)
+    figures = {f"{path.parent.name}/{path.stem}" for path in dirs.figures.glob("*/*.png")}
+    return Records(dirs.reports.name, metrics, project, figures)
 
 
 def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
     """Return a row of plain values: the claim, the verdict, the reason, and what was found.
 
     `ours`, `low`, `high`, `seeds`, `file` and `key` are of the first check. `also` says what stands beside
-    those that decide. A figure is named once its stage has run.
+    those that decide. The page of the figure is named once its stage has run, with an anchor if it is there.
     """
     checks, basis = claim.rule.check(records), claim.rule.basis
     beside = [records.check(number, "–", lambda *_: None, bounds=False) for number in claim.beside]
     beside = [check if check.outcome == MISSING else replace(check, outcome=BESIDE) for check in beside]
-    first, stage = checks[0], (claim.figure or "").split(".")[0].split("_", 1)[-1]
+    first = checks[0]
     return claim.model_dump(include={"id", "claim", "paper", "note"}) | {
         "ours": first.value,
         "low": first.low,
@@ -115,8 +121,8 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
         "basis": basis,
         "verdict": conclude(checks, basis),
         "reason": explain(checks),
-        "also": "; ".join(check.why or f"{check.key} {show(check)}" for check in beside) or None,
-        "figure": claim.figure if stage in records.metrics[records.dataset] else None,
+        "also": "; ".join(dict.fromkeys(c.why or f"{c.key} {show(c)}" for c in beside)) or None,
+        "figure": _find_figure(claim, records),
         "rule": claim.rule.kind,
         "file": first.file,
         "key": first.key,
@@ -125,14 +131,22 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
     }
 
 
+def _find_figure(claim: Claim, records: Records) -> str | None:
+    page, _, name = (claim.figure or "").partition("#figure-")
+    stage = page.removesuffix(".html").split("_", 1)[-1]
+    if stage not in records.metrics[records.dataset]:
+        return None
+    return claim.figure if f"{stage}/{name}" in records.figures else page
+
+
 def conclude(checks: Iterable[Check], basis: str) -> str:
     """Return the verdict on what a rule looked at, as `RULES` says.   basis: what the rule rests on."""
-    outcomes, (yes, partly, no, untested) = {check.outcome for check in checks}, VERDICTS[basis]
+    outcomes, (yes, partly, *_, no, untested) = {check.outcome for check in checks}, VERDICTS[basis]
     if MISSING in outcomes:
         return untested
-    if outcomes == {SUPPORTED}:
-        return yes
-    return no if outcomes == {CONTRARY} else partly
+    if SUPPORTED in outcomes:
+        return yes if outcomes == {SUPPORTED} else partly
+    return no if CONTRARY in outcomes else INCONCLUSIVE
 
 
 def explain(checks: list[Check]) -> str:
@@ -153,16 +167,23 @@ def show(check: Check) -> str:
     return f"{format_value(check.value)}{ends}"
 
 
+def group_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """Return the ids of the claims by what they rest on and by verdict, from rows of `judge_claim`."""
+    groups = {basis: {verdict: list[str]() for verdict in verdicts} for basis, verdicts in VERDICTS.items()}
+    for row in rows:
+        groups[row["basis"]][row["verdict"]].append(row["id"])
+    return groups
+
+
 def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return how many claims have each verdict, from rows of `judge_claim`: `measured.not_reproduced`.
 
     `measured.n` and `implemented.n` are the numbers of claims.
     """
-    found = Counter((row["basis"], row["verdict"]) for row in rows)
     counts = {}
-    for basis, verdicts in VERDICTS.items():
-        counts[f"{basis}.n"] = sum(found[basis, verdict] for verdict in verdicts)
-        counts |= {f"{basis}.{_name(verdict)}": found[basis, verdict] for verdict in verdicts}
+    for basis, groups in group_verdicts(rows).items():
+        counts[f"{basis}.n"] = sum(map(len, groups.values()))
+        counts |= {f"{basis}.{_name(verdict)}": len(ids) for verdict, ids in groups.items()}
     return counts
 
 
@@ -195,10 +216,10 @@ def tabulate_checks(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[dict[str, Any]]) -> None:
-    """Write `claims.json`: the rules in words, the judged claims, and every accuracy beside the paper's."""
+    """Write `LEDGER`: the rules in words, the judged claims, and every accuracy beside the paper's."""
     content = {"rules": RULES, "claims": rows, "accuracies": accuracies}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(dirs.reports / "claims.json", f"{text}\n".encode())
+    write_atomically(dirs.reports / LEDGER, f"{text}\n".encode())
 
 
 def _name(verdict: str) -> str:

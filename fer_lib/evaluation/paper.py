@@ -105,7 +105,9 @@ def _order_accuracies(metrics: Metrics) -> list[tuple[str, str]]:
     splits = ["test", "test.group", "val", "val.group"]
     places = {place for place in zip(found["model"], found["split"], strict=True) if place[1] in splits}
     # The selected network's numbers stand in the table twice: under its name, and without one.
-    places -= {("", split) for split in splits if (metrics.get("selected"), split) in places}
+    selected = metrics.get("selected")
+    for nameless, named in (("", selected), ("annotators", f"annotators.{selected}")):
+        places -= {(nameless, split) for split in splits if (named, split) in places}
     networks = sorted({model for model, _ in places} - WAYS.keys())
     order = ["", "baseline", *networks, *WAYS]
     return sorted(places, key=lambda place: (splits.index(place[1]), order.index(place[0])))
@@ -115,7 +117,7 @@ def _name_model(model: str, selected: str | None) -> str:
     chosen = selected or "the network"
     if model in WAYS:
         return WAYS[model].format(chosen)
-    name = model or chosen
+    name = model.removeprefix("annotators.") or chosen
     marks = {"the paper's recipe": name == "baseline", "selected": name == selected}
     listed = ", ".join(mark for mark, applies in marks.items() if applies)
     return f"{name} ({listed})" if listed else name
@@ -137,7 +139,13 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
     return sentence, table
 
 
+def describe_labels(row: Mapping[str, Any]) -> str:
+    """Return the labels of a row of `collect_accuracies` in words, such as `7 emotions by annotators`."""
+    judged = "emotions by annotators" if row["labels"] == "annotators" else row["labels"]
+    return f"{row['classes']} {judged}"
+
+
 def _describe(row: Mapping[str, Any]) -> str:
     interval = Interval(row["accuracy"], row["low"], row["high"])
-    place = f"{row['dataset']} {row['split']}, {row['classes']} {row['labels']}, {row['model']}"
+    place = f"{row['dataset']} {row['split']}, {describe_labels(row)}, {row['model']}"
     return f"{interval:.1%} ({place})"

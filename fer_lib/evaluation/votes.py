@@ -81,8 +81,9 @@ def add_votes(
 def describe_votes(metrics: Metrics) -> str:
     """Return in words what `add_votes` found, and the accuracy by the annotators' majority label."""
     text = (
-        f"Against the whole distribution of the votes, the network's NLL is {metrics['votes.soft_nll']:.2f} "
-        f"nats; the votes' own entropy, the least there can be, is {metrics['votes.entropy']:.2f}."
+        "Against the distribution of the votes for the emotions here, without single votes (FER+'s "
+        f"protocol), the network's NLL is {metrics['votes.soft_nll']:.2f} nats; the entropy of these votes, "
+        f"the least there can be, is {metrics['votes.entropy']:.2f}."
     )
     if "votes.annotators" not in metrics:
         return text

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claims import describe_verdicts
+from fer_lib.evaluation.claim_rules import IMPLEMENTED, MEASURED
+from fer_lib.evaluation.claims import LEDGER, group_verdicts
 from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
@@ -30,13 +31,19 @@ ABOUT = {
 RERUN = "rerun.json"
 """The verdict on a rerun, beside its pages."""
 
+VERDICTS_OF = {
+    MEASURED: "Claims of the paper that a measurement could have contradicted:",
+    IMPLEMENTED: "Claims that only say what was built:",
+}
+
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 README_COLUMNS = {
     "baseline.test.accuracy": "The paper's recipe: accuracy",
-    **{key: HEADLINES[key][0] for key in ("test.accuracy", "test_dedup.accuracy", "test.macro.recall")},
-    "ensemble_tta.test.accuracy": "Ensemble, 12 views: accuracy",
+    **{key: HEADLINES[key][0] for key in ("test.accuracy", "test_dedup.accuracy")},
+    **{key: HEADLINES[key][0] for key in ("test.macro.recall", "test_dedup.macro.recall")},
     "test.group.accuracy": "Three groups: accuracy",
+    "ensemble_tta.test.accuracy": "Vote of all networks, 12 views: accuracy",
 }
 """Columns of the table in README.md, by the key in the metrics of stage `evaluation`."""
 
@@ -50,10 +57,13 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         loader=FileSystemLoader(TEMPLATE_DIR), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     notebooks = [_describe_notebook(path, dirs) for path in list_notebooks()]
+    evaluation = read_if_written(dirs, "evaluation")
     page = environment.get_template("overview.html.j2").render(
         dataset=dataset,
         about=ABOUT.get(dataset, "faces from a folder of images"),
-        scores=_list_scores(read_if_written(dirs, "evaluation")),
+        scores=_list_scores(evaluation),
+        selected=evaluation.get("selected"),
+        budget=evaluation.get("test.budget"),
         notebooks=notebooks,
         rerun=_read_rerun(dirs.reports / RERUN),
         provenance=next((entry["provenance"] for entry in reversed(notebooks) if entry["provenance"]), None),
@@ -114,22 +124,37 @@ def build_results_table() -> str:
         f"The paper reports {last['val_accuracy']:.0%} validation accuracy after epoch {last['epoch']:.0f}, "
         "on a data set and split that it does not name.",
     ]
-    judged = {name: read_if_written(get_output_dirs(name, ROOT), "claims") for name in evaluated}
-    claims = [
-        f"- [{dataset}](reports/{dataset}/09_claims.html): {describe_verdicts(metrics)}"
-        for dataset, metrics in judged.items()
-        if "measured.n" in metrics
-    ]
-    if claims:
-        lines += ["", "The paper's claims, those that an outcome could have contradicted apart:", "", *claims]
+    ledgers = {name: ROOT / "reports" / name / LEDGER for name in evaluated}
+    judged = {
+        name: group_verdicts(json.loads(path.read_bytes())["claims"])
+        for name, path in ledgers.items()
+        if path.is_file()
+    }
+    for basis, sentence in VERDICTS_OF.items():
+        tables = {name: groups[basis] for name, groups in judged.items()}
+        if tables:
+            verdicts = list(next(iter(tables.values())))
+            lines += [
+                "",
+                sentence,
+                "",
+                f"| Data set | {' | '.join(verdicts)} |",
+                "|---|" + "---|" * len(verdicts),
+            ]
+            for name, table in tables.items():
+                cells = [f"[{name}](reports/{name}/09_claims.html)"]
+                cells += [", ".join(ids) or "–" for ids in table.values()]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([BEGIN, *lines, END])
 
 
 def _build_row(dataset: str) -> str:
     metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
     values = {key: f"{metrics.interval(key):.1%}" if key in metrics else "–" for key in README_COLUMNS}
-    if "baseline.test.accuracy" in metrics:  # its image size is not the same everywhere
-        values["baseline.test.accuracy"] += f" at {metrics['baseline.image_size']} px"
+    # What each network saw is not the same everywhere.
+    for key, name in {"baseline.test.accuracy": "baseline", "test.accuracy": metrics.get("selected")}.items():
+        if f"{name}.budget" in metrics:
+            values[key] += f" (`{name}`, {metrics[f'{name}.budget']})"
     cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
     return f"| {' | '.join([*cells, *values.values()])} |"
 
@@ -175,7 +200,7 @@ def _find_thumbnail(page: Path, folder: Path) -> str | None:
 
 def _list_scores(metrics: Metrics) -> list[dict[str, str]]:
     scores = []
-    for key, (label, spec) in HEADLINES.items():
+    for key, (label, spec) in {"baseline.test.accuracy": ("The paper's recipe", ".1%"), **HEADLINES}.items():
         if key in metrics:
             value, interval = f"{metrics.interval(key):{spec}}".split("\N{NO-BREAK SPACE}", 1)
             scores.append({"label": label, "value": value, "interval": interval})

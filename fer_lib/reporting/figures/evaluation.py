@@ -1,6 +1,6 @@
 """Draw the figures of training and evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -60,10 +60,14 @@ def plot_training_curves(history: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_time(curves: Mapping[str, pd.DataFrame]) -> Figure:
+def plot_time(curves: Mapping[str, pd.DataFrame], dashed: Collection[str] = ()) -> Figure:
     """Plot validation accuracy against minutes of training; frames by network: seconds, val_accuracy."""
     lines = {name: curve.assign(minutes=curve["seconds"] / 60) for name, curve in curves.items()}
     figure, axes = _plot_lines(lines, "minutes", "val_accuracy", marker="o", markersize=4)
+    for line in axes.lines:
+        if line.get_label() in dashed:
+            line.set_linestyle("--")
+    axes.legend(loc="best")  # again, for it copies how the lines look
     axes.set(xlabel="minutes of training", ylabel="validation accuracy", xlim=(0, None))
     return figure
 

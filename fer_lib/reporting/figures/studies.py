@@ -1,6 +1,5 @@
 """Draw the figures of the ablations, of compression, and of the claims ledger."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -13,7 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, SUPPORTED
-from fer_lib.evaluation.claims import VERDICTS
+from fer_lib.evaluation.claims import group_verdicts
+from fer_lib.evaluation.paper import describe_labels
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import (
     AMBER,
@@ -33,7 +33,9 @@ from fer_lib.reporting.figures.style import (
     name_rows,
 )
 
-VERDICT_COLOURS = (GREEN, AMBER, SECOND, FAINT)
+VERDICT_COLOURS = {"partly": AMBER, "inconclusive": SOFT, "not tested": FAINT}
+VERDICT_COLOURS |= {"reproduced": GREEN, "implemented": GREEN}
+VERDICT_COLOURS |= {"not reproduced": SECOND, "not implemented": SECOND}
 POSITION_COLOURS = {REACHED: GREEN, CONTAINED: AMBER, BELOW: MAIN}
 LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": GREEN, "classifier": PURPLE}
 
@@ -156,19 +158,21 @@ def plot_pruning(rows: pd.DataFrame) -> Figure:
 @mpl.rc_context(STYLE)
 def plot_verdicts(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot the rows of `claims.judge_claim`: a panel for each basis, a line per verdict, a tile per claim."""
-    figure, panels = build_figure(9, 5.2, rows=len(VERDICTS))
-    counts = Counter((row["basis"], row["verdict"]) for row in rows)
-    for axes, (basis, verdicts) in zip(panels, VERDICTS.items(), strict=True):
-        for y, (verdict, colour) in enumerate(zip(verdicts, VERDICT_COLOURS, strict=True)):
-            names = [row["id"] for row in rows if (row["basis"], row["verdict"]) == (basis, verdict)]
+    groups = group_verdicts(rows)
+    heights = [len(verdicts) for verdicts in groups.values()]
+    figure, panels = build_figure(9, 5.6, rows=len(groups), height_ratios=heights)
+    longest = max(len(names) for verdicts in groups.values() for names in verdicts.values())
+    for axes, (basis, verdicts) in zip(panels, groups.items(), strict=True):
+        for y, (verdict, names) in enumerate(verdicts.items()):
+            colour = VERDICT_COLOURS[verdict]
             axes.text(0, y, len(names), ha="right", va="center", weight="bold", size=12)
             for x, name in enumerate(names, start=1):
                 axes.add_patch(Rectangle((x - 0.45, y - 0.36), 0.9, 0.72, color=colour, linewidth=0))
                 ink = INK if colour == AMBER else "white"
                 axes.text(x, y, name, color=ink, weight="bold", size=9.5, ha="center", va="center")
-        name_rows([axes], verdicts)
+        name_rows([axes], list(verdicts))
         axes.tick_params(axis="y", pad=16)
-        axes.set(title=basis.capitalize(), xlim=(-0.4, max(12, *counts.values()) + 0.5), xticks=[])
+        axes.set(title=basis.capitalize(), xlim=(-0.4, max(12, longest) + 0.5), xticks=[])
         axes.spines[:].set_visible(False)
     return figure
 
@@ -211,7 +215,7 @@ def plot_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> Fi
         accuracy = Interval(row["accuracy"], row["low"], row["high"])
         draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], f"{accuracy.value:.1%}")
         split = "" if row["split"] == "test" else f", {row['split']}"
-        names.append(f"{row['model']}, {row['classes']} {row['labels']}{split}")
+        names.append(f"{row['model']}, {describe_labels(row)}{split}")
     axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(value, -0.7, f"the paper's {value:.0%}", ha="center", va="bottom", color=SOFT)
     name_rows([axes], names)

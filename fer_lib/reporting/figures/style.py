@@ -28,7 +28,7 @@ COLOURS = {
 MAIN, SECOND, GREEN, PURPLE, GREY, AMBER, SKY, WINE = (
     COLOURS[name] for name in ("sad", "angry", "disgust", "fear", "neutral", "happy", "surprise", "contempt")
 )
-LINES = (MAIN, SECOND, GREEN, PURPLE, GREY, AMBER, SKY, WINE, "#332288")
+LINES = (MAIN, SECOND, GREEN, PURPLE, GREY, AMBER, SKY, WINE, "#332288", "#000000")
 """The lines of a plot take these in turn."""
 
 INK = "#222222"
