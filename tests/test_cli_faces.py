@@ -99,7 +99,7 @@ def test_folder_that_may_not_be_read_is_told(folder, monkeypatch, capsys):
     status, out, err = run(capsys, "predict", folder)
     assert status == 1
     assert "a.png: 2 faces" in out
-    assert f"error: {folder / 'deep'}: expected images in the folder, found none that may be read" in err
+    assert f"error: {folder / 'deep'}: expected image files in the folder, found none" in err
 
 
 def test_reader_that_has_enough_ends_the_batch_quietly(folder):

@@ -70,9 +70,7 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
     for path in expand_paths(images, passed_over):
         try:
             if os.path.isdir(path):
-                raise MediaError(
-                    f"{path}: expected images in the folder, found none that may be read; check the path"
-                )
+                raise MediaError(f"{path}: expected image files in the folder, found none; check the path")
             faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
         except MediaError as error:
             _report(f"standard input: {error}" if path == STDIN else str(error))
@@ -209,7 +207,8 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
 @click.command()
 def models() -> int:
     """List the models there are."""
-    head = ("model", "variant", "data set", "network", "emotions", "pixels", "test accuracy", "by annotators")
+    judged = ("accuracy by labels", "by annotators")
+    head = ("model", "variant", "data set", "network", "emotions", "pixels", *judged)
     rows, status = [head], 0
     for name, folder in list_checkpoints().items():
         try:

@@ -165,6 +165,8 @@ def params(dataset: str, recipe: str, arm: str | None, smoke: bool) -> None:
     """Print the settings of a training. Beside each stands its place in params.yaml."""
     from fer_lib.cli.pipeline import describe_settings
 
+    if arm and recipe != "baseline":
+        raise click.UsageError("expected --recipe or --arm, found both")
     print(describe_settings(dataset, recipe, arm, smoke))
 
 

@@ -264,9 +264,11 @@ def describe_settings(dataset: str, recipe: str, arm: str | None = None, smoke: 
     told = {"start": getattr(changes[0], "start", None)}
     told["teachers"] = ", ".join(getattr(changes[0], "teachers", ()))
     lines = [f"{key}: {value}" for key, value in told.items() if value]
-    for section in ("training", "augmentation"):
+    of_training = {"teachers", *(("weights", "weights_file") if told["start"] else ())}  # as told above
+    for section, hidden in (("training", of_training), ("augmentation", set[str]())):
         lines.append(f"{section}:")
-        for key, value in getattr(params, section).model_dump(mode="json", exclude_defaults=True).items():
+        settings = getattr(params, section).model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+        for key, value in settings.items():
             places = [f"{layer}{section}" for layer in layers]
             place = [place for place in places if key in _find_mapping(content, place)][-1]
             setting = f"{key}: {yaml.safe_dump([value], default_flow_style=True).strip()[1:-1]}"

@@ -15,6 +15,7 @@ import yaml
 from scipy import stats
 
 from fer_lib.cli.pipeline import STAGES
+from fer_lib.cli.verify import check_names
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
@@ -68,6 +69,7 @@ def rerun(dataset: str) -> int:
     """
     commit, is_edited = find_commit()
     folder = RERUN_DIR / dataset
+    check_names([dataset])
     read_commit(commit, dataset)
     if is_edited:
         print(
@@ -88,6 +90,7 @@ def measure_scatter(dataset: str, seed: int) -> Path:
     when the commit has no results, and when a stage fails.
     """
     commit, _ = find_commit()
+    check_names([dataset])
     committed, folder = read_commit(commit, dataset), RERUN_DIR / f"{dataset}-seed-{seed}"
     check_out(folder, commit, dataset)
     path = folder / PARAMS_FILE.name

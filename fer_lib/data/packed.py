@@ -115,7 +115,10 @@ def load_packed(dataset: str, packed_dir: str | Path | None = None) -> PackedDat
     folder = Path(packed_dir) if packed_dir else get_packed_dir(dataset)
     regions_file, repair = folder / REGIONS_FILE, f"run `make results DATASET={dataset}`"
     if not (folder / META_FILE).is_file():
-        raise DataError(f"{folder}: expected the packed data set {dataset!r}, found none; {repair}")
+        raise DataError(
+            f"{folder}: expected the packed data set {dataset!r}, found none; {repair} for the whole study, "
+            f"or `fer prepare --dataset {dataset}` for the faces alone"
+        )
     try:
         meta = json.loads((folder / META_FILE).read_text())
         index = pd.read_parquet(folder / INDEX_FILE)

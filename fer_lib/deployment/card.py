@@ -25,6 +25,7 @@ def build_card(name: str, config: dict[str, Any]) -> str:
         name=name,
         config=config,
         variants=variants,
+        has_int8=any(entry.get("quantized") for entry in variants.values()),
         single={variant: entry for variant, entry in variants.items() if "file" in entry},
         default=variants[config["default"]],
         groups=GROUPS,
