@@ -209,7 +209,6 @@ def test_logit_adjustment_by_hand():
         ({"label": 0.0, "majority": 0.0, "votes": 0.7, "teacher": 0.3}, True),
         ({"label": 0.2, "majority": 0.0, "votes": 0.8, "teacher": 0.0}, False),
         ({"label": 1.0, "majority": 0.0, "votes": 0.0, "teacher": 0.0}, False),
-        ("votes", False),  # the form in older configs
     ],
 )
 def test_who_learned_from_votes_alone(targets, expected):

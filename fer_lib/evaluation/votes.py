@@ -99,9 +99,7 @@ def describe_votes(metrics: Metrics) -> str:
 
 def learns_from_votes(training: Mapping[str, Any]) -> bool:
     """Return whether a network learned from votes and not from labels; `training` as its config says."""
-    shares = training["targets"]
-    # Networks trained before targets were shares have a word there.
-    return isinstance(shares, Mapping) and TargetShares(**shares).are_votes_alone
+    return TargetShares(**training["targets"]).are_votes_alone
 
 
 TAUS = np.arange(21) / 20
