@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.results_data import get_interval
+from app.results_data import BY_ANNOTATORS, get_interval
 from fer_lib.inference.registry import CARD_NAME, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
 
@@ -24,7 +24,7 @@ def describe_model(config: Mapping[str, Any]) -> str:
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, value and 95 % interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
-    titles = {"test.majority.accuracy": ("Accuracy by annotators", ".1%")} | HEADLINES
+    titles = BY_ANNOTATORS | HEADLINES
     return [
         (name, format(metrics[key], spec), _show(metrics, key, spec).partition("\N{NO-BREAK SPACE}")[2])
         for key, (name, spec) in titles.items()

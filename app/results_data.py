@@ -21,6 +21,12 @@ from fer_lib.reporting.stage import get_stage_name
 ARCHITECTURE = ".architecture"
 """How the key ends by which stage `evaluation` tells of a network; a release has its scores in its config."""
 
+BY_ANNOTATORS = {"test.majority.accuracy": ("Accuracy by annotators", ".1%")}
+"""Key in a release's config to name and format, as in `HEADLINES`."""
+
+SCORES = {"test.accuracy": HEADLINES["test.accuracy"], **BY_ANNOTATORS, **HEADLINES}
+"""What models are compared by here."""
+
 MISSING = "–"
 
 
@@ -82,9 +88,13 @@ def get_interval(metrics: Mapping[str, Any], key: str) -> Interval:
 
 
 def _pick_metrics(evaluation: Metrics, network: str) -> dict[str, Any]:
-    prefix = f"{network}."
-    flat = evaluation.flatten().items()
-    metrics = {key.removeprefix(prefix): value for key, value in flat if key.startswith(prefix)}
+    prefix, by_annotators = f"{network}.", f"annotators.{network}.test."
+    metrics = {}
+    for key, value in evaluation.flatten().items():
+        if key.startswith(prefix):
+            metrics[key.removeprefix(prefix)] = value
+        elif key.startswith(by_annotators):
+            metrics[f"test.majority.{key.removeprefix(by_annotators)}"] = value
     if "test.accuracy" in metrics:
         metrics["test.n_images"] = evaluation.count(f"{prefix}test.accuracy")
     return metrics
@@ -111,7 +121,7 @@ def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
                 "Data set": model.dataset,
                 **{
                     name: format(get_interval(model.metrics, key), spec)
-                    for key, (name, spec) in HEADLINES.items()
+                    for key, (name, spec) in SCORES.items()
                 },
                 "Test images": _show_count(model.metrics.get("test.n_images")),
                 "Architecture": model.architecture,

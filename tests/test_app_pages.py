@@ -146,6 +146,15 @@ def test_models_are_compared_by_scores_with_intervals(project):
     assert (chart["low"] <= 0.67).all()
 
 
+def test_scores_by_annotators_are_those_of_the_network():
+    metrics = Metrics("evaluation")
+    for network, value in {"b0": 0.8, "lite": 0.7}.items():
+        metrics.add("accuracy", Interval(value, 0.6, 0.9), model=f"annotators.{network}", split="test")
+    model = results_data.ScoredModel("m", "d", "a", None, "", results_data._pick_metrics(metrics, "b0"))
+    [shown] = results_data.build_comparison([model])["Accuracy by annotators"]
+    assert shown.replace("\N{NO-BREAK SPACE}", " ") == "80.0% [60.0%, 90.0%]"
+
+
 def test_evaluation_of_other_data_is_not_the_scores_of_a_baseline(project):
     write_checkpoint(project, "mine/baseline", dataset="mine", data_hash="other")
     write_evaluation(project, "mine", "baseline", architecture="a")

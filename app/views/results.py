@@ -7,6 +7,7 @@ import streamlit as st
 from app.common import escape_markdown, offer_download
 from app.results_data import (
     MISSING,
+    SCORES,
     ScoredModel,
     StageReport,
     build_chart_data,
@@ -19,7 +20,7 @@ from app.results_data import (
     remove_page_links,
     show_commit,
 )
-from fer_lib.metrics_file import HEADLINES, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.reporting.index_page import ABOUT
 
 # Pixels: height of one model in the chart, and of the frame that a report is read in; it scrolls inside.
@@ -59,18 +60,19 @@ def _show_comparison(models: list[ScoredModel]) -> None:
         build_comparison(models), hide_index=True, alt="The models, their scores and where they come from"
     )
     st.caption(
-        "*No duplicates* leaves out test images that also stand in the training images. *Macro recall* "
+        "*By annotators*: judged by the majority of FER+'s annotators, where there is one, and not by the "
+        "labels. *No duplicates* leaves out test images that are also training images. *Macro recall* "
         "counts every emotion the same, however rare. *Calibration error* is how far the stated confidence "
         f"is from the accuracy: lower is better. “{MISSING}” means not measured."
     )
-    scores = {name: key for key, (name, _) in HEADLINES.items()}
+    scores = {name: key for key, (name, _) in SCORES.items()}
     chosen = st.selectbox("Score to draw", list(scores))
     data = build_chart_data(models, scores[chosen])
     if data.empty:
         st.info("No model has this score yet. `make results` measures it.")
         return
     height = 60 + CHART_ROW * len(data)
-    st.vega_lite_chart(data, build_chart(chosen, HEADLINES[scores[chosen]][1]), height=height)
+    st.vega_lite_chart(data, build_chart(chosen, SCORES[scores[chosen]][1]), height=height)
     st.caption(f"{chosen} of each model: the dot is the value, the line its 95 % interval.")
 
 
