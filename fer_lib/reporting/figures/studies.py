@@ -26,6 +26,7 @@ from fer_lib.reporting.figures.style import (
     PERCENT,
     PURPLE,
     SECOND,
+    SKY,
     SOFT,
     STYLE,
     build_figure,
@@ -33,7 +34,7 @@ from fer_lib.reporting.figures.style import (
     name_rows,
 )
 
-VERDICT_COLOURS = {"partly": AMBER, "inconclusive": SOFT, "not tested": FAINT}
+VERDICT_COLOURS = {"partly": AMBER, "inconclusive": SKY, "not tested": FAINT}
 VERDICT_COLOURS |= {"reproduced": GREEN, "implemented": GREEN}
 VERDICT_COLOURS |= {"not reproduced": SECOND, "not implemented": SECOND}
 POSITION_COLOURS = {REACHED: GREEN, CONTAINED: AMBER, BELOW: MAIN}
@@ -168,7 +169,7 @@ def plot_verdicts(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.text(0, y, len(names), ha="right", va="center", weight="bold", size=12)
             for x, name in enumerate(names, start=1):
                 axes.add_patch(Rectangle((x - 0.45, y - 0.36), 0.9, 0.72, color=colour, linewidth=0))
-                ink = INK if colour == AMBER else "white"
+                ink = INK if colour in (AMBER, SKY) else "white"
                 axes.text(x, y, name, color=ink, weight="bold", size=9.5, ha="center", va="center")
         name_rows([axes], list(verdicts))
         axes.tick_params(axis="y", pad=16)
