@@ -107,6 +107,11 @@ def test_help_imports_neither_torch_nor_pandas():
     assert done.returncode == 0, done.stderr
 
 
+def test_settings_are_those_of_a_recipe_or_of_an_arm(capsys):
+    assert cli.main(["params", "fer2013", "--recipe", "b0", "--arm", "loss.focal_2"]) == 2
+    assert "expected --recipe or --arm, found both" in capsys.readouterr().err
+
+
 def test_settings_of_a_training_are_told_with_their_place(capsys):
     assert cli.main(["params", "fer2013", "--recipe", "b0"]) == 0
     shown = capsys.readouterr().out
