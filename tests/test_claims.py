@@ -227,12 +227,12 @@ class TestGreater:
     @pytest.mark.parametrize(
         ("happy", "neutral", "verdict"),
         [
-            (0.71, 0.71, REPRODUCED),
-            (0.71, 0.70, PARTLY),  # the low end must be above, not at, the other's value
-            (0.70, 0.60, INCONCLUSIVE),
+            (0.81, 0.81, REPRODUCED),
+            (0.81, 0.80, PARTLY),  # the low end must be above, not at, the other's high end
+            (0.80, 0.60, INCONCLUSIVE),
         ],
     )
-    def test_low_end_against_the_other_value(self, happy, neutral, verdict):
+    def test_low_end_against_the_other_high_end(self, happy, neutral, verdict):
         values = {
             "test.macro.precision": Interval(0.70, 0.6, 0.8),
             "test.precision.happy": Interval(0.9, happy, 0.95),
@@ -240,9 +240,9 @@ class TestGreater:
         }
         assert judge(GREATER, {"evaluation": values})["verdict"] == verdict
 
-    def test_interval_below_the_other_value_contradicts(self):
-        values = {"test.macro.precision": 0.7}
-        values |= {f"test.precision.{name}": Interval(0.6, 0.5, 0.69) for name in ("happy", "neutral")}
+    def test_interval_below_the_other_one_contradicts(self):
+        values = {"test.macro.precision": Interval(0.7, 0.65, 0.75)}
+        values |= {f"test.precision.{name}": Interval(0.6, 0.5, 0.64) for name in ("happy", "neutral")}
         assert judge(GREATER, {"evaluation": values})["verdict"] == NOT_REPRODUCED
 
     def test_needs_the_other_number_too(self):

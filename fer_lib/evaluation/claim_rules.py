@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from fer_lib.evaluation.browser_record import RECORD, read_record
-from fer_lib.metrics_file import Metrics
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.param_sections import Section
 from fer_lib.paths import ROOT
 
@@ -145,7 +145,7 @@ class Gains(Section):
 
 
 class Greater(Section):
-    """A number counts when its interval lies above the number beside it; inconclusive: it contains that."""
+    """A number counts when its interval lies above that of the one beside it; inconclusive: they overlap."""
 
     basis: ClassVar = MEASURED
     kind: Literal["greater"]
@@ -156,13 +156,16 @@ class Greater(Section):
         return [self._check_pair(records, *pair) for pair in self.pairs]
 
     def _check_pair(self, records: Records, first: str, second: str) -> Check:
-        other = records.check(second, "a number", lambda *_: True, bounds=False)
-        value = other.value
-        if not isinstance(value, int | float):
+        other = records.check(second, "a number", lambda *_: True)
+        if not isinstance(other.value, float) or other.low is None or other.high is None:  # it is missing
             found = records.check(first, f"above {other.key}", lambda *_: None)
             return found if found.outcome == MISSING else other
-        expected = f"above {other.key}, {format_value(value)}"
-        return records.check(first, expected, lambda _, low, high: compare(low, high, value))
+        beside = Interval(other.value, other.low, other.high)
+
+        def decide(_: float, low: float, high: float) -> bool | None:
+            return None if low <= beside.high and high >= beside.low else low > beside.high
+
+        return records.check(first, f"above {other.key}, {beside}", decide)
 
 
 class Equals(Section):
