@@ -94,7 +94,7 @@ def build_metrics(stage="evaluation", values=None, **provenance):
     return metrics
 
 
-def judge(rule, metrics=None, project=REPO, figures=(), **given):
+def judge(rule, metrics=None, project=REPO, figures=(), names=None, **given):
     """Judge one rule on the metrics of data set `demo`: stage's name to values, or to its `Metrics`."""
     figure = "05_ablations.html#figure-loss"
     claim = Claim(**{"id": "S1", "claim": "It works.", "paper": None, "figure": figure} | given, rule=rule)
@@ -106,7 +106,7 @@ def judge(rule, metrics=None, project=REPO, figures=(), **given):
         }
         for dataset, stages in datasets.items()
     }
-    return judge_claim(claim, Records("demo", built, project, figures))
+    return judge_claim(claim, Records("demo", built, project, figures, names or {}))
 
 
 def write_metrics_file(root, dataset, metrics):
@@ -157,7 +157,15 @@ class TestAtLeast:
     def test_value_without_interval_decides_nothing(self):
         row = judge(AT_LEAST, {"evaluation": {"test.accuracy": 0.95}})
         assert row["verdict"] == NOT_TESTED
-        assert row["reason"] == "04_evaluation reports no interval of test.accuracy"
+        assert row["reason"] == "measured without an interval: test.accuracy"
+
+    def test_numbers_are_named_in_words_and_shown_in_their_unit(self):
+        names = {"04_evaluation/test.accuracy": "accuracy (%)"}
+        row = judge(AT_LEAST, {"evaluation": {"test.accuracy": Interval(0.9, 0.895, 0.91)}}, names=names)
+        assert row["reason"] == "as expected: accuracy 90.0 % [89.5, 91.0]"
+        names = {"05_ablations/a.gain": "without it, accuracy (points)"}
+        row = judge(ONE_GAIN, {"ablations": {"a.gain": Interval(0.012, 0.0, 0.024)}}, names=names)
+        assert row["reason"] == "without it, accuracy +1.2 points [+0.0, +2.4], expected above 0"
 
     @given(
         low=st.floats(0, 1),
@@ -315,7 +323,7 @@ class TestPassed:
 
     def test_reason_names_what_failed(self, tmp_path):
         reason = self.judge_passed(tmp_path, **{"test_live[dark]": "failed"})["reason"]
-        assert reason == "1 of 2 as expected; else: test_live[dark] failed, expected passed"
+        assert reason == "1 of 2 as expected; else: live[dark] failed, expected passed"
 
     def test_unknown_test_is_missing(self, tmp_path):
         assert self.judge_passed(tmp_path)["verdict"] == NOT_TESTED
@@ -351,7 +359,7 @@ class TestBeside:
 
     def test_missing_one_is_told_and_leaves_the_verdict(self):
         row = self.judge_beside("04_evaluation/b.gain")
-        assert (row["verdict"], row["also"]) == (REPRODUCED, "04_evaluation reports no b.gain")
+        assert (row["verdict"], row["also"]) == (REPRODUCED, "not measured: b.gain")
 
     def test_without_any_there_is_nothing_to_tell(self):
         assert self.judge_beside()["also"] is None
@@ -413,7 +421,7 @@ class TestRow:
 
     def test_missing_key(self):
         row = judge(ONE_GAIN, {"ablations": {"b.gain": 0.1}})
-        assert (row["verdict"], row["reason"]) == (NOT_TESTED, "05_ablations reports no a.gain")
+        assert (row["verdict"], row["reason"]) == (NOT_TESTED, "not measured: a.gain")
 
 
 class TestLedger:
@@ -486,7 +494,7 @@ class TestLedger:
     def test_typo_is_one_line_that_says_where(self, tmp_path, old, new, expected):
         path = tmp_path / "claims.yaml"
         assert old in ENTRY
-        path.write_text(f"claims:{ENTRY}".replace(old, new, 1))
+        path.write_text(f"numbers: {{}}\nclaims:{ENTRY}".replace(old, new, 1))
         with pytest.raises(FerError) as caught:
             load_claims(path)
         message = str(caught.value)
@@ -496,7 +504,7 @@ class TestLedger:
 
     def test_claim_may_not_stand_twice(self, tmp_path):
         path = tmp_path / "claims.yaml"
-        path.write_text(f"claims:{ENTRY}{ENTRY}")
+        path.write_text(f"numbers: {{}}\nclaims:{ENTRY}{ENTRY}")
         with pytest.raises(FerError, match="S1: expected once, found 2 times"):
             load_claims(path)
 
@@ -531,6 +539,16 @@ class TestRecords:
         records = load_records(get_output_dirs("demo", tmp_path))
         assert records.metrics.keys() == {"demo", "fer2013"}
         assert records.metrics["demo"]["evaluation"]["test.accuracy"] == 0.8
+
+    def test_every_number_has_a_name_and_every_name_a_number(self, tmp_path):
+        records = load_records(get_output_dirs("demo", tmp_path), tmp_path)
+        rows = [judge_claim(claim, records) for claim in load_claims()]
+        numbers = [c for row in rows if row["rule"] != "passed" for c in (*row["checks"], *row["beside"])]
+        assert [c["key"] for c in numbers if c["name"] == c["key"]] == []
+        pairs = [pair for claim in load_claims() for pair in getattr(claim.rule, "pairs", ())]
+        others = {other.split("/")[1] for _, other in pairs}  # told by the first where both are missing
+        assert {name.split("/")[1] for name in records.names} == {c["key"] for c in numbers} | others
+        assert len(set(records.names.values())) == len(records.names)
 
     def test_every_claim_is_judged_with_nothing_measured(self, tmp_path):
         records = load_records(get_output_dirs("demo", tmp_path), tmp_path)
@@ -692,12 +710,13 @@ def test_table_of_checks_names_every_number_with_its_budget():
     elsewhere = [f"reports/{name}/tables/evaluation: test.accuracy" for name in ("fer2013", "affectnet")]
     assert {name: column.tolist() for name, column in table.items()} == {
         "claim": ["S1", "S1", "S2", "S2"],
-        "number": ["ablations: a.gain", "ablations: b.gain", *elsewhere],
+        "number": ["a.gain", "b.gain", "test.accuracy", "test.accuracy"],
         "found": ["0.020 [0.010, 0.030]", "–", "0.700", "–"],
         "expected": ["above 0", "–", "reported", "reported"],
         "outcome": ["supported", "missing", "supported", "not supported"],
         "budget": ["1 epoch", "–", "–", "–"],
         "seeds": ["0, 1", "0, 1", "–", "–"],
+        "key": ["ablations: a.gain", "ablations: b.gain", *elsewhere],
     }
 
 
@@ -734,7 +753,8 @@ class TestFigures:
             {"kind": "at_least", "values": {"05_ablations/c.gain": 1.0}},
             {"kind": "present", "numbers": ["05_ablations/c.gain"]},
         ]
-        return [judge(rule, {"ablations": ablations}) for rule in claims]
+        names = {"05_ablations/a.b.accuracy.gain": "b, accuracy (points)"}
+        return [judge(rule, {"ablations": ablations}, names=names) for rule in claims]
 
     def test_verdicts_show_a_tile_per_claim(self, rows):
         panels = plots_claims.plot_verdicts(rows).axes
@@ -747,7 +767,7 @@ class TestFigures:
 
     def test_gains_show_each_measured_difference(self, rows):
         axes = plots_claims.plot_gains(rows).axes[0]
-        assert [label.get_text() for label in axes.get_yticklabels()] == ["S1   a: b, accuracy", "S1   c"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["S1   b, accuracy", "S1   c.gain"]
         low, high = axes.get_xlim()
         assert low < -10 < 10 < high  # the widest interval, in points
         assert [patch.get_width() > 0 for patch in axes.patches] == [True, False]  # the expected sides

@@ -5,7 +5,7 @@ contradicted the paper; `implemented` ones look for a setting or a number that i
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -23,6 +23,9 @@ SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported
 """What one number does for a claim."""
 OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
 
+UNITS = {" (points)": "points", " (%)": "%"}
+"""How the names of numbers end that are shown times 100."""
+
 REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
 """Where an interval lies beside a value."""
 
@@ -35,11 +38,14 @@ Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
 class Check:
     """One thing that a rule looked at: where it stands, what the claim expects, and what was found.
 
-    budget: of the trainings behind it, as far as its stage tells.
+    name: what the number is, in words.   unit: it is shown in `points` of 100, in `%`, or as it is.   budget:
+    of the trainings behind it, as far as its stage tells.
     """
 
     file: str
     key: str
+    name: str
+    unit: str
     expected: str
     outcome: str
     value: float | int | str | None = None
@@ -57,12 +63,14 @@ class Records:
     """What there is to judge `dataset` by.
 
     metrics: data set -> stage's name -> its numbers.   figures: of `dataset`, such as `ablations/paper`.
+    names: number -> what it is in words, with its unit in brackets at the end where it has one.
     """
 
     dataset: str
     metrics: Mapping[str, Mapping[str, Metrics]]
     project: Path = ROOT
     figures: Collection[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def check(
         self, number: str, expected: str, decide: Callable[..., bool | None], bounds: bool = True
@@ -71,12 +79,15 @@ class Records:
         place, key = number.split("/", 1)
         stage, _, other = place.partition("@")
         dataset, name = other or self.dataset, stage.split("_", 1)[-1]
-        file = f"reports/{dataset}/tables/{name}.csv"
+        words = self.names.get(f"{stage}/{key}", key)
+        ending = next(filter(words.endswith, UNITS), "")
+        words, unit = words.removesuffix(ending), UNITS.get(ending, "")
+        what = (f"reports/{dataset}/tables/{name}.csv", key, words, unit)
         found = self.metrics.get(dataset, {}).get(name)
         if found is None:
             is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
             lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
-            return Check(file, key, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
+            return Check(*what, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
         source = {
             "budget": _find_budget(found, key),
             "seeds": found.get("seeds", found.provenance.get("seed")),
@@ -84,16 +95,16 @@ class Records:
             "commit": found.provenance.get("commit"),
         }
         if key not in found:
-            return Check(file, key, expected, MISSING, why=f"{stage} reports no {key}", **source)
+            return Check(*what, expected, MISSING, why=f"not measured: {words}", **source)
         values: tuple[Any, float | None, float | None]
         try:
             values = found.interval(key)
         except KeyError:
             if bounds:
-                why = f"{stage} reports no interval of {key}"
-                return Check(file, key, expected, MISSING, why=why, **source)
+                why = f"measured without an interval: {words}"
+                return Check(*what, expected, MISSING, why=why, **source)
             values = found[key], None, None
-        return Check(file, key, expected, OUTCOMES[decide(*values)], *values, **source)
+        return Check(*what, expected, OUTCOMES[decide(*values)], *values, **source)
 
 
 def judge_threshold(low: float, high: float, value: float) -> str:
@@ -158,14 +169,14 @@ class Greater(Section):
     def _check_pair(self, records: Records, first: str, second: str) -> Check:
         other = records.check(second, "a number", lambda *_: True)
         if not isinstance(other.value, float) or other.low is None or other.high is None:  # it is missing
-            found = records.check(first, f"above {other.key}", lambda *_: None)
+            found = records.check(first, f"above {other.name}", lambda *_: None)
             return found if found.outcome == MISSING else other
         beside = Interval(other.value, other.low, other.high)
 
         def decide(_: float, low: float, high: float) -> bool | None:
             return None if low <= beside.high and high >= beside.low else low > beside.high
 
-        return records.check(first, f"above {other.key}, {beside}", decide)
+        return records.check(first, f"above {other.name}, {show(other)}", decide)
 
 
 class Equals(Section):
@@ -216,7 +227,9 @@ class Passed(Section):
         found = record["tests"].get(name)
         outcome = {"passed": SUPPORTED, "failed": CONTRARY}.get(found, MISSING)
         why = "needs the tests in a browser, which `make record` runs" if outcome == MISSING else None
-        return Check(RECORD.as_posix(), name, "passed", outcome, found, why=why, commit=record.get("commit"))
+        words = name.removeprefix("test_").replace("_", " ")
+        what = (RECORD.as_posix(), name, words, "", "passed", outcome, found)
+        return Check(*what, why=why, commit=record.get("commit"))
 
 
 Rule = AtLeast | Gains | Greater | Passed | Equals | Present
@@ -239,6 +252,15 @@ def format_value(value: float | int | str | None) -> str:
     if value.is_integer() and abs(value) > 1:  # a setting, such as 224 pixels
         return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def show(check: Check) -> str:
+    """Return what was found in the number's unit, with its 95 % interval where it has one."""
+    numbers = [check.value] if check.low is None else [check.value, check.low, check.high]
+    spec = {"points": "+.1f", "%": ".1f"}.get(check.unit)
+    shown = [format_value(x) if spec is None else format(100 * float(x or 0), spec) for x in numbers]
+    unit = f" {check.unit}" if check.unit else ""
+    return f"{shown[0]}{unit}" + (f" [{shown[1]}, {shown[2]}]" if shown[1:] else "")
 
 
 def _find_budget(metrics: Metrics, key: str) -> str | None:

@@ -28,7 +28,7 @@ from fer_lib.evaluation.claim_rules import (
     Number,
     Records,
     Rule,
-    format_value,
+    show,
 )
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics
@@ -72,16 +72,24 @@ class Claim(Section):
 
 def load_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
     """Return the ledger's claims. Raises FerError, in one line, for whatever is not as it should be."""
-    try:
-        entries = yaml.safe_load(path.read_text())["claims"]
-        ids = [str(entry["id"]) for entry in entries]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
-        found = shorten(str(error), 120)
-        raise FerError(f"{path}: expected `claims:`, a list whose entries have an `id`; {found}") from None
+    entries = _load(path)["claims"]
+    ids = [str(entry["id"]) for entry in entries]
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice:
         raise FerError(f"{path}: {twice}: expected once, found {ids.count(twice)} times")
     return [validate(Claim, entry, f"{path}: {name}") for entry, name in zip(entries, ids, strict=True)]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        ledger = yaml.safe_load(path.read_text())
+        _ = [entry["id"] for entry in ledger["claims"]], dict(ledger["numbers"])
+    except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+        raise FerError(
+            f"{path}: expected `claims:`, a list whose entries have an `id`, and `numbers:`, their names; "
+            f"{shorten(str(error), 120)}"
+        ) from None
+    return ledger
 
 
 def load_records(dirs: OutputDirs, project: Path = ROOT) -> Records:
@@ -99,7 +107,7 @@ def load_records(dirs: OutputDirs, project: Path = ROOT) -> Records:
             if other.get_table(name).is_file():
                 metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
     figures = {f"{path.parent.name}/{path.stem}" for path in dirs.figures.glob("*/*.png")}
-    return Records(dirs.reports.name, metrics, project, figures)
+    return Records(dirs.reports.name, metrics, project, figures, _load(CLAIMS_FILE)["numbers"])
 
 
 def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
         "basis": basis,
         "verdict": conclude(checks, basis),
         "reason": explain(checks),
-        "also": "; ".join(dict.fromkeys(c.why or f"{c.key} {show(c)}" for c in beside)) or None,
+        "also": "; ".join(dict.fromkeys(c.why or f"{c.name} {show(c)}" for c in beside)) or None,
         "figure": _find_figure(claim, records),
         "rule": claim.rule.kind,
         "file": first.file,
@@ -155,16 +163,10 @@ def explain(checks: list[Check]) -> str:
     if missing:
         return "; ".join(missing)
     lost = [check for check in checks if check.outcome != SUPPORTED]
-    shown = "; ".join(c.why or f"{c.key} {show(c)}, expected {c.expected}" for c in lost)
-    found = "; ".join(dict.fromkeys(f"{check.key} {show(check)}" for check in checks))
+    shown = "; ".join(c.why or f"{c.name} {show(c)}, expected {c.expected}" for c in lost)
+    found = "; ".join(dict.fromkeys(f"{check.name} {show(check)}" for check in checks))
     counted = f"{len(checks) - len(lost)} of {len(checks)} as expected; else: " if len(checks) > 1 else ""
     return f"{counted}{shown}" if lost else f"as expected: {found}"
-
-
-def show(check: Check) -> str:
-    """Return what was found, with its 95 % interval where it has one."""
-    ends = "" if check.low is None else f" [{format_value(check.low)}, {format_value(check.high)}]"
-    return f"{format_value(check.value)}{ends}"
 
 
 def group_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
@@ -202,7 +204,8 @@ def describe_verdicts(counts: Mapping[str, Any]) -> str:
 def tabulate_checks(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each number and test behind the verdicts, and for those beside them.
 
-    Columns: claim, number, found (with its interval), expected, outcome, budget and seeds of its trainings.
+    Columns: claim, number, found (with its interval), expected, outcome, budget and seeds of its trainings,
+    and its key in the tables of numbers.
     """
     table = []
     for row in rows:
@@ -210,8 +213,9 @@ def tabulate_checks(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             place = check.file.removeprefix(f"reports/{row['dataset']}/tables/").removesuffix(".csv")
             found = "–" if check.value is None else show(check)
             origin = (check.budget or "–", "–" if check.seeds is None else str(check.seeds))
-            table.append((row["id"], f"{place}: {check.key}", found, check.expected, check.outcome, *origin))
-    columns = ["claim", "number", "found", "expected", "outcome", "budget", "seeds"]
+            judged = (check.name, found, check.expected, check.outcome)
+            table.append((row["id"], *judged, *origin, f"{place}: {check.key}"))
+    columns = ["claim", "number", "found", "expected", "outcome", "budget", "seeds", "key"]
     return pd.DataFrame(table, columns=columns)
 
 

@@ -189,9 +189,7 @@ def plot_gains(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot the differences of `list_gains`, at least one, over the side of 0 that the claim expects."""
     names, shown = [], []
     for name, check in list_gains(rows):
-        # `loss: focal 2, recall, fear` for `loss.focal_2.recall.gain.fear`
-        study, *rest = [part.replace("_", " ") for part in check["key"].split(".") if part != "gain"]
-        names.append(f"{name}   {study}: {', '.join(rest)}" if rest else f"{name}   {study}")
+        names.append(f"{name}   {check['name']}")
         shown.append((check, Interval(*(100 * check[end] for end in ("value", "low", "high")))))
     figure, axes = build_figure(9, 1.2 + 0.36 * len(names))
     reach = 1.08 * max(abs(end) for _, gain in shown for end in gain)
