@@ -128,15 +128,12 @@ class AtLeast(Section):
 
     def check(self, records: Records) -> list[Check]:
         """Return a check for each of `values`."""
+        return [self._check_value(records, *item) for item in self.values.items()]
+
+    def _check_value(self, records: Records, number: str, value: float) -> Check:
         counts = {REACHED: True, CONTAINED: None, BELOW: False}
-        return [
-            records.check(
-                number,
-                f"at least {format_value(value)}",
-                lambda _, low, high, value=value: counts[judge_threshold(low, high, value)],
-            )
-            for number, value in self.values.items()
-        ]
+        check = records.check(number, "", lambda _, low, high: counts[judge_threshold(low, high, value)])
+        return replace(check, expected=f"at least {show(replace(check, value=value, low=None))}")
 
 
 class Gains(Section):
