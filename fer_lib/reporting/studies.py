@@ -12,14 +12,32 @@ from fer_lib.params import Params
 from fer_lib.reporting.figures.studies import plot_differences, plot_vote_shares, show_share
 from fer_lib.reporting.stage import Stage
 
+ARMS = {
+    "b0": "B0",
+    "blend": "50 % votes",
+    "cosine": "cosine rate",
+    "lite0": "Lite0",
+    "neither": "neither sampler nor focal loss",
+    "px_32": "32 px",
+    "px_64": "64 px",
+    "resnet18": "ResNet-18 from random weights",
+    "soft_vote": "soft vote of the three networks",
+    "three_times": "three times the epochs",
+    "votes_25": "25 % votes",
+    "votes_75": "75 % votes",
+}
+"""Arms whose names in `params.yaml` say too little to a reader."""
+
 N_NAMED = 4
 """So many arms the table of a finding names for each direction."""
 
 
-def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
-    """Return the rows of these studies, with `arm` as a reader sees it; of several, `<study>: <arm>`."""
+def select_studies(table: pd.DataFrame, *studies: str, say_study: bool = True) -> pd.DataFrame:
+    """Return the rows of these studies, with `arm` as a reader sees it: `<study>: <arm>` of several."""
     rows = table[table["study"].isin(studies)]
-    names = rows["study"] + ": " + rows["arm"] if len(studies) > 1 else rows["arm"]
+    names = rows["arm"].replace(ARMS)
+    if say_study and len(studies) > 1:
+        names = rows["study"] + ": " + names
     return rows.assign(arm=names.str.replace("_", " "))
 
 
