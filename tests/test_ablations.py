@@ -315,12 +315,12 @@ def test_soft_vote_is_of_one_seed_and_of_the_members_alone():
     assert voted.probabilities["test"] == pytest.approx(good[::-1], abs=0.01)
 
 
-@pytest.mark.parametrize("dataset", read_params_file()["datasets"])
+@pytest.mark.parametrize(
+    "dataset", [name for name in read_params_file()["datasets"] if find_arms(load_params(name), ENSEMBLE)]
+)
 def test_longest_arm_sees_as_many_faces_as_the_members_together(dataset):
     params = load_params(dataset)
     epochs = {arm: resolved.training.epochs for arm, resolved in find_arms(params, ENSEMBLE).items()}
-    if not epochs:
-        pytest.skip(f"{dataset} leaves the study out")
     assert epochs["three_times"] == sum(epochs[member] for member in params.ablations.members)
 
 
