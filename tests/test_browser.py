@@ -171,9 +171,16 @@ def test_video_is_analysed_played_and_handed_out(page):
 
 def test_live_connects_plays_and_counts_frames(page):
     open_page(page, "live")
-    wait_until_done(page)  # what is drawn anew meanwhile takes no click
+    deadline = time.monotonic() + PATIENCE / SECONDS
     start = page.frame_locator("iframe").get_by_role("button", name="Start the camera")
-    start.or_(page.get_by_role("button", name="Start the camera")).first.click()
+    start = start.or_(page.get_by_role("button", name="Start the camera")).first
+    while True:  # as a person does: on a loaded machine a click can fall while the page is drawn anew
+        start.click()
+        try:
+            expect(start).to_be_hidden(timeout=5 * SECONDS)
+            break
+        except AssertionError:
+            assert time.monotonic() < deadline, "the button takes no click"
     expect(page.get_by_text("The camera is on.")).to_be_visible(timeout=PATIENCE)
     analysed = page.get_by_text("frames analysed")
     expect(analysed).to_be_visible(timeout=PATIENCE)
