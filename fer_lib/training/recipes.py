@@ -12,6 +12,7 @@ from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.errors import ModelError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
+from fer_lib.models.checkpoints import read_variant
 from fer_lib.param_sections import Recipe, TargetShares
 from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
@@ -236,6 +237,11 @@ def list_trainings(name: str, params: Params, dirs: OutputDirs) -> dict[str, tup
         for teacher in recipe.teachers
         for member in (params.ensemble.members if teacher == ENSEMBLE else (teacher,))
     ]
+    weights_file = apply_recipe(params, recipe).training.weights_file
+    if weights_file and weights_file.suffix == ".onnx":
+        trainings = {
+            key: tuple(value) for key, value in read_variant(weights_file)["trainings"].items()
+        } | trainings
     for other in filter(None, (recipe.start, *teachers)):
         trainings = list_trainings(other, params, dirs) | trainings
     return trainings
@@ -258,6 +264,9 @@ def describe_recipe(name: str, params: Params, data: PackedDataset) -> str:
 def describe_origin(name: str, params: Params) -> str:
     """Return in words which networks a network started from and learned from; "" where there are none."""
     recipe, parts = params.recipes.get(name, Recipe()), []
+    weights_file = apply_recipe(params, recipe).training.weights_file
+    if weights_file is not None:
+        parts.append(f"started from the weights of `{weights_file}`")
     if recipe.start is not None:
         parts.append(f"started from `{recipe.start}`")
     for teacher in recipe.teachers:
