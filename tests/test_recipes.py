@@ -267,7 +267,7 @@ def test_start_brings_the_body_and_its_normalisation(dirs, out_dir, write_recipe
 
 
 def test_start_that_was_not_trained_is_one_line(here, tmp_path):
-    with pytest.raises(ModelError, match=r"expected .* a checkpoint, found .*models/demo/b0$"):
+    with pytest.raises(ModelError, match=r"expected .* a checkpoint .*, found .*models/demo/b0$"):
         train_recipe("student", "demo", tmp_path)
 
 
