@@ -255,7 +255,9 @@ def show(check: Check) -> str:
     """Return what was found in the number's unit, with its 95 % interval where it has one."""
     numbers = [check.value] if check.low is None else [check.value, check.low, check.high]
     spec = {"points": "+.1f", "%": ".1f"}.get(check.unit)
-    shown = [format_value(x) if spec is None else format(100 * float(x or 0), spec) for x in numbers]
+    shown = [
+        format(100 * x, spec) if spec and isinstance(x, float | int) else format_value(x) for x in numbers
+    ]
     unit = f" {check.unit}" if check.unit else ""
     return f"{shown[0]}{unit}" + (f" [{shown[1]}, {shown[2]}]" if shown[1:] else "")
 
