@@ -195,6 +195,13 @@ class Metrics(Mapping[str, Any]):
         return len(self._rows) + len(self.facts)
 
 
+def show_score(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
+    """Return a value with its 95 % interval, `<key>_lo` to `<key>_hi`; a dash when it was not measured."""
+    if key not in metrics:
+        return "–"
+    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"
+
+
 def write_metrics(
     dirs: OutputDirs,
     metrics: Metrics,

@@ -139,6 +139,7 @@ class EvaluationParams(Section):
     """Which networks are scored, and how."""
 
     networks: tuple[str, ...] = Field(min_length=1)
+    read_back: tuple[str, ...] = ()  # those of which only the released int8 weights are left
     batch_size: int = Field(ge=1)
     n_resamples: int = Field(ge=10)
     seed: int = Field(ge=0)
@@ -252,7 +253,7 @@ class Study(NamedTuple):
 class AblationsParams(Section):
     """Trainings of an equal budget, each changing one thing of a reference.
 
-    Claims rest on `paper_studies`, which have the paper's budget; `studies` explore with a small one.
+    Claims rest on `paper_studies`, which have the paper's epochs and all faces; `studies` explore with a few.
     """
 
     seeds: tuple[int, ...] = Field(min_length=1)

@@ -635,20 +635,20 @@ class TestAccuracies:
         best = (
             "95.0%\N{NO-BREAK SPACE}[93.0%,\N{NO-BREAK SPACE}97.0%] (ferplus test, 3 groups, b0 (selected))"
         )
-        assert sentence == "89% is reached by the whole 95 % interval of 1 of 12 accuracies."
+        assert sentence == "1 of the 12 accuracies reaches 89% with the whole 95 % interval."
         assert (table["89% is reached by"], table["highest accuracy"]) == (best, best)
 
     def test_finding_counts_the_intervals_that_contain_it(self, accuracies):
         rows = [row for row in accuracies if row["labels"] == "emotions"]
         sentence, table = describe_accuracies(rows, 0.89)
-        assert sentence == "89% is reached by the whole 95 % interval of none of 10 accuracies."
+        assert sentence == "None of the 10 accuracies reaches 89% with the whole 95 % interval."
         assert int(table["intervals that contain 89%"]) > 0
         assert table["highest accuracy"].startswith("87.0%")
 
     def test_finding_where_all_lie_below(self, accuracies):
         rows = [row for row in accuracies if row["dataset"] == "fer2013"]
         sentence, table = describe_accuracies(rows, 0.89)
-        assert sentence == "89% is reached by the whole 95 % interval of none of 6 accuracies."
+        assert sentence == "None of the 6 accuracies reaches 89% with the whole 95 % interval."
         assert table["intervals that contain 89%"] == "0"
         assert table["highest accuracy"].startswith("80.0%")
 

@@ -12,12 +12,16 @@ from PIL import Image
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
 from fer_lib.evaluation.claims import LEDGER
+from fer_lib.inference.registry import RELEASE_DIR
 from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting import execution, index_page
+from fer_lib.reporting import readme as tables
 from fer_lib.reporting import stage as reporting
 from fer_lib.reporting.execution import export_html
-from fer_lib.reporting.index_page import build_index, check_readme, update_readme
+from fer_lib.reporting.index_page import build_index
+from fer_lib.reporting.readme import check_readme, update_readme
 from fer_lib.reporting.stage import build_table, start_stage, tabulate_metrics
 
 
@@ -266,9 +270,9 @@ def test_table_of_metrics_leaves_empty_what_is_not_there():
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{index_page.BEGIN}\nold\n{index_page.END}\nafter\n")
-    monkeypatch.setattr(index_page, "README", path)
-    monkeypatch.setattr(index_page, "ROOT", tmp_path)
+    path.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    monkeypatch.setattr(tables, "README", path)
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
     return path
 
 
@@ -303,6 +307,24 @@ def test_readme_names_measured_and_implemented_claims_apart(readme):
     page = "[demo](reports/demo/09_claims.html)"
     assert f"| {page} | – | S1, S4 | – | – | – |" in readme.read_text()
     assert f"| {page} | S3 | – | – | – |" in readme.read_text()
+
+
+def test_readme_says_what_every_released_variant_scores_by_both_judges(readme):
+    write_evaluation(get_output_dirs("demo", readme.parent))
+    update_readme()
+    text = readme.read_text()
+    for name in ("photographs", "fer2013-labels"):
+        config = read_config(RELEASE_DIR / name)
+        for variant, of in config["variants"].items():
+            scores = [
+                f"{100 * of['metrics'][f'test.{judge}accuracy']:.1f}%\N{NO-BREAK SPACE}["
+                for judge in ("", "majority.")
+            ]
+            mark = " (default)" if variant == config["default"] else ""
+            [row] = [
+                line for line in text.splitlines() if f"[{name}]" in line and f"| `{variant}`{mark} |" in line
+            ]
+            assert [score in row for score in scores] == [True, True]
 
 
 def test_readme_that_lost_its_markers_is_told(readme):

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,8 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
 @click.command()
 def models() -> int:
     """List the models there are."""
+    from fer_lib.metrics_file import show_score
+
     judged = ("accuracy by labels", "by annotators")
     head = ("model", "variant", "data set", "network", "emotions", "pixels", *judged)
     rows, status = [head], 0
@@ -223,18 +225,17 @@ def models() -> int:
             pixels = entry.get("preprocessing", {}).get("image_size", "–")  # a vote has none
             size = (str(len(config["emotions"])), str(pixels))
             metrics = entry.get("metrics", {})
-            rows.append((*about, *size, *(_show_accuracy(metrics, judge) for judge in ("", "majority."))))
+            rows.append(
+                (
+                    *about,
+                    *size,
+                    *(show_score(metrics, f"test.{judge}accuracy") for judge in ("", "majority.")),
+                )
+            )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return status
-
-
-def _show_accuracy(metrics: Mapping[str, float], judge: str) -> str:
-    from fer_lib.metrics_file import Interval
-
-    keys = [f"test.{judge}accuracy{bound}" for bound in ("", "_lo", "_hi")]
-    return f"{Interval(*(metrics[key] for key in keys)):.1%}" if metrics.keys() >= set(keys) else "–"
 
 
 @click.command()

@@ -206,7 +206,7 @@ def rerun(dataset: str) -> int:
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when it is stale.")
 def readme(check: bool) -> int:
     """Rewrite the result table of README.md."""
-    from fer_lib.reporting.index_page import check_readme, update_readme
+    from fer_lib.reporting.readme import check_readme, update_readme
 
     if not check:
         update_readme()

@@ -10,7 +10,7 @@ from jinja2 import StrictUndefined, Template
 
 from fer_lib.inference.registry import TARGETS, list_variants, name_network
 from fer_lib.labels import GROUP_OF, GROUPS
-from fer_lib.metrics_file import Interval
+from fer_lib.metrics_file import show_score
 from fer_lib.paths import ROOT
 
 OUTSIDE = ROOT / "reports" / "external" / "metrics" / "outside.json"
@@ -31,7 +31,8 @@ def build_card(name: str, config: dict[str, Any]) -> str:
         groups=GROUPS,
         group_of=GROUP_OF,
         outside=json.loads(OUTSIDE.read_text()) if config["dataset"] == "fer2013" else None,
-        show=_show,
+        show=show_score,
+        pair=_show_pair,
         name_network=name_network,
         name_targets=_name_targets,
     )
@@ -54,8 +55,6 @@ def _name_targets(variant: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _show(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
-    """Return a value with its 95 % interval; a dash when it was not measured."""
-    if key not in metrics:
-        return "–"
-    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"
+def _show_pair(scores: list[float | None]) -> str:
+    """Return accuracy / macro recall of data elsewhere; the second may be unknown."""
+    return " / ".join(f"{score:.1%}" for score in scores if score is not None)

@@ -3,8 +3,8 @@
 A study is one question (the loss, the augmentation, ...), its arms are the answers tried; an arm is one entry
 of `params.yaml`. Every arm runs once per seed; a seed also draws the share of the training faces, so an arm
 and the reference of one seed saw the same ones. The studies that claims rest on change the paper's recipe and
-have its budget; the others explore with a small one, against study `reference` or an arm `reference` of their
-own.
+have its epochs and all faces; the others explore with a few, against study `reference` or an arm `reference`
+of their own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

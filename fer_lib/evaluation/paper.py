@@ -129,8 +129,8 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
         return f"No accuracy has been measured yet to set beside {value:.0%}.", {}
     reached = [_describe(row) for row in accuracies if row["reached"] == REACHED]
     n_contained = sum(row["reached"] == CONTAINED for row in accuracies)
-    counted = f"{len(reached) or 'none'} of {len(accuracies)} accuracies"
-    sentence = f"{value:.0%} is reached by the whole 95 % interval of {counted}."
+    counted = f"{len(reached) or 'None'} of the {len(accuracies)} accuracies"
+    sentence = f"{counted} reach{'es' * (len(reached) < 2)} {value:.0%} with the whole 95 % interval."
     table = {f"{value:.0%} is reached by": "; ".join(reached)} if reached else {}
     table |= {
         f"intervals that contain {value:.0%}": str(n_contained),

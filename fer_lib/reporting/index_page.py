@@ -1,4 +1,4 @@
-"""Write the first page of a data set's reports, and the table of results in README.md.
+"""Write the first page of a data set's reports.
 
 No number comes from a keyboard: all are read from what the stages have written below `reports/`.
 """
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claim_rules import IMPLEMENTED, MEASURED
-from fer_lib.evaluation.claims import LEDGER, group_verdicts
-from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, OutputDirs, get_output_dirs
@@ -30,22 +27,6 @@ ABOUT = {
 
 RERUN = "rerun.json"
 """The verdict on a rerun, beside its pages."""
-
-VERDICTS_OF = {
-    MEASURED: "Claims of the paper that a measurement could have contradicted:",
-    IMPLEMENTED: "Claims that only say what was built:",
-}
-
-README = ROOT / "README.md"
-BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
-README_COLUMNS = {
-    "baseline.test.accuracy": "The paper's recipe: accuracy",
-    **{key: HEADLINES[key][0] for key in ("test.accuracy", "test_dedup.accuracy")},
-    **{key: HEADLINES[key][0] for key in ("test.macro.recall", "test_dedup.macro.recall")},
-    "test.group.accuracy": "Three groups: accuracy",
-    "ensemble_tta.test.accuracy": "Vote of all networks, 12 views: accuracy",
-}
-"""Columns of the table in README.md, by the key in the metrics of stage `evaluation`."""
 
 
 def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
@@ -94,76 +75,6 @@ def read_if_written(dirs: OutputDirs, stage: str) -> Metrics:
         return read_metrics(dirs, stage)
     except FerError:
         return Metrics(stage)
-
-
-def update_readme() -> None:
-    """Rewrite the table of README.md. Raises FerError when it has lost its markers."""
-    text = README.read_text()
-    current = _cut_table(text)
-    write_atomically(README, text.replace(current, build_results_table(), 1).encode())
-
-
-def check_readme() -> bool:
-    """Return whether the table of README.md is what `reports/` says."""
-    return _cut_table(README.read_text()) == build_results_table()
-
-
-def build_results_table() -> str:
-    """Return the table in Markdown with its markers, one row per data set that has been evaluated."""
-    evaluated = [path.parents[1].name for path in sorted(ROOT.glob("reports/*/tables/evaluation.csv"))]
-    if not evaluated:
-        return f"{BEGIN}\nNo results yet: `make results` computes them.\n{END}"
-    lines = [
-        f"| Data set | Test images | {' | '.join(README_COLUMNS.values())} |",
-        "|---|" + "--:|" * (len(README_COLUMNS) + 1),
-        *map(_build_row, evaluated),
-    ]
-    last = EPOCHS.iloc[-1]
-    lines += [
-        "",
-        f"The paper reports {last['val_accuracy']:.0%} validation accuracy after epoch {last['epoch']:.0f}, "
-        "on a data set and split that it does not name.",
-    ]
-    ledgers = {name: ROOT / "reports" / name / LEDGER for name in evaluated}
-    judged = {
-        name: group_verdicts(json.loads(path.read_bytes())["claims"])
-        for name, path in ledgers.items()
-        if path.is_file()
-    }
-    for basis, sentence in VERDICTS_OF.items():
-        tables = {name: groups[basis] for name, groups in judged.items()}
-        if tables:
-            verdicts = list(next(iter(tables.values())))
-            lines += [
-                "",
-                sentence,
-                "",
-                f"| Data set | {' | '.join(verdicts)} |",
-                "|---|" + "---|" * len(verdicts),
-            ]
-            for name, table in tables.items():
-                cells = [f"[{name}](reports/{name}/09_claims.html)"]
-                cells += [", ".join(ids) or "–" for ids in table.values()]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([BEGIN, *lines, END])
-
-
-def _build_row(dataset: str) -> str:
-    metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
-    values = {key: f"{metrics.interval(key):.1%}" if key in metrics else "–" for key in README_COLUMNS}
-    # What each network saw is not the same everywhere.
-    for key, name in {"baseline.test.accuracy": "baseline", "test.accuracy": metrics.get("selected")}.items():
-        if f"{name}.budget" in metrics:
-            values[key] += f" (`{name}`, {metrics[f'{name}.budget']})"
-    cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
-    return f"| {' | '.join([*cells, *values.values()])} |"
-
-
-def _cut_table(text: str) -> str:
-    begin, end = text.find(BEGIN), text.find(END)
-    if begin < 0 or end < begin:
-        raise FerError(f"{README}: expected the table between `{BEGIN}` and `{END}`; put the two lines back")
-    return text[begin : end + len(END)]
 
 
 def _describe_notebook(path: Path, dirs: OutputDirs) -> dict[str, Any]:

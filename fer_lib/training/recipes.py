@@ -269,9 +269,10 @@ def describe_origin(name: str, params: Params) -> str:
         parts.append(f"started from the weights of `{weights_file}`")
     if recipe.start is not None:
         parts.append(f"started from `{recipe.start}`")
-    for teacher in recipe.teachers:
-        members = ", ".join(f"`{member}`" for member in params.ensemble.members)
-        parts.append(f"learned from {f'the vote of {members}' if teacher == ENSEMBLE else f'`{teacher}`'}")
+    members = ", ".join(f"`{member}`" for member in params.ensemble.members)
+    taught = [f"the vote of {members}" if name == ENSEMBLE else f"`{name}`" for name in recipe.teachers]
+    if taught:
+        parts.append(f"learned from {' and '.join(taught)}")
     return f"`{name}` {' and '.join(parts)}" if parts else ""
 
 
