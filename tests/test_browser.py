@@ -174,7 +174,7 @@ def test_live_connects_plays_and_counts_frames(page):
     deadline = time.monotonic() + PATIENCE / SECONDS
     start = page.frame_locator("iframe").get_by_role("button", name="Start the camera")
     start = start.or_(page.get_by_role("button", name="Start the camera")).first
-    while True:  # as a person does: on a loaded machine a click can fall while the page is drawn anew
+    while True:  # as a person does: on a loaded machine a click can fall while the page rerenders
         start.click()
         try:
             expect(start).to_be_hidden(timeout=5 * SECONDS)
