@@ -46,7 +46,7 @@ def plot_choice(choice: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(stages)), names)
     axes.set(ylabel="insertion minus deletion area")
     axes.grid(axis="y")
-    axes.legend(ncols=2)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

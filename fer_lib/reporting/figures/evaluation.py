@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fer_lib.metrics_file import UNDEFINED, Interval
@@ -63,11 +63,7 @@ def plot_training_curves(history: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 def plot_time(curves: Mapping[str, pd.DataFrame], dashed: Collection[str] = ()) -> Figure:
     """Plot validation accuracy against minutes of training; frames by network: seconds, val_accuracy."""
     lines = {name: curve.assign(minutes=curve["seconds"] / 60) for name, curve in curves.items()}
-    figure, axes = _plot_lines(lines, "minutes", "val_accuracy", marker="o", markersize=4)
-    for line in axes.lines:
-        if line.get_label() in dashed:
-            line.set_linestyle("--")
-    axes.legend(loc="best")  # again, for it copies how the lines look
+    figure, axes = _plot_lines(lines, "minutes", "val_accuracy", dashed, marker="o", markersize=4)
     axes.set(xlabel="minutes of training", ylabel="validation accuracy", xlim=(0, None))
     return figure
 
@@ -80,6 +76,7 @@ def plot_scores(scores: Mapping[str, Interval], xlabel: str) -> Figure:
         draw_interval(axes, y, score, MAIN, f"{score.value:.1%}")
     name_rows([axes], scores)
     axes.set(xlabel=xlabel)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # whole percents, no halves
     axes.xaxis.set_major_formatter(PERCENT)
     axes.grid(axis="x")
     return figure
@@ -265,12 +262,14 @@ def plot_adjustment(tables: Mapping[str, pd.DataFrame], chosen: Mapping[str, flo
     return figure
 
 
-def _plot_lines(lines: Mapping[str, pd.DataFrame], x: str, y: str, **style: Any) -> tuple[Figure, Axes]:
+def _plot_lines(
+    lines: Mapping[str, pd.DataFrame], x: str, y: str, dashed: Collection[str] = (), **style: Any
+) -> tuple[Figure, Axes]:
     """Draw column y, a share, against column x: one line per name."""
-    figure, axes = build_figure(8, 4.2)
+    figure, axes = build_figure(9.5, 4.2)
     for name, line in lines.items():
-        axes.plot(line[x], line[y], label=name, **style)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.plot(line[x], line[y], "--" if name in dashed else "-", label=name, **style)
+    axes.yaxis.set_major_formatter(PERCENT)
     axes.grid()
-    axes.legend(loc="best")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure, axes
