@@ -266,7 +266,7 @@ def _plot_lines(
     lines: Mapping[str, pd.DataFrame], x: str, y: str, dashed: Collection[str] = (), **style: Any
 ) -> tuple[Figure, Axes]:
     """Draw column y, a share, against column x: one line per name."""
-    figure, axes = build_figure(9.5, 4.2)
+    figure, axes = build_figure(9, 4.2)
     for name, line in lines.items():
         axes.plot(line[x], line[y], "--" if name in dashed else "-", label=name, **style)
     axes.yaxis.set_major_formatter(PERCENT)
