@@ -59,6 +59,10 @@ def run_side_by_side(
     FerError
         When a process ends before its job.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # whose processes would all begin the same jobs
+        raise FerError(
+            "torchrun: expected the command `train`, found one that runs several jobs; run it alone"
+        )
     _end_second_run()
     n_workers = 1 if _has_gpu() else min(os.cpu_count() or 1, len(jobs) or 1)
     results: dict[str, Result] = {}

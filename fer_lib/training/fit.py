@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset
-from fer_lib.errors import ModelError
+from fer_lib.errors import ModelError, ParamsError
 from fer_lib.jobs import keep_freed_memory
 from fer_lib.models.build import create_model
 from fer_lib.models.networks import attach_hierarchical_head, count_macs, prune_channels
@@ -25,6 +25,18 @@ from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.models.weights import load_initial_weights
 from fer_lib.params import Params
 from fer_lib.provenance import hash_code, hash_values
+from fer_lib.training.distributed import (
+    all_reduce_mean,
+    check_alike,
+    choose_device,
+    gather_rows,
+    get_rank,
+    get_world_size,
+    join_processes,
+    seed_step,
+    sync_batch_norms,
+    wrap_ddp,
+)
 from fer_lib.training.loading import (
     EpochBatches,
     FaceDataset,
@@ -80,6 +92,10 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     code, `fit` goes on from there and ends with the same weights; with others it starts anew. To the bit that
     holds on one machine's CPU; a GPU adds up in no fixed order.
 
+    Processes that torchrun starts train one network together: each computes its share of every batch, and
+    the first one writes. They end where one process does, up to rounding, other draws of dropout, and the
+    pairs of mixup, which are of one share.
+
     Raises
     ------
     ModelError
@@ -88,21 +104,23 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
         For what the parameters ask of data that do not have it.
     """
     keep_freed_memory()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = _Run(data, params, device)
-    state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
-    if state.model:
-        run.restore(state)
-    total = params.training.epochs * len(run.batches)
-    done = state.epoch * len(run.batches) + state.step
-    with tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True) as bar:
-        while not state.finished:
-            bar.set_description(f"epoch {state.epoch + 1}/{params.training.epochs}")
-            run.train_one_epoch(state, bar)
-            run.finish_epoch(state)
-            last = state.history[-1]
-            bar.set_postfix_str(f"val loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}")
-            run.save(state)
+    with join_processes():
+        run = _Run(data, params, choose_device())
+        state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
+        check_alike((state.fingerprint, state.epoch, state.step))
+        if state.model:
+            run.restore(state)
+        total = params.training.epochs * len(run.batches)
+        done = state.epoch * len(run.batches) + state.step
+        hidden = {"disable": True} if get_rank() else {}
+        with tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True, **hidden) as bar:
+            while not state.finished:
+                bar.set_description(f"epoch {state.epoch + 1}/{params.training.epochs}")
+                run.train_one_epoch(state, bar)
+                run.finish_epoch(state)
+                last = state.history[-1]
+                bar.set_postfix_str(f"val loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}")
+                run.save(state)
     run.model.load_state_dict(state.best_weights)
     return FitResult(run.model, pd.DataFrame(state.history), run.describe(state))
 
@@ -112,6 +130,11 @@ class _Run:
 
     def __init__(self, data: PackedDataset, params: Params, device: torch.device):
         training = params.training
+        if training.batch_size % get_world_size():
+            raise ParamsError(
+                f"training.batch_size: expected a multiple of {get_world_size()}, the processes, found "
+                f"{training.batch_size}; change it"
+            )
         torch.manual_seed(training.seed)
         self.data, self.params, self.device = data, params, device
         self.model = create_model(training.architecture, len(data.emotions), training.dropout)
@@ -130,6 +153,10 @@ class _Run:
         self.ema = build_ema(self.model, training.ema_decay)
         self.optimizer = build_optimizer(self.model, training)
         rows, self.val_rows = select_train_rows(data, training), data.get_rows("val")
+        if get_world_size() > 1 and min(len(rows), len(self.val_rows)) < training.batch_size:
+            raise ParamsError(
+                "training.batch_size: expected more faces than a batch to share; use one process"
+            )
         self.targets = build_targets(data, training)
         self.labels = choose_labels(data, training.targets)
         self.loss = build_loss(training, self.targets[rows])
@@ -139,7 +166,8 @@ class _Run:
         self.batches = EpochBatches(rows, weights, training.batch_size, training.seed)
         self.train_loaders: dict[int, DataLoader] = {}
         untouched = FaceDataset(data.faces, View(self.preprocessing))
-        self.val_loader = build_loader(untouched, build_eval_batches(self.val_rows, 2 * training.batch_size))
+        own_rows = self.val_rows[get_rank() :: get_world_size()]
+        self.val_loader = build_loader(untouched, build_eval_batches(own_rows, 2 * training.batch_size))
 
     def compute_fingerprint(self) -> str:
         """Return a hash of all that decides the result; a state of another one is void."""
@@ -176,6 +204,8 @@ class _Run:
 
     def save(self, state: TrainingState) -> None:
         """Write everything that the rest of the training depends on."""
+        if get_rank():
+            return
         state.model = self.model.state_dict()
         state.optimizer = self.optimizer.state_dict()
         state.ema = self.ema.module.state_dict() if self.ema else {}
@@ -186,8 +216,10 @@ class _Run:
         training, saved = self.params.training, time.monotonic()
         self.batches.epoch, self.batches.start = state.epoch, state.step
         set_trainable(self.model, head_alone=state.epoch < training.head_epochs)
+        model = wrap_ddp(self.model)
         for images, targets in self.load_train_batches(compute_image_size(training, state.epoch)):
             step = state.epoch * len(self.batches) + state.step
+            seed_step(training.seed, step)
             lr = compute_lr(training, step, len(self.batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -196,7 +228,7 @@ class _Run:
                 images, targets = mix_batch(images, targets, training.mixup, rng)
             used = (self.loss, self.optimizer, self.device, self.autocast)
             share = training.targets.teacher / max(1, len(training.teachers))
-            loss = train_on_batch(self.model, images, targets, *used, self.teachers, share)
+            loss = train_on_batch(model, images, targets, *used, self.teachers, share)
             if self.ema:
                 self.ema.update(self.model, step)
             state.step += 1
@@ -214,7 +246,7 @@ class _Run:
         start, training = time.monotonic(), self.params.training
         step = state.epoch * len(self.batches) + state.step - 1
         scored = self.ema.module if self.ema else self.model
-        logits = torch.from_numpy(run_batches(scored, self.val_loader))
+        logits = torch.from_numpy(gather_rows(run_batches(scored, self.val_loader)))
         labels = torch.from_numpy(self.labels[self.val_rows])
         accuracy = _compute_accuracy(logits, labels)
         if accuracy > state.best_accuracy:
@@ -251,6 +283,7 @@ class _Run:
             "framing": self.data.meta.get("framing"),
             "git_commit": state.git_commit,
             "device": self.device.type,
+            "processes": get_world_size(),
             "precision": self.precision,
             "best_epoch": state.best_epoch,
             "metrics": {"val.accuracy": best["val_accuracy"], "val.loss": best["val_loss"]},
@@ -268,21 +301,21 @@ def train_on_batch(
     teachers: Sequence[Teacher] = (),
     share: float = 0.0,
 ) -> float:
-    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss.
+    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss of all processes.
 
     To the targets is added `share` of each teacher's predictions for the images.
     """
     images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
     targets = targets.to(device, non_blocking=True)
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None), sync_batch_norms():
         for teacher in teachers:
             targets = targets + share * teacher(images)
         logits = model(images)
     loss = loss_function(logits, targets)
     loss.backward()
     optimizer.step()
-    value = loss.item()
+    value = all_reduce_mean(loss.detach()).item()
     if not math.isfinite(value):
         raise ModelError(f"training diverged: the loss is {value}; lower training.lr or raise warmup_steps")
     return value

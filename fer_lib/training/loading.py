@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fer_lib.data.packed import PackedDataset
 from fer_lib.errors import ParamsError
 from fer_lib.param_sections import TrainingParams
+from fer_lib.training.distributed import get_rank, get_world_size
 
 Key = tuple[int, int | None]
 """A row of the packed store and the seed of its augmentation (None: no augmentation)."""
@@ -41,7 +42,7 @@ class FaceDataset(Dataset):
 
 @dataclass
 class EpochBatches(Sampler[list[Key]]):
-    """Batches of keys of one epoch; set `epoch` and `start` before each iteration."""
+    """A process's share of the batches of an epoch; set `epoch` and `start` before each iteration."""
 
     rows: np.ndarray  # int (N,), of the store
     weights: np.ndarray | None  # float (N,), how often each is drawn relative to others; None: shuffle
@@ -64,7 +65,8 @@ class EpochBatches(Sampler[list[Key]]):
         seeds = rng.integers(2**31, size=n)
         for batch in range(self.start, len(self)):
             span = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-            yield list(zip(self.rows[order[span]].tolist(), seeds[span].tolist(), strict=True))
+            keys = list(zip(self.rows[order[span]].tolist(), seeds[span].tolist(), strict=True))
+            yield keys[get_rank() :: get_world_size()]
 
 
 def select_train_rows(data: PackedDataset, training: TrainingParams) -> np.ndarray:
@@ -112,15 +114,19 @@ def build_loader(dataset: FaceDataset, batches: Iterable[list[Key]], in_process:
     """Return a loader over `batches`, with a process per core, at most eight.
 
     A network that has one thread alone loads its own faces: two processes would share that core. So it does
-    with `in_process`, for faces so few that starting processes takes longer.
+    with `in_process`, for faces so few that starting processes takes longer. Networks on several GPUs share
+    the cores.
     """
-    workers = 0 if in_process or torch.get_num_threads() == 1 else min(8, os.cpu_count() or 1)
+    uses_gpu = torch.cuda.is_available()
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    is_alone = in_process or (torch.get_num_threads() == 1 and not uses_gpu)
+    workers = 0 if is_alone else max(1, min(8, cores))
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=uses_gpu,
         worker_init_fn=_limit_threads,
         # Its own, or every pass would draw from the generator that dropout uses.
         generator=torch.Generator(),

@@ -1,13 +1,17 @@
 """Train every network of a data set side by side, and let the ensemble's vote teach."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fer_lib.data.packed import load_packed
+from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
 from fer_lib.jobs import run_side_by_side
 from fer_lib.models.build import load_checkpoint
@@ -25,13 +29,16 @@ from fer_lib.training.recipes import (
 )
 from fer_lib.training.voting import fit_weights, vote
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
-def train_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]:
+
+def train_networks(dataset: str, out_dir: str | Path | None = None, processes: int = 1) -> list[str]:
     """Train `baseline` and every recipe of `params.yaml` on `dataset`; return their names.
 
-    Each begins as soon as what it starts from and learns from is there; see `train_recipe`. Killed and
-    started again, all go on where they were; what has not changed is not trained again. Recipes that these
-    faces cannot train are left out.
+    Each begins as soon as what it starts from and learns from is there; see `train_recipe`. With several
+    `processes`, torchrun starts that many for one network after the other. Killed and started again, all go
+    on where they were; what has not changed is not trained again. Recipes that these faces cannot train are
+    left out. Raises FerError when a network cannot be trained.
     """
     params = load_params(dataset)
     lacking = find_untrainable(params, load_packed(dataset))
@@ -46,8 +53,22 @@ def train_networks(dataset: str, out_dir: str | Path | None = None) -> list[str]
     if any(ENSEMBLE in others for others in needs.values()):
         jobs = {ENSEMBLE: partial(write_teacher, dataset, out_dir), **jobs}
         needs[ENSEMBLE] = list(params.ensemble.members)
-    run_side_by_side(jobs, "networks", needs)
+    if processes == 1:
+        run_side_by_side(jobs, "networks", needs)
+        return list(recipes)
+    for name in TopologicalSorter({name: needs.get(name, []) for name in jobs}).static_order():
+        if name == ENSEMBLE:
+            write_teacher(dataset, out_dir)
+        else:
+            _run_torchrun(name, dataset, out_dir, processes)
     return list(recipes)
+
+
+def _run_torchrun(name: str, dataset: str, out_dir: str | Path | None, processes: int) -> None:
+    command = [*TORCHRUN, f"--nproc-per-node={processes}", "-m", "fer_lib", "train", name]
+    command += ["--dataset", dataset, *([] if out_dir is None else ["--out-dir", str(out_dir)])]
+    if subprocess.run(command, check=False).returncode:
+        raise FerError(f"{name}: expected to be trained by {processes} processes, which failed as said above")
 
 
 def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:

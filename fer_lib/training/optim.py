@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from fer_lib.errors import ParamsError
 from fer_lib.models.networks import get_classifier
 from fer_lib.param_sections import TrainingParams
+from fer_lib.training.distributed import all_reduce_mean
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (N, C) and targets, int64 (N,) or float (N, C), to a scalar."""
@@ -51,6 +52,8 @@ def focal_loss(
     soft = targets if targets.is_floating_point() else F.one_hot(targets, n_classes).to(log_p.dtype)
     weights = log_p.new_ones(n_classes) if class_weights is None else class_weights.to(log_p)
     total = (soft * weights).sum()
+    if class_weights is not None:  # without, every process has the same
+        total = all_reduce_mean(total)
     soft = soft * (1 - label_smoothing) + label_smoothing / n_classes
     # expm1 keeps 1 - p exact where p is near 1; the clamp, its gradient finite where p rounds to 1.
     focus = (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma if gamma else 1.0

@@ -92,6 +92,7 @@ def train_recipe(
     """
     # Loaded by the process that trains: pages read records without it, in half the time.
     from fer_lib.models.build import save_checkpoint
+    from fer_lib.training.distributed import get_rank
     from fer_lib.training.fit import fit
 
     dirs, plain = get_output_dirs(dataset, out_dir), load_params(dataset, smoke=smoke)
@@ -99,9 +100,12 @@ def train_recipe(
     data = load_packed(dataset) if data is None else data
     params = use_known_targets(params, data)
     state = dirs.training_state / name
+    folder = dirs.models / name
+    if get_rank():  # another process writes
+        fit(data, params, state)
+        return folder
     with hold_lock(state / "lock"):
         result = fit(data, params, state)
-    folder = dirs.models / name
     save_checkpoint(folder, result.model, result.config)
     table = result.history.drop(columns="seconds").to_csv(index=False, float_format="%.6g")
     write_atomically(_get_history_path(dirs, name), table.encode())
