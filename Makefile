@@ -10,7 +10,7 @@ UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro results test browser record lint verify lab app web readme lock clean
+.PHONY: help env repro results scale test browser record lint verify lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -33,8 +33,21 @@ repro: env ## run the committed study again on DATASET (default: demo), in rerun
 results: env ## run what is out of date on DATASET here: reports/ changes, to be committed
 	$(BIN)/python -m fer_lib pipeline $(DATASET)
 
+# Ray and LitServe weigh 300 MB, which nobody needs who scores no millions: they have an environment of their own.
+SCALE := .venv-scale
+$(SCALE)/.stamp: $(STAMP) requirements-scale.lock
+	test -x $(SCALE)/bin/python || $(PYTHON) -m venv $(SCALE)
+	export VIRTUAL_ENV="$(CURDIR)/$(SCALE)" PATH="$$PATH:$(CURDIR)/$(BIN)"; \
+	  uv pip sync --require-hashes requirements.lock requirements-scale.lock && \
+	  uv pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+scale: $(SCALE)/.stamp ## test `fer score`, `fer serve` and a remote on S3, with the extras that they need
+	$(SCALE)/bin/python -m pytest --numprocesses logical --maxprocesses 2 --dist loadfile tests/scale
+
 test: lint browser ## check the style and run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(MAKE) scale
 
 # The app is tested in a real browser. Where that needs no password it is installed; else those tests are skipped.
 browser: ## install Chromium for the tests, where that can be done
@@ -72,6 +85,10 @@ readme: env ## rewrite the result table of README.md from reports/
 lock: env ## write requirements.lock, with the versions there as far as they fit
 	$(BIN)/uv pip compile pyproject.toml --extra app --extra dev --extra notebooks --generate-hashes \
 	  --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra s3 --extra scale --extra scale-dev --extra serve --generate-hashes \
+	  --constraint requirements.lock --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	  --output-file requirements-scale.lock \
+	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
 clean: ## remove caches, scratch/ and rerun/; data, models and reports stay
 	rm -rf build scratch rerun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info

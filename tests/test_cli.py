@@ -1,6 +1,7 @@
 import ast
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,17 @@ def test_command_of_the_table_names_a_function_that_takes_its_arguments(name):
     (found,) = [node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == function]
     n_given, n_needed = len(call.takes.split()), len(found.args.args) - len(found.args.defaults)
     assert n_needed <= n_given <= len(found.args.args)
+
+
+@pytest.mark.parametrize("arguments", [["phone", "out"], ["serve"]])
+def test_command_without_its_extra_says_what_to_install(arguments, capsys, monkeypatch):
+    for module in ("coremltools", "litserve"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(arguments) == 1
+    assert re.fullmatch(
+        rf"error: \w+: expected the extra `{arguments[0]}`; `pip install fer-lib\[{arguments[0]}\]`\n",
+        capsys.readouterr().err,
+    )
 
 
 def test_overview_fits_a_terminal_of_80_columns(capsys, monkeypatch):
@@ -251,9 +263,8 @@ def test_data_set_is_added_to_params_once_and_comments_stay(params_file):
     assert line == "fer2013: data/raw/fer2013"
     after = params_file.read_text()
     assert after.replace(f"    {line}\n", "") == before
-    assert yaml.safe_load(after)["pipeline"] == {
-        "datasets": {"demo": "demo_faces", "fer2013": "data/raw/fer2013"}
-    }
+    datasets = yaml.safe_load(after)["pipeline"]["datasets"]
+    assert datasets == {"demo": "demo_faces", "fer2013": "data/raw/fer2013"}
     assert pipeline.add_to_params("fer2013", "fer2013") is None
     assert params_file.read_text() == after
 

@@ -71,6 +71,13 @@ def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path)
         assert expected or found == [str(tmp_path / glob)]  # reading it says that there is nothing
 
 
+def test_many_images_are_recommended_another_command(folder, capsys, monkeypatch):
+    monkeypatch.setattr(faces, "MANY_IMAGES", 2)
+    _, _, told = run(capsys, "predict", folder / "a.png", folder / "c.png")
+    assert told == "2 images: `fer score` uses every core, and resumes where it was interrupted\n"
+    assert run(capsys, "predict", folder / "a.png")[2] == ""
+
+
 def test_hidden_files_and_pipes_in_a_folder_are_left_out(folder, tmp_path):
     (tmp_path / ".thumbnails").mkdir()
     for name in ("a.png", "._a.png", ".thumbnails/a.png", "we[ir]d.png"):

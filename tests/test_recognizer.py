@@ -417,6 +417,13 @@ def test_a_vote_says_why_it_cannot_be_explained():
         _ = recognizer.checkpoint
 
 
+def test_without_pytorch_a_model_says_why_it_cannot_be_explained(monkeypatch):
+    recognizer = Recognizer.load(RELEASE)
+    monkeypatch.setattr("fer_lib.inference.recognizer.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="'balanced': PyTorch, which computes saliency maps, is not"):
+        _ = recognizer.checkpoint
+
+
 def test_unknown_variant_is_told_with_the_known_ones():
     known = "accurate, float, balanced, tiny"
     with pytest.raises(ModelError, match=f"variant: expected one of {known} of .*, found 'int4'"):

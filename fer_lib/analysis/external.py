@@ -20,14 +20,11 @@ from fer_lib.data.packed import META_FILE, PackedDataset, load_packed
 from fer_lib.data.readers.base import find_root
 from fer_lib.data.readers.folders import SPLIT_OF_NAME, find_splits
 from fer_lib.errors import DataError, MediaError
-from fer_lib.inference.recognizer import Recognizer
+from fer_lib.inference.recognizer import LARGEST_CROP, Recognizer
 from fer_lib.labels import normalise_emotion, suggest_emotion
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import get_packed_dir
-
-SMALLEST_SEARCHED = 64
-"""Pixels: images no larger are faces that were cut out already, and are taken whole."""
 
 LEFT_OUT = "left out"
 
@@ -195,11 +192,11 @@ def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence
 def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) -> np.ndarray | None:
     """Return the largest face of an image, uint8 grey or RGB, in the model's framing; None: none found.
 
-    pixels: uint8 (H, W) or (H, W, 3) RGB. One of `SMALLEST_SEARCHED` or less is a crop, and taken whole.
+    pixels: uint8 (H, W) or (H, W, 3) RGB. One of `LARGEST_CROP` or less is a crop, and taken whole.
     """
     framing = recognizer.framing
     colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if min(colour.shape[:2]) > SMALLEST_SEARCHED:
+    if min(colour.shape[:2]) > LARGEST_CROP:
         faces = detector.detect(np.ascontiguousarray(colour))
         return cut_face(colour, faces[0].landmarks, framing) if faces else None
     grey = framing.channels == 1

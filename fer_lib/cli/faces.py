@@ -26,6 +26,10 @@ MAX_EXPLAINED = 8
 """Faces of an image in one figure of explanations."""
 
 
+MANY_IMAGES = 10_000
+"""From so many on, `predict`, which takes one after the other, recommends `score`."""
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--variant`."""
     known = "A name that `models` lists, or a checkpoint's folder."
@@ -67,7 +71,13 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
         table.writeheader()
     status, documents = 0, []
     passed_over: PassedOver = {}
-    for path in expand_paths(images, passed_over):
+    paths = list(expand_paths(images, passed_over))
+    if len(paths) >= MANY_IMAGES:
+        print(
+            f"{len(paths):,} images: `fer score` uses every core, and resumes where it was interrupted",
+            file=sys.stderr,
+        )
+    for path in paths:
         try:
             if os.path.isdir(path):
                 raise MediaError(f"{path}: expected image files in the folder, found none; check the path")
@@ -188,7 +198,6 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
     import io
 
     from fer_lib.files import write_atomically
-    from fer_lib.reporting.figures.analysis import plot_explanations
 
     if not out.lower().endswith(".png"):
         raise MediaError(f"{out}: expected a name that ends in .png; rename the figure")
@@ -196,8 +205,11 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
     faces = recognizer(image)
     if not faces:
         raise MediaError(f"{image}: no face was found; use an image in which one is turned to the camera")
+    checkpoint = recognizer.checkpoint
+    from fer_lib.reporting.figures.analysis import plot_explanations  # after what says that torch is missing
+
     content = io.BytesIO()
-    figure = plot_explanations(recognizer.checkpoint, faces[:MAX_EXPLAINED], emotion)
+    figure = plot_explanations(checkpoint, faces[:MAX_EXPLAINED], emotion)
     figure.savefig(content, format="png", dpi=120)
     write_atomically(Path(out), content.getvalue())
     left_out = len(faces) - MAX_EXPLAINED

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fer_lib.cli import faces
+from fer_lib.cli import faces, scale
 from fer_lib.errors import FerError
 
 
@@ -17,12 +17,14 @@ class Call(NamedTuple):
 
     function: `module:name` in `fer_lib`, imported when the command runs, so that `--help` answers at once.
     takes: the function's arguments in order, of `OPTIONS` or, in capitals, of the command line.
+    extra: of the package, which the module needs.
     """
 
     function: str
     takes: str
     result: str
     help: str
+    extra: str = ""
 
 
 OPTIONS = {
@@ -30,6 +32,9 @@ OPTIONS = {
     "--out-dir": click.Option(["--out-dir"], help="Where reports/ and models/ go; without it, scratch/."),
     "--smoke": click.Option(["--smoke"], is_flag=True, help="Tiny settings, to see that it works."),
     "--study": click.Option(["--study"], help="One study of the ablations alone, such as paper."),
+    "--processes": click.Option(
+        ["--processes"], type=click.IntRange(1), default=1, help="That train one network together, on GPUs."
+    ),
     "--model": click.Option(["--model"], default=faces.DEFAULT_MODEL, help="A name that `models` lists."),
 }
 STUDY = "--dataset --out-dir"
@@ -51,7 +56,10 @@ CALLS = {
         "Train a recipe of params.yaml, or `baseline`.",
     ),
     "train-networks": Call(
-        "training.networks:train_networks", STUDY, "trained", "Train `baseline` and every recipe."
+        "training.networks:train_networks",
+        f"{STUDY} --processes",
+        "trained",
+        "Train `baseline` and every recipe.",
     ),
     "predict-networks": Call(
         "evaluation.predictions:predict_networks", STUDY, "predicted", "Predict validation and test faces."
@@ -85,6 +93,19 @@ CALLS = {
     ),
     "release": Call(
         "deployment.release:release_model", "DATASET NAME", "released", "Export a trained model for use."
+    ),
+    "triton": Call(
+        "deployment.triton:export_triton",
+        "--model FOLDER",
+        "written",
+        "Write a release for the Triton Inference Server.",
+    ),
+    "phone": Call(
+        "deployment.phone:export_phone",
+        "--model FOLDER",
+        "",
+        "Write a release as LiteRT, ExecuTorch and Core ML.",
+        "phone",
     ),
     "bench": Call("deployment.latency:run_bench", "--model", "", "Time every variant of a model here."),
 }
@@ -136,7 +157,8 @@ def build_command(name: str, call: Call) -> click.Command:
 
     def run(**given: Any) -> None:
         module, function = call.function.split(":")
-        made = getattr(import_module(f"fer_lib.{module}"), function)(*(given[p.name] for p in parameters))
+        loaded = scale.need(module, call.extra) if call.extra else import_module(f"fer_lib.{module}")
+        made = getattr(loaded, function)(*(given[p.name] for p in parameters))
         shown = ", ".join(made) if isinstance(made, list) else made
         print(f"{call.result}: {shown}" if call.result else shown)
 
@@ -218,6 +240,7 @@ def readme(check: bool) -> int:
 
 for _command in (
     *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
+    *(scale.score, scale.serve),
     *(
         rerun,
         verify,

@@ -22,7 +22,7 @@ from fer_lib.errors import DataError, FerError, ParamsError
 from fer_lib.files import hold_lock, write_atomically
 from fer_lib.jobs import Needs, run_jobs
 from fer_lib.param_sections import Changes, Recipe
-from fer_lib.params import Params, apply_recipe, find_recipe, load_params
+from fer_lib.params import apply_recipe, find_recipe, load_params
 from fer_lib.params_file import read_params_file
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs, get_raw_dir
 from fer_lib.provenance import find_commit, list_outs, list_stages
@@ -189,10 +189,12 @@ def _get_name(target: str) -> str:
 
 
 def check_overrides(dataset: str) -> None:
-    """Raise ParamsError unless `datasets.<dataset>` lists every section, which DVC needs to watch it."""
+    """Raise ParamsError unless `datasets.<dataset>` lists every section that DVC watches."""
     load_params(dataset)
-    listed = read_params_file()["datasets"][dataset] or {}
-    missing = [name for name in Params.model_fields if name not in listed]
+    listed, prefix = read_params_file()["datasets"][dataset] or {}, f"datasets.{dataset}."
+    watched = [key for stage in list_stages(dataset).values() for key in stage["params"]]
+    names = dict.fromkeys(key.removeprefix(prefix) for key in watched if key.startswith(prefix))
+    missing = [name for name in names if name not in listed]
     if missing:
         lines = ", ".join(f"{name}: {{}}" for name in missing)
         raise ParamsError(f"{PARAMS_FILE}: datasets.{dataset}: expected every section; add {lines}")

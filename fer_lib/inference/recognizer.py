@@ -6,6 +6,7 @@ With ONNX Runtime, the default, nothing here needs torch, and a model is ready i
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "image", "logits"
 """The names in every ONNX file that `export` writes: float32 (N, 3, S, S) to float32 (N, C)."""
+
+LARGEST_CROP = 64
+"""Pixels: images no larger are taken for faces that were cut out already."""
 
 BATCH_SIZE = 64
 """Crops that go through the network at once: a folder of any size needs no more memory than these."""
@@ -182,11 +186,20 @@ class Recognizer:
 
         They come in the order of `detections`; one that lies wholly outside the image is left out.
         """
-        height, width = image.shape[:2]
-        found = [(face, box) for face in detections if (box := clip_box(face.box, width, height)) is not None]
-        crops = [cut_face(image, face.landmarks, self.framing) for face, _ in found]
-        return [
-            Face(
+        return self.recognize_all([(image, detections)])[0]
+
+    def recognize_all(self, images: Sequence[tuple[np.ndarray, Sequence[Detection]]]) -> list[list[Face]]:
+        """Return what `recognize` does for each of several images, with the faces of all in one pass."""
+        cut = [
+            (number, face, box, cut_face(image, face.landmarks, self.framing))
+            for number, (image, detections) in enumerate(images)
+            for face in detections
+            if (box := clip_box(face.box, *image.shape[1::-1])) is not None
+        ]
+        faces: list[list[Face]] = [[] for _ in images]
+        emotions = self._classify([crop for *_, crop in cut])
+        for (number, face, box, crop), emotion in zip(cut, emotions, strict=True):
+            found = Face(
                 **vars(emotion) | {"abstained": emotion.abstained or face.in_doubt},
                 box=box,
                 landmarks=face.landmarks,
@@ -194,8 +207,8 @@ class Recognizer:
                 turned=face.turned,
                 crop=crop,
             )
-            for (face, box), emotion, crop in zip(found, self._classify(crops), crops, strict=True)
-        ]
+            faces[number].append(found)
+        return faces
 
     def classify(self, crops: Sequence[ImageSource]) -> list[Emotion]:
         """Return one prediction per face that is already cropped, as the model's training faces are.
@@ -203,7 +216,7 @@ class Recognizer:
         Crops are whatever `images.read_image` takes, of any size. They are made grey where the training faces
         are, and reduced to their size where larger. Raises MediaError when one cannot be read.
         """
-        return self._classify([self._fit_crop(read_image(crop)) for crop in crops])
+        return self._classify([self.fit_crop(read_image(crop)) for crop in crops])
 
     def compute_probabilities(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Return float64 (N, C) probabilities of crops in the model's framing (`Face.crop`), uint8."""
@@ -232,6 +245,8 @@ class Recognizer:
     @property
     def why_unexplained(self) -> str:
         """Why no saliency map shows what this variant rests on; "" when one does."""
+        if not find_spec("torch"):
+            return "PyTorch, which computes saliency maps, is not installed here"
         if len(self._voters) == 1:
             return ""
         names = ", ".join(list_variants(self.config)[self.variant]["members"])
@@ -247,7 +262,8 @@ class Recognizer:
         probabilities = dict(zip(self.emotions, row.tolist(), strict=True))
         return Emotion(probabilities, label, confidence, GROUP_OF[label], confidence < self.abstain_below)
 
-    def _fit_crop(self, crop: np.ndarray) -> np.ndarray:
+    def fit_crop(self, crop: np.ndarray) -> np.ndarray:
+        """Return a face that was cut out already, uint8 (H, W, 3), in the colours and size of `Face.crop`."""
         if self.framing.channels == 1:
             crop = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
         return resize_face(crop, self.framing.size) if min(crop.shape[:2]) > self.framing.size else crop

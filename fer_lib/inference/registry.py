@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lib.errors import ModelError
-from fer_lib.models.checkpoints import CONFIG_NAME
+from fer_lib.models.checkpoints import CONFIG_NAME, read_config
 from fer_lib.paths import MODELS_DIR
 
 ONNX_NAME = "model.onnx"
@@ -39,6 +39,18 @@ def list_variants(config: Config) -> dict[str, Config]:
     of_network = ("architecture", "preprocessing", "default", "variants")
     shared = {key: value for key, value in config.items() if key not in of_network}
     return {name: shared | entry for name, entry in config["variants"].items()}
+
+
+def list_exported(model: str | Path) -> tuple[Path, dict[str, Config]]:
+    """Return a release's folder, and those of its variants that are one network, each with its ONNX `file`.
+
+    Raises ModelError for a model that is missing or was not released.
+    """
+    folder = find_checkpoint(model)
+    config = read_config(folder)
+    if "variants" not in config:
+        raise ModelError(f"{folder}: expected a release, found a checkpoint; run `fer release`")
+    return folder, {name: one for name, one in list_variants(config).items() if "file" in one}
 
 
 def find_variant(config: Config, variant: str | None, model: str) -> str:

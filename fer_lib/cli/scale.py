@@ -1,0 +1,71 @@
+"""Commands for more images than one process can see. Each needs an extra, and says so without it."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import click
+
+from fer_lib.cli.faces import model_options
+from fer_lib.errors import FerError
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """Return a module of `fer_lib`. Raises FerError when what the extra installs is missing."""
+    try:
+        return import_module(f"fer_lib.{module}")
+    except ModuleNotFoundError as error:
+        raise FerError(
+            f"{error.name}: expected the extra `{extra}`; `pip install fer-lib[{extra}]`"
+        ) from None
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--output", required=True, metavar="DIR", help="A folder for parquet files, here or at an address."
+)
+@click.option("--column", default="image", help="Of parquet inputs: images in bytes, or their addresses.")
+@click.option("--crops", is_flag=True, help="The images are faces, cut as the model's training faces are.")
+@click.option("--address", help="Of a Ray cluster, or `auto`. Without it, Ray runs on this machine.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; without it, one for each core.")
+@click.option(
+    "--shard", type=click.IntRange(1), default=1_000_000, help="Images that are kept track of at once."
+)
+@model_options
+def score(inputs: Sequence[str], output: str, model: str, variant: str | None, **options: Any) -> None:
+    """Score any number of images into parquet files. If interrupted, the same command resumes.
+
+    Takes files, folders, globs and parquet files, here or at addresses such as s3://bucket/folder.
+    """
+    run = need("scale.score", "scale").score
+    from fer_lib.data.image_files import describe_counts
+
+    skipped = run(inputs, output, model, variant, **options)
+    print(f"written: {output}")
+    if skipped:
+        print(f"skipped {describe_counts(skipped)}")
+
+
+@click.command()
+@click.option(
+    "--host",
+    type=click.Choice(["127.0.0.1", "0.0.0.0", "::"]),
+    default="127.0.0.1",
+    help="All but the first need a token.",
+)
+@click.option("--port", type=click.IntRange(1024, 65535), default=8000)
+@click.option("--workers", type=click.IntRange(1), help="Processes; without it, one for each core.")
+@click.option("--batch-size", type=click.IntRange(1), default=1, help="Images classified at once.")
+@model_options
+def serve(
+    host: str, port: int, workers: int | None, batch_size: int, model: str, variant: str | None
+) -> None:
+    """Serve a model: POST an image, get its faces as JSON.
+
+    Requests carry the token in FER_SERVER_TOKEN, if that is set.
+    """
+    run = need("scale.serve", "serve").serve
+    print(f"http://{host}:{port}/docs tells how to ask; Ctrl-C ends it", flush=True)
+    run(model, variant, host, port, workers, batch_size)

@@ -1,0 +1,397 @@
+"""Score any number of images with Ray Data, on this machine or on a cluster; killed, the work goes on."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+from pyarrow import fs
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.checkpoint import CheckpointConfig
+from tqdm import tqdm
+
+from fer_lib.data.images import ImageError, decode_image
+from fer_lib.errors import DataError, FerError
+from fer_lib.files import hold_lock
+from fer_lib.inference.annotate import COLUMNS, build_rows
+from fer_lib.inference.recognizer import LARGEST_CROP, Emotion, Recognizer
+from fer_lib.scale.sources import ID, SCHEMA, Part, Place, list_parts
+
+SHARD = 1_000_000
+"""Images of a shard: when an interrupted run resumes, the ids of those that are done are in memory."""
+
+SETTINGS = "_settings.json"
+"""In the output: what it was begun with. Arrow, pandas and Spark skip names that begin with `_`."""
+
+PENDING = ".pending.parquet"
+"""How the names of Ray's checkpoint files end until their table is written."""
+
+N_TRIES = 3
+"""To read a file from a store, and to score a block whose worker died."""
+
+OVERHEAD = 2
+"""Cores, as Ray counts them, besides the workers': to write, and to leave out what is done already."""
+
+
+class Scorer:
+    """One worker: a model with one thread, and what it sees in a block of images."""
+
+    def __init__(self, model: ray.ObjectRef, variant: str, crops: bool):
+        files: dict[str, bytes] = ray.get(model)
+        # Its own copy: the machines of a cluster share no folder.
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            self.recognizer = Recognizer.load(folder, variant=variant, threads=1)
+        self.crops, self.model = crops, hash_model(files)
+        self.schema = build_schema(self.recognizer.emotions)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Return the rows of `build_schema` for a block of `sources.SCHEMA`."""
+        rows, crops, names = [], [], []
+        for source, image, path in zip(*block.to_pydict().values(), strict=True):
+            try:
+                pixels = decode_image(image if path is None else _read(path))
+                if self.crops or max(pixels.shape[:2]) <= LARGEST_CROP:
+                    crops.append(self.recognizer.fit_crop(pixels))
+                    names.append(source)
+                    continue
+                faces = self.recognizer(pixels)
+            except _UnreachableError:
+                raise
+            except Exception as error:  # whatever one image does to decoder or detector, it stops no others
+                reason = error if isinstance(error, ImageError) else f"{type(error).__name__}: {error}"
+                rows.append({ID: source, "error": " ".join(str(reason).split())[:300]})
+                continue
+            found = build_rows(source, faces)
+            for row, face in zip(found, faces, strict=True):
+                row["landmarks"] = face.landmarks.ravel().tolist()
+            rows += found or [{ID: source}]
+        emotions = map(self.recognizer.describe, self.recognizer.compute_probabilities(crops))
+        rows += [_describe_crop(source, emotion) for source, emotion in zip(names, emotions, strict=True)]
+        return pa.Table.from_pylist([row | {"model": self.model} for row in rows], self.schema)
+
+
+class _UnreachableError(Exception):
+    """The store did not answer: it says nothing of the image, and the run is to be begun again later."""
+
+
+def _describe_crop(source: str, emotion: Emotion) -> dict[str, Any]:
+    values = dict(vars(emotion))
+    return {ID: source, "face": 1, **values.pop("probabilities"), **values}
+
+
+def build_schema(emotions: Sequence[str]) -> pa.Schema:
+    """Return the columns of the output: those of `fer predict --csv`, and three more.
+
+    landmarks: 10 numbers, x and y in pixels in the order of `detector.LANDMARKS`.   error: why an image was
+    not read.   model: `hash_model`.   A face that was cut out already has no box, landmarks and score. A row
+    without a face stands for an image in which none was found, or which has an error.
+    """
+    words = pa.dictionary(pa.int8(), pa.string())
+    types = {ID: pa.string(), "landmarks": pa.list_(pa.float32()), "label": words, "group": words}
+    types |= {"detection_score": pa.float32(), "confidence": pa.float32(), "abstained": pa.bool_()}
+    columns = {name: types.get(name, pa.int32()) for name in (*COLUMNS, "landmarks")}
+    columns |= dict.fromkeys(emotions, pa.float32())
+    return pa.schema({**columns, "error": pa.string(), "model": words})
+
+
+def hash_model(files: dict[str, bytes]) -> str:
+    """Return the sha256 (hex) over the files of a model, by name."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+class PartSource(Datasource):
+    """Parts of the input, one read task each: a block that is scored, written and kept together."""
+
+    def __init__(self, parts: Sequence[Part]):
+        super().__init__()
+        self.parts = parts
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return None: nobody knows before reading."""
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        """Return a task for each part."""
+        return [
+            ReadTask(part.read, BlockMetadata(part.n_images, None, None, None, None), SCHEMA)
+            for part in self.parts
+        ]
+
+
+def score(
+    inputs: Sequence[str],
+    output: str,
+    model: str,
+    variant: str | None = None,
+    *,
+    column: str = "image",
+    crops: bool = False,
+    address: str | None = None,
+    workers: int | None = None,
+    shard: int = SHARD,
+) -> Counter[str]:
+    """Write a model's predictions for any number of images as parquet files; return what was skipped.
+
+    The columns are those of `build_schema`. If interrupted, the same call resumes; in the end every image is
+    in exactly one file. The process that calls holds some 300 bytes for each image file and each 1,000 rows.
+
+    Parameters
+    ----------
+    inputs, column
+        As of `sources.list_parts`. With several machines, a path without a scheme is refused: `file://` says
+        that all of them see the same files.
+    output
+        A folder, here or at an address.
+    model, variant
+        As of `Recognizer.load`.
+    crops
+        Every image is a face, cut as the model's training faces are; else those of at most `LARGEST_CROP`
+        pixels.
+    address
+        Of a Ray cluster, or `auto`; None: Ray starts on this machine and ends with the run.
+    workers
+        Processes that score, each on one core; None: as many as there are cores.
+    shard
+        See `SHARD`.
+
+    Raises
+    ------
+    DataError
+        For inputs that stand for nothing, and an output that was begun otherwise.
+    FerError
+        When another run writes the output, there are too few cores, or Ray gives up.
+    """
+    skipped = Counter[str]()
+    recognizer = Recognizer.load(model, variant=variant)
+    files = {path.name: path.read_bytes() for path in recognizer.folder.iterdir() if path.is_file()}
+    target = Output(output)
+    parts = list(list_parts(inputs, column, skipped, leave_out=target.place))
+    settings = {
+        "inputs": hashlib.sha256("".join(map(repr, parts)).encode()).hexdigest(),
+        "model": hash_model(files),
+        "variant": recognizer.variant,
+        "crops": crops,
+        "shard": shard,
+    }
+    n_images = sum(part.n_images for part in parts)
+    shards = {f"{number:05d}": some for number, some in enumerate(split_parts(parts, shard))}
+    with target.hold(settings), _start_ray(address, workers) as n_workers:
+        if address is not None and not all(Place.parse(item).root for item in (*inputs, output)):
+            _refuse_several_machines()
+        arguments = (ray.put(files), recognizer.variant, crops)
+        left = {name: some for name, some in shards.items() if not target.is_done(name)}
+        n_before = n_images - sum(part.n_images for some in left.values() for part in some)
+        with tqdm(total=n_images, initial=n_before, unit="image", smoothing=0, dynamic_ncols=True) as bar:
+            for name, some in left.items():
+                _score_shard(some, target, name, arguments, n_workers, bar)
+    return skipped
+
+
+def split_parts(parts: Sequence[Part], shard: int) -> Iterator[list[Part]]:
+    """Yield the parts in shards of at most `shard` images, but of one part at least."""
+    some, n_images = list[Part](), 0
+    for part in parts:
+        if some and n_images + part.n_images > shard:
+            yield some
+            some, n_images = [], 0
+        some.append(part)
+        n_images += part.n_images
+    if some:
+        yield some
+
+
+class Output:
+    """The folder of a run: its tables by shard, what it was begun with, and how far it is."""
+
+    def __init__(self, address: str):
+        self.address, self.place = address, Place.parse(address)
+        self.system, self.folder = self.place.open()
+
+    @contextmanager
+    def hold(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Keep other runs on this machine out. Raises DataError for an output that was begun otherwise."""
+        self.system.create_dir(self.folder, recursive=True)
+        is_local = isinstance(self.system, fs.LocalFileSystem)
+        with hold_lock(Path(self.folder, "_lock")) if is_local else nullcontext():
+            self._check(settings)
+            yield
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        path = f"{self.folder}/{SETTINGS}"
+        if self.system.get_file_info(path).is_file:
+            with self.system.open_input_stream(path) as file:
+                begun = json.loads(file.read())
+            differing = [name for name, value in settings.items() if begun.get(name) != value]
+            if differing:
+                raise DataError(
+                    f"{self.address}: expected to resume what was begun there, found other "
+                    f"{', '.join(differing)}; name another --output"
+                )
+            return
+        entries = self.system.get_file_info(fs.FileSelector(self.folder))
+        if any(not entry.base_name.startswith("_") for entry in entries):
+            raise DataError(
+                f"{self.address}: expected a new or empty folder, found files; name another --output"
+            )
+        with self.system.open_output_stream(f"{path}.partial") as file:
+            file.write(json.dumps(settings, indent=2).encode())
+        self.system.move(f"{path}.partial", path)
+
+    def is_done(self, shard: str) -> bool:
+        """Return whether every image of a shard is in its tables."""
+        return bool(self.system.get_file_info(f"{self.folder}/_done/{shard}").is_file)
+
+    def get_checkpoint(self, shard: str) -> str:
+        """Return the folder in which Ray keeps the ids of a shard's images that are scored."""
+        return f"{self.folder}/_checkpoints/{shard}"
+
+    def list_checkpoints(self, shard: str) -> dict[str, list[str]]:
+        """Return the paths of Ray's checkpoint files, `pending` and `committed`."""
+        selector = fs.FileSelector(self.get_checkpoint(shard), allow_not_found=True)
+        paths = [entry.path for entry in self.system.get_file_info(selector) if entry.is_file]
+        pending = [path for path in paths if path.endswith(PENDING)]
+        return {"pending": pending, "committed": [path for path in paths if path not in pending]}
+
+    def mend(self, shard: str) -> None:
+        """Take back what is pending and committed at once: Ray deletes its table but would keep its ids.
+
+        That remains where a run ends while a store copies one to the other, or where a write is repeated.
+        """
+        found = self.list_checkpoints(shard)
+        for twin in {path.removesuffix(PENDING) + ".parquet" for path in found["pending"]}:
+            if twin in found["committed"]:
+                self.system.delete_file(twin)
+
+    def finish(self, shard: str) -> None:
+        """Keep that a shard is done, and then drop its checkpoint: never neither of the two."""
+        self.system.create_dir(f"{self.folder}/_done", recursive=True)
+        with self.system.open_output_stream(f"{self.folder}/_done/{shard}"):
+            pass
+        self.system.delete_dir(self.get_checkpoint(shard))
+
+
+@contextmanager
+def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
+    """Start or join Ray; yield the number of workers."""
+    os.environ |= {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        workers = workers or os.cpu_count() or 1
+        options |= {"num_cpus": workers + OVERHEAD, "include_dashboard": False}
+    try:
+        ray.init(address or "local", **options)
+        n_cores = int(ray.cluster_resources().get("CPU", 0))
+        workers = workers or max(1, n_cores - OVERHEAD)
+        if workers + OVERHEAD > n_cores:
+            raise FerError(
+                f"Ray: expected {workers + OVERHEAD} cores, {OVERHEAD} besides the workers, found {n_cores}; "
+                "use fewer --workers or a larger cluster"
+            )
+        yield workers
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        causes = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+        cause = " ".join((causes or [str(error)])[-1].split())
+        raise FerError(f"Ray: {cause[:200]}; run the same command again to resume") from None
+    finally:
+        ray.shutdown()
+
+
+def _refuse_several_machines() -> None:
+    n_machines = sum(node["Alive"] for node in ray.nodes())
+    if n_machines > 1:
+        raise FerError(
+            f"Ray: expected addresses that {n_machines} machines reach, found a path of one; use a store, or "
+            "file:// for a folder that all of them share"
+        )
+
+
+def _score_shard(
+    parts: Sequence[Part], output: Output, shard: str, arguments: tuple[Any, ...], workers: int, bar: tqdm
+) -> None:
+    output.mend(shard)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    checkpoint = CheckpointConfig(
+        ID,
+        output.get_checkpoint(shard),
+        override_filesystem=output.system,
+        delete_checkpoint_on_success=False,
+    )
+    # The process that leaves out what is scored already asks for a gigabyte otherwise, which a small machine
+    # does not have; the ids of a shard take a tenth of that.
+    checkpoint.checkpoint_actor_pool_max_size, checkpoint.checkpoint_actor_memory_bytes = 1, 256_000_000
+    context.checkpoint_config = checkpoint
+    scored = ray.data.read_datasource(PartSource(parts), override_num_blocks=len(parts)).map_batches(
+        Scorer,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=workers),
+        num_cpus=1,
+        max_task_retries=N_TRIES,
+    )
+    with _watch(output, shard, parts, bar):
+        scored.write_parquet(f"{output.folder}/shard={shard}", filesystem=output.system)
+    output.finish(shard)
+
+
+@contextmanager
+def _watch(output: Output, shard: str, parts: Sequence[Part], bar: tqdm) -> Iterator[None]:
+    """Move the bar while the parts of a shard are committed."""
+    n_before, n_images, ended = bar.n, sum(part.n_images for part in parts), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1):
+            share = len(output.list_checkpoints(shard)["committed"]) / len(parts)
+            bar.update(n_before + int(min(1, share) * n_images) - bar.n)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+        bar.update(n_before + n_images - bar.n)
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _read(address: str) -> bytes:
+    system, path = Place.parse(address).open()
+    for attempt in range(N_TRIES):
+        try:
+            with system.open_input_stream(path) as file:
+                return file.read()
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise ImageError(f"expected a file that may be read, found none: {error.strerror}") from None
+        except OSError as error:
+            if isinstance(system, fs.LocalFileSystem):
+                raise
+            failure = error
+            time.sleep(2**attempt)
+    raise _UnreachableError(f"{address}: {failure}")
