@@ -37,7 +37,8 @@ def measure_memory(network: Network) -> float:
     return float(done.stdout)
 
 
-def _get_peak() -> float:
+def get_peak() -> float:
+    """Return the most memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # for the other also counts what the parent process used before this one began
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -50,9 +51,9 @@ def _get_peak() -> float:
 
 def _print_memory(path: str, image_size: str) -> None:
     images = np.zeros((max(BATCHES), 3, int(image_size), int(image_size)), np.float32)
-    before = _get_peak()
+    before = get_peak()
     open_session(Path(path), 1).run(None, {INPUT: images})
-    print(_get_peak() - before)
+    print(get_peak() - before)
 
 
 if __name__ == "__main__":
