@@ -198,6 +198,22 @@ class CompressionParams(Section):
     seed: int = Field(ge=0)
 
 
+class ScaleParams(Section):
+    """What other machines cost, and which training they are asked for."""
+
+    price_per_gpu_hour: float = Field(gt=0.0)
+    price_per_gb_month: float = Field(gt=0.0)
+    price_per_gb_sent: float = Field(ge=0.0)
+    images: tuple[int, ...] = Field(min_length=1)
+    gpu_recipe: str
+    gpu_train_faces: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    train_faces: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    gpus: tuple[int, ...] = Field(min_length=1)
+    gpu_gb_per_second: float = Field(gt=0.0)
+
+
 class GradcamParams(Section):
     """Which network is explained, and on how many faces its maps are tested."""
 

@@ -20,6 +20,7 @@ from fer_lib.param_sections import (
     Recipe,
     ReleaseParams,
     RobustnessParams,
+    ScaleParams,
     Section,
     TrainingParams,
 )
@@ -44,6 +45,7 @@ class Params(Section):
     gradcam: GradcamParams
     robustness: RobustnessParams
     releases: dict[str, ReleaseParams]
+    scale: ScaleParams
 
 
 def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:

@@ -64,10 +64,14 @@ def hash_values(values: Any) -> str:
 def list_stages(dataset: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Return the stages of `dvc.yaml` for a data set, by target (`train@demo`), variables filled in."""
     params, stages = _parse_yaml((root / "params.yaml").read_text()), {}
-    known = {"key": dataset, "item": params["pipeline"]["datasets"].get(dataset, f"data/raw/{dataset}")}
+    pipeline = params["pipeline"]
+    known = {"key": dataset, "item": pipeline["datasets"].get(dataset, f"data/raw/{dataset}")}
+    known |= {f"pipeline.{name}": str(value) for name, value in pipeline.items()}
     for name, stage in _parse_yaml((root / "dvc.yaml").read_text())["stages"].items():
+        if "foreach" not in stage:  # it is about none of them
+            stages[name] = stage
         # A stage that spells its data sets out is for these alone.
-        if isinstance(stage["foreach"], str) or dataset in stage["foreach"]:
+        elif isinstance(stage["foreach"], str) or dataset in stage["foreach"]:
             stages[f"{name}@{dataset}"] = _fill(stage["do"], known)
     return stages
 

@@ -4,12 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parent.parent
+
+RECIPES = ("reports/fer2013/tables/recipes", "reports/fer2013/provenance/recipes")
+MEASURED = ("reports/scale/measurements", *RECIPES)
+"""What notebook 10 is about, which no copy of the project measures itself."""
 
 # Before torch, numpy and OpenCV are loaded. Workers share the cores, and threads that wait for each other on
 # a busy one take the tests of trainings and saliency maps four times as long.
@@ -18,6 +23,11 @@ for _name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
 
 LONGEST = ("test_pipeline", "test_notebooks", "test_browser", "test_cli", "test_training")
 """Files that start first, or one worker would still be busy with them when the others are done."""
+
+NEEDS = {"scale": "ray", "phone": "litert_torch"}
+"""Folders with an environment of their own, and what only that has: `make scale`, and the extra `phone`."""
+
+collect_ignore = [folder for folder, module in NEEDS.items() if not find_spec(module)]
 
 TINY_RECIPE = {"image_size": 32, "first_image_size": None, "epochs": 1, "warmup_steps": 2, "batch_size": 16}
 
@@ -120,6 +130,7 @@ def write_tiny_params(path, **changes):
     }
     params["robustness"]["mitigations"] = {"tiny": "student.float32"}
     params["datasets"]["demo"] = merge(merge(params["datasets"]["demo"], tiny), changes)
+    params["datasets"]["scale"] = params["datasets"]["demo"]  # has the same networks
     for section in TINY:
         params["smoke"].pop(section, None)
     path.write_text(yaml.safe_dump(params, sort_keys=False))
@@ -148,6 +159,37 @@ def run_fer_lib(root, *arguments, **environment):
     )
 
 
+def run_command(root, *command, **environment):
+    """Run a command in a project to its end without an error; return what it prints."""
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**build_command_environment(root), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_dvc(root, *arguments, **environment):
+    return run_command(root, sys.executable, "-m", "dvc", *arguments, **environment)
+
+
+def run_git(root, *arguments):
+    return run_command(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments)
+
+
+def commit(root):
+    run_git(root, "add", "--all")
+    run_git(root, "commit", "--quiet", "--message", "change")
+
+
+def read_files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory):
     """Return a project folder with the real notebooks, tiny parameters and a packed demo set."""
@@ -156,6 +198,8 @@ def tiny_project(tmp_path_factory):
     shutil.copytree(REPO / "models" / "release", root / "models" / "release")
     for name in ("claims.yaml", "demo_faces", "dvc.yaml", "fer_lib"):  # provenance hashes code and graph
         (root / name).symlink_to(REPO / name)
+    for name in MEASURED:
+        shutil.copytree(REPO / name, root / name)
     write_tiny_params(root / "params.yaml")
     done = run_fer_lib(root, "prepare", "--dataset", "demo")
     assert done.returncode == 0, done.stderr

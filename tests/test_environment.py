@@ -17,14 +17,19 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PYPROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
-LOCK = (REPO / "requirements.lock").read_text()
-LOCKED = [Requirement(line.rstrip(" \\")) for line in re.findall(r"^[a-zA-Z].*$", LOCK, re.MULTILINE)]
+LOCKS = [(REPO / name).read_text() for name in ("requirements.lock", "requirements-scale.lock")]
+LOCKED = [
+    Requirement(line.rstrip(" \\"))
+    for lock in LOCKS
+    for line in re.findall(r"^[a-zA-Z].*$", lock, re.MULTILINE)
+]
 
 
 def list_direct_requirements():
     project = PYPROJECT["project"]
     extras = {**project["optional-dependencies"]}
-    extras.pop("openvino")  # large, and for one benchmark alone: not in the lock
+    for name in ("openvino", "phone"):  # large, for one command or benchmark alone: not in the lock
+        extras.pop(name)
     lists = [project["dependencies"], *extras.values()]
     return [Requirement(text) for requirements in lists for text in requirements]
 
@@ -37,11 +42,17 @@ def test_lock_holds_every_direct_dependency_at_a_version_that_fits(requirement):
     assert all(Version(version) in requirement.specifier for version in versions)
 
 
-def test_lock_pins_and_hashes_everything_and_holds_no_address():
-    assert "://" not in LOCK
-    blocks = re.split(r"\n(?=\S)", LOCK.strip())
+def test_locks_pin_and_hash_everything_and_hold_no_address():
+    blocks = [block for lock in LOCKS for block in re.split(r"\n(?=\S)", lock.strip())]
     assert len(blocks) == len(LOCKED)
     assert all("==" in block.splitlines()[0] and "--hash=sha256:" in block for block in blocks)
+    assert not [block for block in blocks if "://" in block]
+
+
+def test_no_package_is_locked_twice():
+    # Both locks go into one environment, `make scale`. A marker makes it another entry.
+    names = [f"{canonicalize_name(one.name)} {one.marker}" for one in LOCKED]
+    assert len(names) == len(set(names))
 
 
 def test_lock_holds_one_opencv():
@@ -76,13 +87,14 @@ def test_python_versions_agree_everywhere():
 
 
 def test_library_imports_where_notebook_pipeline_and_page_tools_are_not_installed():
-    # Whoever serves a model must not need Jupyter, DVC or Streamlit.
+    # Whoever serves a model must not need Jupyter, DVC or Streamlit. Some modules need extras of their own.
     code = (
         "import importlib, pkgutil, sys, fer_lib\n"
         "for name in ('dvc', 'streamlit', 'papermill', 'nbconvert', 'nbformat', 'IPython', 'ipywidgets'):\n"
         "    sys.modules[name] = None\n"  # from here on importing it fails
         "for module in pkgutil.walk_packages(fer_lib.__path__, 'fer_lib.'):\n"
-        "    if not module.name.endswith('__main__'):\n"
+        "    extra = module.name.startswith('fer_lib.scale.') or module.name == 'fer_lib.deployment.phone'\n"
+        "    if not module.name.endswith('__main__') and not extra:\n"
         "        importlib.import_module(module.name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)

@@ -12,11 +12,16 @@ import pytest
 from conftest import REPO, build_command_environment, run_fer_lib
 
 from fer_lib.metrics_file import MAX_HEADLINE
+from fer_lib.reporting.index_page import SCALE
 
 NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
 
 AUDIT_PARAMETERS = {"08_robustness": {"model": None, "data": None, "variant": None, "n_faces": 300}}
 """Of the notebook that also audits one model on any faces."""
+
+
+def get_dataset(name):
+    return SCALE if name.endswith(SCALE) else "demo"
 
 
 def read_notebook(name):
@@ -45,7 +50,7 @@ class TestForm:
         assigned = {
             node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body
         }
-        expected = {"dataset": "demo", "smoke": False, "out_dir": None}
+        expected = {"dataset": get_dataset(name), "smoke": False, "out_dir": None}
         assert assigned == expected | AUDIT_PARAMETERS.get(name, {})
 
     def test_defines_nothing(self, name):
@@ -91,30 +96,31 @@ for stage in (
     *(evaluate_saliency, predict_perturbed, predict_counterfactuals, measure_privacy),
 ):
     stage("demo")
-for path in list_notebooks():
-    run_notebook(path.stem, "demo", None, smoke=True)
+for dataset in ("scale", "demo"):
+    for path in list_notebooks(dataset):
+        run_notebook(path.stem, dataset, None, smoke=True)
 """
 """Every stage of the pipeline in one process; the notebooks, in smoke mode, come last."""
 
 
 @pytest.fixture(scope="module")
 def smoke_results(tiny_project):
-    """Run every stage, and the notebooks in smoke mode; return the folder of the pages."""
+    """Run every stage, and the notebooks in smoke mode; return the folder of the pages, by data set."""
     environment = build_command_environment(tiny_project)
     environment["PYTHONPATH"] += f"{os.pathsep}{REPO / 'tests'}"
     command = [sys.executable, "-c", STAGES]
     done = subprocess.run(command, cwd=tiny_project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return tiny_project / "scratch" / "reports" / "demo"
+    return tiny_project / "scratch" / "reports"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 class TestSmokeRun:
     def test_writes_page_metrics_figures_and_finding(self, smoke_results, name):
-        reports, stage = smoke_results, name.split("_", 1)[1]
+        reports, stage = smoke_results / get_dataset(name), name.split("_", 1)[1]
         assert len((reports / "tables" / f"{stage}.csv").read_text().splitlines()) > 2
         provenance = json.loads((reports / "provenance" / f"{stage}.json").read_text())
-        assert provenance["dataset"] == "demo"
+        assert provenance["dataset"] == get_dataset(name)
         assert f"notebooks/{name}.ipynb" in provenance["code"]
         headline = json.loads((reports / "metrics" / f"{stage}.json").read_text())
         assert 1 <= len(headline) <= MAX_HEADLINE
@@ -123,33 +129,32 @@ class TestSmokeRun:
         assert (reports / f"{name}.html").is_file()
 
     def test_page_says_it_is_a_smoke_run(self, smoke_results, name):
-        assert "Smoke run" in (smoke_results / f"{name}.html").read_text()
+        assert "Smoke run" in (smoke_results / get_dataset(name) / f"{name}.html").read_text()
 
     def test_page_is_self_contained_described_and_small(self, smoke_results, name):
-        page = (smoke_results / f"{name}.html").read_text()
+        page = (smoke_results / get_dataset(name) / f"{name}.html").read_text()
         images = re.findall(r"<img [^>]*>", page)
         assert images
         assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
-        assert not re.search(r"""(?:src|href)=["'](?!data:|[\w.]+\.html)""", page)
+        assert not re.search(r"""(?:src|href)=["'](?!data:|(?:\.\./scale/)?[\w.]+\.html)""", page)
         text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
         assert len(text) < 150_000
 
     def test_page_names_no_folder_of_this_machine(self, smoke_results, name):
-        page = (smoke_results / f"{name}.html").read_text()
-        assert str(smoke_results.parents[2]) not in page
+        page = (smoke_results / get_dataset(name) / f"{name}.html").read_text()
+        assert str(smoke_results.parents[1]) not in page
         assert str(REPO) not in page
 
 
 def test_index_links_every_notebook(smoke_results):
-    page = (smoke_results / "index.html").read_text()
-    assert all(f'href="{name}.html"' in page for name in NOTEBOOKS)
-    assert "Not run yet." not in page
+    pages = {name: (smoke_results / get_dataset(name) / "index.html").read_text() for name in NOTEBOOKS}
+    assert all(f'href="{name}.html"' in page for name, page in pages.items())
+    assert not any("Not run yet." in page for page in pages.values())
 
 
 def test_what_belongs_beside_a_verdict_was_measured(smoke_results):
-    claims = {
-        claim["id"]: claim for claim in json.loads((smoke_results / "claims.json").read_text())["claims"]
-    }
+    listed = json.loads((smoke_results / "demo" / "claims.json").read_text())["claims"]
+    claims = {claim["id"]: claim for claim in listed}
     for name, n in {"S10": 1, "S11": 2, "S12": 4, "N1": 1, "N5": 3}.items():
         assert [check["outcome"] for check in claims[name]["beside"]] == n * ["decides nothing"]
     paper = claims["S7"]["checks"][0]  # an arm that these tiny parameters keep
@@ -159,7 +164,7 @@ def test_what_belongs_beside_a_verdict_was_measured(smoke_results):
 
 
 def test_rerun_in_a_kernel_gives_the_same_bytes(smoke_results):
-    reports, name = smoke_results, NOTEBOOKS[0]
+    reports, name = smoke_results / "demo", NOTEBOOKS[0]
     before = {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}
     done = run_fer_lib(reports.parents[2], "notebook", name, "--dataset", "demo", "--smoke")
     assert done.returncode == 0, done.stderr

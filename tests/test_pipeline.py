@@ -12,17 +12,26 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import REPO, build_command_environment, write_tiny_params
+from conftest import (
+    MEASURED,
+    REPO,
+    build_command_environment,
+    commit,
+    read_files,
+    run_dvc,
+    run_git,
+    write_tiny_params,
+)
 
 from fer_lib.evaluation.browser_record import RECORD
 from fer_lib.provenance import list_stages
+from fer_lib.reporting.index_page import SCALE
 
 TRAINED = ("reference", "head")
 """Studies of the copy."""
 
 STAGES = list(list_stages("demo"))
 NOTEBOOKS = [name.removesuffix("@demo") for name in STAGES if name[0].isdigit()]
-GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
 def build_copy(root):
@@ -35,9 +44,10 @@ def build_copy(root):
         check=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        # Results of real runs stay behind: the copy makes its own, but for the tests in a browser.
-        is_result = name == "dvc.lock" or (name.startswith("reports/") and name != RECORD.as_posix())
-        if (REPO / name).is_file() and not is_result:
+        # Results of real runs stay behind: the copy makes its own, but for what it does not measure itself.
+        is_result = name == "dvc.lock" or name.startswith("reports/")
+        is_kept = name == RECORD.as_posix() or name.startswith(MEASURED)
+        if (REPO / name).is_file() and (is_kept or not is_result):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, root / name)
     ablations = yaml.safe_load((REPO / "params.yaml").read_text())["ablations"]
@@ -53,13 +63,8 @@ def build_copy(root):
         ensemble={"members": ["b0"]},
         compression={"networks": ["student"]},
     )
-    subprocess.run([*GIT, "init", "--quiet"], cwd=root, check=True)
+    run_git(root, "init", "--quiet")
     commit(root)
-
-
-def commit(root):
-    subprocess.run([*GIT, "add", "--all"], cwd=root, check=True)
-    subprocess.run([*GIT, "commit", "--quiet", "--message", "change"], cwd=root, check=True)
 
 
 def start_pipeline(root):
@@ -85,15 +90,6 @@ def run_pipeline(root):
     return output, [f"{stage}@demo" for stage in told]
 
 
-def run_dvc(root, *arguments):
-    command, environment = [sys.executable, "-m", "dvc", *arguments], build_command_environment(root)
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
-
-
-def read_files(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def replace_in(path, old, new):
     text = path.read_text()
     assert old in text
@@ -114,7 +110,7 @@ def project(tmp_path_factory):
 def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     for stage in NOTEBOOKS:
         short = stage.split("_", 1)[1]
-        reports = project / "reports" / "demo"
+        reports = project / "reports" / (SCALE if short == SCALE else "demo")
         assert (reports / f"{stage}.html").is_file()
         assert (reports / "metrics" / f"{short}.json").is_file()
         assert list((reports / "figures" / short).glob("*.png"))
@@ -125,9 +121,7 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert (project / "reports" / "demo" / "predictions" / "baseline.parquet").is_file()
     assert (project / "models" / "demo" / "student" / "model.safetensors").is_file()
     assert (project / "reports" / "demo" / "ablations" / "head.parquet").is_file()
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True
-    ).stdout
+    tracked = run_git(project, "ls-files")
     assert "dvc.lock" in tracked
     assert "models/demo" not in tracked
     assert not any(path.startswith("data/packed") for path in tracked.splitlines())
@@ -145,11 +139,26 @@ def test_second_run_runs_nothing_whatever_became_of_another_data_set(project):
     assert read_files(project / "reports") == before
 
 
+def test_clone_that_pulls_draws_its_faces_and_runs_nothing_else(project, tmp_path):
+    clone, remote = tmp_path / "clone", tmp_path / "remote"
+    run_git(project, "clone", "--quiet", str(project), str(clone))
+    for root, command in ((project, "push"), (clone, "pull")):
+        run_dvc(root, "remote", "add", "--local", "--default", "shared", str(remote))
+        run_dvc(root, command)
+    pushed = read_files(remote).values()
+    assert {*read_files(project / "models" / "demo").values()} <= {*pushed}
+    assert not {*read_files(project / "data" / "packed").values()} & {*pushed}
+    pulled = [*(clone / "models" / "demo").rglob("*.*"), *(clone / "models" / "compressed").rglob("*.*")]
+    assert {path.suffix for path in pulled} == {".json", ".onnx", ".parquet", ".safetensors"}  # no image
+    assert run_pipeline(clone)[1] == ["prepare@demo"]
+    assert run_pipeline(clone)[1] == []
+
+
 def test_reader_can_compare_metrics_and_history(project):
-    assert "val.accuracy" in run_dvc(project, "metrics", "show", "--json").stdout
-    assert len(run_dvc(project, "metrics", "diff", "--all").stdout.splitlines()) < 15 * len(NOTEBOOKS)
-    assert "metrics/training.json" in run_dvc(project, "metrics", "diff", "--all").stdout
-    assert "recipes/baseline.csv" in run_dvc(project, "plots", "diff", "--json").stdout
+    assert "val.accuracy" in run_dvc(project, "metrics", "show", "--json")
+    assert len(run_dvc(project, "metrics", "diff", "--all").splitlines()) < 15 * len(NOTEBOOKS)
+    assert "metrics/training.json" in run_dvc(project, "metrics", "diff", "--all")
+    assert "recipes/baseline.csv" in run_dvc(project, "plots", "diff", "--json")
 
 
 def test_new_words_in_notebooks_rerun_their_stages_alone(project):

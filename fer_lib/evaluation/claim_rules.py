@@ -29,7 +29,7 @@ UNITS = {" (points)": "points", " (%)": "%"}
 REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
 """Where an interval lies beside a value."""
 
-STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness"
+STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness|10_scale"
 Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
 """`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's."""
 

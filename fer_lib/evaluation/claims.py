@@ -65,7 +65,7 @@ class Claim(Section):
     claim: str
     paper: str | None
     note: str | None = None
-    figure: Annotated[str, Field(pattern=rf"^({STAGES})\.html(#figure-\w+)?$")] | None = None
+    figure: Annotated[str, Field(pattern=rf"^(\.\./\w+/)?({STAGES})\.html(#figure-\w+)?$")] | None = None
     beside: tuple[Number, ...] = ()
     rule: Annotated[Rule, Field(discriminator="kind")]
 
@@ -141,8 +141,9 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
 
 def _find_figure(claim: Claim, records: Records) -> str | None:
     page, _, name = (claim.figure or "").partition("#figure-")
-    stage = page.removesuffix(".html").split("_", 1)[-1]
-    if stage not in records.metrics[records.dataset]:
+    folder, _, file = page.rpartition("/")
+    stage = file.removesuffix(".html").split("_", 1)[-1]
+    if stage not in records.metrics.get(folder.removeprefix("../") or records.dataset, {}):
         return None
     return claim.figure if f"{stage}/{name}" in records.figures else page
 

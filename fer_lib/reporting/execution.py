@@ -103,7 +103,7 @@ def export_html(
         exclude_anchor_links=True,
     )
     title, _ = read_opening(notebook, name)
-    order = [None, *(path.stem for path in list_notebooks()), None]
+    order = [None, *(path.stem for path in list_notebooks(dataset)), None]
     position = order.index(name)
     page = {
         "name": name,
@@ -130,7 +130,7 @@ def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None =
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     path = NOTEBOOKS_DIR / f"{notebook}.ipynb"
     if not path.is_file():
-        known = ", ".join(path.stem for path in list_notebooks())
+        known = ", ".join(sorted(other.stem for other in NOTEBOOKS_DIR.glob("*.ipynb")))
         raise FerError(f"{path}: not found; notebooks: {known}")
     source = nbformat.read(path, as_version=4)
     source.cells = [cell for cell in source.cells if without not in cell.metadata.get("tags", [])]

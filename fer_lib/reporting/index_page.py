@@ -25,6 +25,9 @@ ABOUT = {
     "rafdb": "RAF-DB, colour photographs found on the web",
 }
 
+SCALE = "scale"
+"""Stands in place of a data set for the notebook that is about machines, and has pages of its own."""
+
 RERUN = "rerun.json"
 """The verdict on a rerun, beside its pages."""
 
@@ -37,11 +40,11 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE_DIR), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    notebooks = [_describe_notebook(path, dirs) for path in list_notebooks()]
+    notebooks = [_describe_notebook(path, dirs) for path in list_notebooks(dataset)]
     evaluation = read_if_written(dirs, "evaluation")
     page = environment.get_template("overview.html.j2").render(
         dataset=dataset,
-        about=ABOUT.get(dataset, "faces from a folder of images"),
+        about=None if dataset == SCALE else ABOUT.get(dataset, "faces from a folder of images"),
         scores=_list_scores(evaluation),
         selected=evaluation.get("selected"),
         budget=evaluation.get("test.budget"),
@@ -54,9 +57,10 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     return path
 
 
-def list_notebooks() -> list[Path]:
-    """Return the study's notebooks, in order."""
-    return sorted(NOTEBOOKS_DIR.glob("[0-9]*_*.ipynb"))
+def list_notebooks(dataset: str) -> list[Path]:
+    """Return the study's notebooks on a data set, or those on `SCALE`, in order."""
+    paths = sorted(NOTEBOOKS_DIR.glob("[0-9]*_*.ipynb"))
+    return [path for path in paths if (get_stage_name(path.stem) == SCALE) == (dataset == SCALE)]
 
 
 def read_opening(notebook: "NotebookNode", name: str) -> tuple[str, str]:
