@@ -34,8 +34,10 @@ INPUT, OUTPUT = "image", "logits"
 LARGEST_CROP = 64
 """Pixels: images no larger are taken for faces that were cut out already."""
 
-BATCH_SIZE = 64
-"""Crops that go through the network at once: a folder of any size needs no more memory than these."""
+BATCH_SIZE = 16
+"""Crops that go through the network at once: a folder of any size needs no more memory than these. More of
+them outgrow a CPU's cache, and are a tenth slower.
+"""
 
 
 @dataclass(frozen=True)

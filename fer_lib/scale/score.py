@@ -155,7 +155,8 @@ def score(
     """Write a model's predictions for any number of images as parquet files; return what was skipped.
 
     The columns are those of `build_schema`. If interrupted, the same call resumes; in the end every image is
-    in exactly one file. The process that calls holds some 300 bytes for each image file and each 1,000 rows.
+    in exactly one file. The process that calls holds some 300 bytes for each image file, and for each
+    block of a table.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from math import ceil
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ from pyarrow import fs
 from fer_lib.data.image_files import HIDDEN, SUFFIXES, is_hidden
 from fer_lib.errors import DataError
 
-BLOCK = 1000
+BLOCK = 4000
 """Images that are read, scored and written together, at most: what a killed worker loses."""
 
-BLOCK_BYTES = 64_000_000
-"""Of images in a table, about, that are in memory together."""
+FILES, FEWEST, BLOCK_BYTES = 250, 32, 4_000_000
+"""Images of a block that are files, whose size is not known; in a table, as many as have some 4 MB, but not
+fewer than 32. A block takes seconds then: Ray's own work for each, a seventh of a second, matters little.
+"""
 
 ID = "source"
 """The column that names an image: its address, or `<address>:<row>` in a table."""
@@ -93,7 +96,7 @@ def _open_root(root: str) -> tuple[fs.FileSystem, str]:
 
 @dataclass(frozen=True)
 class Images:
-    """At most `BLOCK` image files; the id of each is its address."""
+    """At most `FILES` image files; the id of each is its address."""
 
     places: tuple[Place, ...]
 
@@ -179,8 +182,9 @@ def list_parts(
                 yield from _list_rows(place, column)
             else:
                 images.append(place)
-    for start in range(0, len(images), BLOCK):
-        yield Images(tuple(images[start : start + BLOCK]))
+    block = min(FILES, BLOCK)
+    for start in range(0, len(images), block):
+        yield Images(tuple(images[start : start + block]))
 
 
 def _expand(item: str, skipped: Counter[str]) -> Iterator[Place]:
@@ -246,7 +250,9 @@ def _list_rows(place: Place, column: str) -> Iterator[Rows]:
         rows = metadata.row_group(group)
         chunks = [rows.column(number) for number in range(rows.num_columns)]
         n_bytes = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == column)
-        block = max(1, min(BLOCK, BLOCK_BYTES * rows.num_rows // max(1, n_bytes)))
+        fitting = FILES if _holds_text(kind) else BLOCK_BYTES * rows.num_rows // max(1, n_bytes)
+        n_blocks = ceil(rows.num_rows / min(BLOCK, max(FEWEST, fitting)))
+        block = ceil(rows.num_rows / max(1, n_blocks))  # of one size
         for skipped, start in enumerate(range(0, rows.num_rows, block)):
             yield Rows(place, group, block, skipped, first + start, min(block, rows.num_rows - start), column)
         first += rows.num_rows
