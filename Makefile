@@ -33,7 +33,7 @@ repro: env ## run the committed study again on DATASET (default: demo), in rerun
 results: env ## run what is out of date on DATASET here: reports/ changes, to be committed
 	$(BIN)/python -m fer_lib pipeline $(DATASET)
 
-# Ray and LitServe weigh 300 MB, which nobody needs who scores no millions: they have an environment of their own.
+# Ray and LitServe weigh 300 MB and are needed by few: they have an environment of their own.
 SCALE := .venv-scale
 $(SCALE)/.stamp: $(STAMP) requirements-scale.lock
 	test -x $(SCALE)/bin/python || $(PYTHON) -m venv $(SCALE)

@@ -91,13 +91,16 @@ def test_command_of_the_table_names_a_function_that_takes_its_arguments(name):
     assert n_needed <= n_given <= len(found.args.args)
 
 
-@pytest.mark.parametrize("arguments", [["phone", "out"], ["serve"]])
-def test_command_without_its_extra_says_what_to_install(arguments, capsys, monkeypatch):
-    for module in ("coremltools", "litserve"):
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [(["phone", "out"], "phone"), (["serve"], "serve"), (["score", "images/", "--output", "out"], "scale")],
+)
+def test_command_without_its_extra_says_what_to_install(arguments, extra, capsys, monkeypatch):
+    for module in ("coremltools", "litserve", "ray"):
         monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(arguments) == 1
     assert re.fullmatch(
-        rf"error: \w+: expected the extra `{arguments[0]}`; `pip install fer-lib\[{arguments[0]}\]`\n",
+        rf"error: \w+: expected the extra `{extra}`; `pip install fer-lib\[{extra}\]`\n",
         capsys.readouterr().err,
     )
 

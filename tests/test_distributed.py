@@ -4,7 +4,8 @@ import sys
 
 import distributed_run
 import pytest
-from conftest import REPO, build_command_environment
+import yaml
+from conftest import REPO, build_command_environment, run_fer_lib, write_tiny_params
 
 from fer_lib.errors import ParamsError
 from fer_lib.training.fit import fit
@@ -60,6 +61,18 @@ def test_training_goes_on_when_one_process_is_killed(tmp_path):
     killed = train_in_two(tmp_path / "killed", killed_at=11, restarts=1, **SETTINGS)
     assert 0 < len(killed["losses"]) < len(whole["losses"])  # it did not begin anew
     check_same(killed, whole)
+
+
+def test_pipeline_trains_each_network_with_as_many_processes_as_asked(tmp_path):
+    recipes = yaml.safe_load((REPO / "params.yaml").read_text())["recipes"]
+    write_tiny_params(tmp_path / "params.yaml", recipes=dict.fromkeys(recipes))
+    for name in ("dvc.yaml", "fer_lib"):
+        (tmp_path / name).symlink_to(REPO / name)
+    for command in (["prepare"], ["train-networks", "--processes", "2"]):
+        done = run_fer_lib(tmp_path, *command, "--dataset", "demo")
+        assert done.returncode == 0, done.stderr[-3000:]
+    config = json.loads((tmp_path / "scratch" / "models" / "demo" / "baseline" / "config.json").read_text())
+    assert config["processes"] == 2
 
 
 def test_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):

@@ -145,3 +145,18 @@ def test_columns_of_categories_are_addresses(tmp_path):
     write_table(tmp_path / "pixels.parquet", [[1, 2], [3]])
     with pytest.raises(DataError, match="expected images or addresses in 'image', found list"):
         read_all([tmp_path / "pixels.parquet"])
+
+
+def test_a_page_keeps_the_query_that_is_part_of_its_name():
+    place = Place.parse("https://host/faces/a.jpg?w=640")
+    assert (place.root, place.path) == ("https://host", "faces/a.jpg?w=640")
+    assert place.address == "https://host/faces/a.jpg?w=640"
+
+
+def test_a_folder_that_may_not_be_read_is_told(folder, monkeypatch):
+    def walk(top, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{top}/secret"))
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(DataError, match=r"/secret: expected a folder that may be read: Permission denied"):
+        read_all([folder])

@@ -196,7 +196,7 @@ def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) 
     """
     framing = recognizer.framing
     colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if min(colour.shape[:2]) > LARGEST_CROP:
+    if max(colour.shape[:2]) > LARGEST_CROP:
         faces = detector.detect(np.ascontiguousarray(colour))
         return cut_face(colour, faces[0].landmarks, framing) if faces else None
     grey = framing.channels == 1

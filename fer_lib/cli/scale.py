@@ -27,7 +27,11 @@ def need(module: str, extra: str) -> ModuleType:
     "--output", required=True, metavar="DIR", help="A folder for parquet files, here or at an address."
 )
 @click.option("--column", default="image", help="Of parquet inputs: images in bytes, or their addresses.")
-@click.option("--crops", is_flag=True, help="The images are faces, cut as the model's training faces are.")
+@click.option(
+    "--crops",
+    is_flag=True,
+    help="All images are cut-out faces; else those of at most 64 pixels are.",
+)
 @click.option("--address", help="Of a Ray cluster, or `auto`. Without it, Ray runs on this machine.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; without it, one for each core.")
 @click.option(
@@ -66,6 +70,4 @@ def serve(
 
     Requests carry the token in FER_SERVER_TOKEN, if that is set.
     """
-    run = need("scale.serve", "serve").serve
-    print(f"http://{host}:{port}/docs tells how to ask; Ctrl-C ends it", flush=True)
-    run(model, variant, host, port, workers, batch_size)
+    need("scale.serve", "serve").serve(model, variant, host, port, workers, batch_size)

@@ -110,8 +110,8 @@ def project_training(
 ) -> float:
     """Return the seconds of a training on several devices that exchange gradients after every step.
 
-    faces_per_second, batch: of one device.   bytes_per_second: between devices. Computing and exchange do
-    not overlap in this model, which makes it pessimistic.
+    faces_per_second, batch: of one device.   bytes_per_second: between devices. Gradients are exchanged after
+    the step, not during it; that devices wait for the slowest, and for the means of batch norms, is left out.
     """
     steps = n_faces / (batch * processes)
     exchange = BYTES * n_parameters * share_of_ring(processes) / bytes_per_second

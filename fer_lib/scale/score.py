@@ -1,4 +1,4 @@
-"""Score any number of images with Ray Data, on this machine or on a cluster; killed, the work goes on."""
+"""Score any number of images with Ray Data, here or on a cluster; a run that was killed resumes."""
 
 import hashlib
 import json
@@ -69,7 +69,7 @@ class Scorer:
                     names.append(source)
                     continue
                 faces = self.recognizer(pixels)
-            except _UnreachableError:
+            except (_UnreachableError, MemoryError):
                 raise
             except Exception as error:  # whatever one image does to decoder or detector, it stops no others
                 reason = error if isinstance(error, ImageError) else f"{type(error).__name__}: {error}"
@@ -155,8 +155,8 @@ def score(
     """Write a model's predictions for any number of images as parquet files; return what was skipped.
 
     The columns are those of `build_schema`. If interrupted, the same call resumes; in the end every image is
-    in exactly one file. The process that calls holds some 300 bytes for each image file, and for each
-    block of a table.
+    in exactly one file, provided that one run at a time writes the output. On a store only the caller can see
+    to that. The process that calls holds some 300 bytes for each image file, and for each block of a table.
 
     Parameters
     ----------
@@ -180,9 +180,9 @@ def score(
     Raises
     ------
     DataError
-        For inputs that stand for nothing, and an output that was begun otherwise.
+        For inputs that match no images, and an output that was begun with other settings.
     FerError
-        When another run writes the output, there are too few cores, or Ray gives up.
+        When another run on this machine writes the output, there are too few cores, or Ray gives up.
     """
     skipped = Counter[str]()
     recognizer = Recognizer.load(model, variant=variant)
@@ -190,7 +190,7 @@ def score(
     target = Output(output)
     parts = list(list_parts(inputs, column, skipped, leave_out=target.place))
     settings = {
-        "inputs": hashlib.sha256("".join(map(repr, parts)).encode()).hexdigest(),
+        "inputs": hash_parts(parts),
         "model": hash_model(files),
         "variant": recognizer.variant,
         "crops": crops,
@@ -208,6 +208,14 @@ def score(
             for name, some in left.items():
                 _score_shard(some, target, name, arguments, n_workers, bar)
     return skipped
+
+
+def hash_parts(parts: Sequence[Part]) -> str:
+    """Return the sha256 (hex) over what the parts are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode())
+    return digest.hexdigest()
 
 
 def split_parts(parts: Sequence[Part], shard: int) -> Iterator[list[Part]]:
@@ -389,10 +397,12 @@ def _read(address: str) -> bytes:
             with system.open_input_stream(path) as file:
                 return file.read()
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            raise ImageError(f"expected a file that may be read, found none: {error.strerror}") from None
+            raise ImageError(f"expected a readable file, found none: {error.strerror or error}") from None
         except OSError as error:
             if isinstance(system, fs.LocalFileSystem):
                 raise
+            if "ACCESS_DENIED" in str(error):
+                raise ImageError("expected a readable file, found one that the store refuses") from None
             failure = error
             time.sleep(2**attempt)
     raise _UnreachableError(f"{address}: {failure}")

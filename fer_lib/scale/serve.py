@@ -12,6 +12,7 @@ import litserve
 import numpy as np
 from fastapi import Body
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,8 +36,8 @@ PER_WORKER = 16
 READ_SECONDS = 10
 """In which a request's body must arrive."""
 
-QUEUE_SECONDS = 30
-"""After which a request that no worker has taken is given up."""
+ANSWER_SECONDS = 30
+"""In which an admitted request is answered; after that, or when its worker has died, it is told 504."""
 
 BATCH_SECONDS = 0.005
 """A worker that takes batches waits so long for one to fill."""
@@ -76,8 +77,9 @@ class FaceAPI(litserve.LitAPI):
             try:
                 pixels = read_image(image)
                 found[number] = pixels, self.recognizer.detector.detect(pixels)
-            except MediaError as error:
-                answers[number] = {"error": str(error)}
+            except Exception as error:  # whatever one image does to decoder or detector, it stops no others
+                is_told = isinstance(error, MediaError)
+                answers[number] = {"error": str(error) if is_told else f"{type(error).__name__}: {error}"}
         for number, faces in zip(found, self.recognizer.recognize_all(list(found.values())), strict=True):
             answers[number] = {"faces": [face.to_dict() for face in faces]}
         return answers
@@ -134,6 +136,11 @@ class AdmissionControl:
 
         try:
             body = await self._read(receive) if self.n_reading < self.capacity else None
+        except TimeoutError:
+            await PlainTextResponse("the image came in too slowly", 408)(scope, receive, note)
+        except ClientDisconnect:
+            status = 499  # as nginx counts them
+        else:
             if body is None or self.n_in_flight >= self.capacity:
                 busy = PlainTextResponse("too many requests at once; try again", 503, {"Retry-After": "1"})
                 await busy(scope, receive, note)
@@ -141,8 +148,6 @@ class AdmissionControl:
                 await PlainTextResponse(f"more than {MAX_BYTES:,} bytes", 413)(scope, receive, note)
             else:
                 await self._answer(scope, body, receive, note)
-        except TimeoutError:
-            await PlainTextResponse("the image came in too slowly", 408)(scope, receive, note)
         finally:
             REQUESTS.labels(status).inc()
 
@@ -154,6 +159,8 @@ class AdmissionControl:
             async with asyncio.timeout(READ_SECONDS):
                 while not is_whole:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
                     if len(body) <= MAX_BYTES:
                         body += message.get("body", b"")
                     is_whole = not message.get("more_body", False)
@@ -170,7 +177,10 @@ class AdmissionControl:
         self.n_in_flight += 1
         try:
             with IN_FLIGHT.track_inprogress(), DURATION.time():
-                await self.app(scope, replay, send)
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self.app(scope, replay, send)
+        except TimeoutError:  # LitServe waits for a worker that has died
+            await PlainTextResponse("no answer in time; try again", 504)(scope, receive, send)
         finally:
             self.n_in_flight -= 1
 
@@ -185,7 +195,7 @@ def build_server(
         api(model, variant, batch_size),
         accelerator="cpu",
         workers_per_device=workers,
-        timeout=QUEUE_SECONDS,
+        timeout=ANSWER_SECONDS,
         restart_workers=True,
         middlewares=[(AdmissionControl, {"token": token, "capacity": PER_WORKER * workers})],
     )
@@ -202,8 +212,8 @@ def serve(
 ) -> None:
     """Answer requests until the process is stopped.
 
-    Beside `/predict` there are `/health`, `/info`, `/metrics` for Prometheus and `/docs`. The request that a
-    worker was at when it died is answered by 504; another worker takes its place.
+    Beside `/predict` there are `/health`, `/info`, `/metrics` for Prometheus and `/docs`. A request whose
+    worker dies is answered by 504 after `ANSWER_SECONDS`; another worker takes its place.
 
     Parameters
     ----------
@@ -225,6 +235,7 @@ def serve(
     if not token and host != LOOPBACK:
         raise FerError(f"--host {host}: expected a token in {TOKEN}, found none; others could use the server")
     server = build_server(model, variant, workers or joblib.cpu_count(), batch_size, token)
+    print(f"http://{host}:{port}/docs describes the API; Ctrl-C ends it", flush=True)
     own = os.getpid()
 
     def stop(*_: Any) -> None:

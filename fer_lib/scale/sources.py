@@ -53,6 +53,9 @@ class Place(NamedTuple):
     def parse(cls, address: str) -> "Place":
         """Return the place of a local path, or of an address that Arrow or fsspec knows."""
         found = _ADDRESS.fullmatch(address)
+        if address.startswith(("http://", "https://")):  # whose query is a part of the file's name
+            server, _, path = address.partition("://")[2].partition("/")
+            return cls(f"{address.partition('://')[0]}://{server}", path)
         if found is None:
             return cls("", os.path.abspath(address))
         server, path, query = found.groups()
@@ -128,7 +131,8 @@ class Rows:
     def read(self) -> Iterator[pa.Table]:
         """Yield one block of SCHEMA."""
         system, path = self.place.open()
-        with pq.ParquetFile(path, filesystem=system) as file:
+        # Not the whole row group at once: one may be as large as the table.
+        with pq.ParquetFile(path, filesystem=system, pre_buffer=False, buffer_size=2**20) as file:
             batches = file.iter_batches(self.block, row_groups=[self.group], columns=[self.column])
             values = next(islice(batches, self.skipped, None)).column(0)
         if len(values) != self.n_images:
@@ -219,13 +223,17 @@ def _expand(item: str, skipped: Counter[str]) -> Iterator[Place]:
 def _walk(folder: Place) -> Iterator[str]:
     """Yield the files below a folder, by their paths in it. Here, links to folders are not followed."""
     if not folder.root:
-        for where, _, names in os.walk(folder.path or "/"):
+        for where, _, names in os.walk(folder.path or "/", onerror=_refuse_unreadable):
             yield from (os.path.relpath(os.path.join(where, name), folder.path or "/") for name in names)
         return
     system, path = folder.open()
     selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
     entries = system.get_file_info(selector)
     yield from (entry.path.removeprefix(path).lstrip("/") for entry in entries if entry.is_file)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: expected a folder that may be read: {error.strerror}")
 
 
 def _list_rows(place: Place, column: str) -> Iterator[Rows]:

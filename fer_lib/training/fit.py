@@ -283,7 +283,7 @@ class _Run:
             "framing": self.data.meta.get("framing"),
             "git_commit": state.git_commit,
             "device": self.device.type,
-            "processes": get_world_size(),
+            "processes": state.processes,
             "precision": self.precision,
             "best_epoch": state.best_epoch,
             "metrics": {"val.accuracy": best["val_accuracy"], "val.loss": best["val_loss"]},

@@ -68,7 +68,7 @@ def _run_torchrun(name: str, dataset: str, out_dir: str | Path | None, processes
     command = [*TORCHRUN, f"--nproc-per-node={processes}", "-m", "fer_lib", "train", name]
     command += ["--dataset", dataset, *([] if out_dir is None else ["--out-dir", str(out_dir)])]
     if subprocess.run(command, check=False).returncode:
-        raise FerError(f"{name}: expected to be trained by {processes} processes, which failed as said above")
+        raise FerError(f"{name}: {processes} processes failed to train it; see the error above")
 
 
 def write_teacher(dataset: str, out_dir: str | Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fer_lib.provenance import get_commit
+from fer_lib.training.distributed import get_world_size
 
 STATE_NAME = "state.pt"
 
@@ -19,6 +20,7 @@ class TrainingState:
     folder: Path
     fingerprint: str
     git_commit: str
+    processes: int
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
@@ -41,7 +43,7 @@ class TrainingState:
             values = torch.load(path, weights_only=True, map_location="cpu")
             if values["fingerprint"] == fingerprint:
                 return cls(folder=folder, **values)
-        return cls(folder, fingerprint, get_commit())
+        return cls(folder, fingerprint, get_commit(), get_world_size())
 
     def save(self) -> None:
         """Write the state; a reader sees the old file or the new one, never a part."""

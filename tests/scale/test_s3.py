@@ -1,10 +1,17 @@
-"""A remote on S3, which moto answers for on the loopback. It needs the extra `s3`."""
+"""A store that speaks S3, which moto does on the loopback. It needs the extras `s3` and `scale`."""
+
+import io
 
 import boto3
+import pandas as pd
 import pytest
 from conftest import read_files, run_dvc, run_git
 from moto.server import ThreadedMotoServer
+from PIL import Image
 from shared_study import FACE, MODEL, build_study
+
+from demo_faces.clips import draw_scene
+from fer_lib.cli import main as cli
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -40,3 +47,16 @@ def test_models_are_pushed_and_pulled_and_faces_are_not(bucket, tmp_path):
     assert not [content for content in pushed if FACE in content]
     assert read_files(clone / "models") == read_files(study / "models")
     assert "in sync" in run_dvc(clone, "status", "--cloud")
+
+
+def test_images_are_scored_from_a_store_into_it(bucket, tmp_path, capsys):
+    address, objects = bucket
+    Image.fromarray(draw_scene(2)[0]).save(tmp_path / "two faces.png")
+    objects.upload_file(str(tmp_path / "two faces.png"), "photos/two faces.png")
+    place = f"s3://models/{{}}?scheme=http&endpoint_override={address.removeprefix('http://')}"
+    given = [place.format("photos"), "--output", place.format("scored")]
+    assert cli.main(["score", *given, "--variant", "tiny", "--workers", "1"]) == 0, capsys.readouterr().err
+    written = [item.get()["Body"].read() for item in objects.objects.filter(Prefix="scored/shard=")]
+    (table,) = (pd.read_parquet(io.BytesIO(content)) for content in written)
+    assert table["source"].tolist() == ["s3://models/photos/two faces.png"] * 2
+    assert table["error"].isna().all()

@@ -22,6 +22,9 @@ from fer_lib.scale.serve import MAX_BYTES, PER_WORKER, TOKEN
 
 SECRET_TOKEN = "open sesame"
 
+SECONDS = 5
+"""In which these servers answer, or say that they cannot."""
+
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
@@ -39,10 +42,25 @@ def find_port():
 @pytest.fixture(scope="module")
 def port():
     """Start a server with one worker and a token; return its port."""
+    yield from run_server("--batch-size", "4")
+
+
+@pytest.fixture(scope="module")
+def port_of_one():
+    """Start a server whose worker takes one image after the other; return its port."""
+    yield from run_server()
+
+
+def run_server(*options):
+    """Start a server that gives up after some seconds; yield its port once it answers, then end it."""
     port = find_port()
-    command = [sys.executable, "-m", "fer_lib", "serve", "--port", str(port), "--workers", "1"]
+    code = (
+        "import sys; from fer_lib.cli import main; from fer_lib.scale import serve; "
+        f"serve.ANSWER_SECONDS = {SECONDS}; sys.exit(main.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "serve", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(
-        [*command, "--variant", "tiny", "--batch-size", "4"], env={**os.environ, TOKEN: SECRET_TOKEN}
+        [*command, "--variant", "tiny", *options], env={**os.environ, TOKEN: SECRET_TOKEN}
     )
     try:
         deadline = time.monotonic() + 90
@@ -164,28 +182,47 @@ def test_client_that_leaves_gives_its_place_back(port, photo):
     assert ask(port, "POST", "/predict", content)[0] == 200
 
 
-def test_worker_that_dies_is_replaced(port, photo):
-    content = photo.read_bytes()
-    (worker,) = find_workers(port)
-    worker.kill()
+def test_what_a_dead_worker_had_is_answered_and_another_takes_its_place(port_of_one, photo):
+    port, content = port_of_one, photo.read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, port, "POST", "/predict", content) for _ in range(8)]
+        while not any(answer.done() for answer in answers):  # it is at work
+            time.sleep(0.005)
+        (worker,) = find_workers(port)
+        worker.kill()
+        statuses = [answer.result()[0] for answer in answers]
+    assert set(statuses) <= {200, 504}
     deadline = time.monotonic() + 60
-    while ask(port, "POST", "/predict", content)[0] != 200:  # 504 for what the dead one was to answer
+    while ask(port, "POST", "/predict", content)[0] != 200:
         assert time.monotonic() < deadline
     assert find_workers(port) != [worker]
+    assert b"fer_requests_in_flight 0.0" in ask(port, "GET", "/metrics")[1]
 
 
 def test_body_that_comes_too_slowly_is_given_up(monkeypatch):
     monkeypatch.setattr(serve, "READ_SECONDS", 0.05)
-    sent = []
+    assert admit({"type": "http.request", "body": b"half", "more_body": True})[0]["status"] == 408
+
+
+def test_half_a_body_is_not_looked_at():
+    half = {"type": "http.request", "body": b"half", "more_body": True}
+    assert admit(half, {"type": "http.disconnect"}) == []
+
+
+def admit(*messages):
+    """Return what a client is told that sends these messages, and then nothing; what is admitted fails."""
+    sent, waiting = [], list(messages)
 
     async def receive():
-        await asyncio.sleep(1)
+        if waiting:
+            return waiting.pop(0)
+        return await asyncio.sleep(1)
 
     async def send(message):
         sent.append(message)
 
     scope = {"type": "http", "path": "/predict", "headers": []}
-    control = serve.AdmissionControl(None, "", capacity=1)  # what it admits would fail
+    control = serve.AdmissionControl(None, "", capacity=1)
     asyncio.run(control(scope, receive, send))
-    assert sent[0]["status"] == 408
     assert control.n_reading == control.n_in_flight == 0
+    return sent
