@@ -361,7 +361,8 @@ def _score_shard(
         fn_constructor_args=arguments,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=workers),
+        # One block to work at and one that waits: more would wait for one worker while another has none.
+        compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
         max_task_retries=N_TRIES,
     )

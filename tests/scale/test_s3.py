@@ -1,6 +1,7 @@
 """A store that speaks S3, which moto does on the loopback. It needs the extras `s3` and `scale`."""
 
 import io
+import re
 
 import boto3
 import pandas as pd
@@ -56,7 +57,7 @@ def test_images_are_scored_from_a_store_into_it(bucket, tmp_path, capsys):
     place = f"s3://models/{{}}?scheme=http&endpoint_override={address.removeprefix('http://')}"
     given = [place.format("photos"), "--output", place.format("scored")]
     assert cli.main(["score", *given, "--variant", "tiny", "--workers", "1"]) == 0, capsys.readouterr().err
-    written = [item.get()["Body"].read() for item in objects.objects.filter(Prefix="scored/shard=")]
-    (table,) = (pd.read_parquet(io.BytesIO(content)) for content in written)
+    (written,) = (item for item in objects.objects.all() if re.match(r"scored/shard=.*\.parquet$", item.key))
+    table = pd.read_parquet(io.BytesIO(written.get()["Body"].read()))
     assert table["source"].tolist() == ["s3://models/photos/two faces.png"] * 2
     assert table["error"].isna().all()

@@ -21,13 +21,13 @@ from fer_lib.scale import sources
 from fer_lib.scale.score import Output, split_parts
 from fer_lib.scale.sources import Images, Place
 
-N_SCENES = 400
+N_SCENES = 200
 BLOCK = 8
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Return a table of photographs that takes one process ten seconds."""
+    """Return a table of photographs that takes one process five seconds."""
     file = io.BytesIO()
     Image.fromarray(draw_scene(1)[0]).save(file, "jpeg")
     path = tmp_path_factory.mktemp("scenes") / "scenes.parquet"
@@ -113,10 +113,10 @@ def start(scenes, output):
     )
 
 
-def find_workers(driver):
-    """Return the processes of the driver's Ray that score."""
-    found = psutil.Process(driver.pid).children(recursive=True)
-    return [process for process in found if "MapWorker" in " ".join(process.cmdline())]
+def find_workers(driver, kind="MapWorker"):
+    """Return the processes of the driver's Ray that score; with `kind` "", also those that write."""
+    found = [(child, child.cmdline()[0]) for child in psutil.Process(driver.pid).children(recursive=True)]
+    return [child for child, name in found if name.startswith(f"ray::{kind}") and "Agent" not in name]
 
 
 def wait_for(condition, what, seconds=120):
@@ -144,11 +144,11 @@ def test_nothing_is_lost_or_doubled_when_workers_and_drivers_are_killed(scenes, 
     os.kill(find_workers(driver)[0].pid, signal.SIGKILL)  # Ray starts another
     before = len(commits())
     wait_for(lambda: len(commits()) > before, "no other worker took over")
-    family = psutil.Process(driver.pid).children(recursive=True)
+    workers = find_workers(driver, "")
     driver.kill()
     driver.wait()
     assert 0 < read_sources(output) < N_SCENES  # or the test has come too late
-    psutil.wait_procs(family, timeout=60)
+    assert not psutil.wait_procs(workers, timeout=60)[1]
     driver = start(scenes, output)
     assert driver.wait() == 0
     assert read_sources(output) == N_SCENES
