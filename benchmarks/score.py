@@ -33,7 +33,8 @@ from fer_lib.data.packed import load_packed
 from fer_lib.inference.recognizer import BATCH_SIZE, INPUT, LARGEST_CROP, Recognizer
 from fer_lib.inference.registry import list_variants
 from fer_lib.onnx_session import open_session
-from fer_lib.scale.measurements import write_measurements
+from fer_lib.provenance import get_commit
+from fer_lib.scale.measurements import read_measurements, write_measurements
 from fer_lib.scale.sources import list_parts
 
 WORKERS = (1, 2)
@@ -173,9 +174,11 @@ def kill_and_resume(table: Path, variant: str) -> dict[str, Any]:
             time.sleep(rng.uniform(20, 38))  # the workers are there after some 15 seconds
             if driver.poll() is not None:
                 break
+            while not (scoring := list_workers(driver, "MapWorker")):
+                time.sleep(1)
             workers = list_workers(driver)
             if who == "worker":
-                rng.choice([process for process in workers if "MapWorker" in process.cmdline()[0]]).kill()
+                rng.choice(scoring).kill()
             else:
                 driver.kill()
                 driver.wait()
@@ -192,8 +195,8 @@ def kill_and_resume(table: Path, variant: str) -> dict[str, Any]:
     }
 
 
-def list_workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return the processes of the driver's Ray that score and write."""
+def list_workers(driver: subprocess.Popen[bytes], kind: str = "") -> list[psutil.Process]:
+    """Return the processes of the driver's Ray that score and write; with a `kind`, those of that name."""
     family = psutil.Process(driver.pid).children(recursive=True)
     names = [process.cmdline()[0] for process in family]
     return [
@@ -220,13 +223,27 @@ def measure_listing() -> float:
         return held / sum(part.n_images for part in parts)
 
 
+def measure_kills(dataset: str, n_crops: int, found: dict[str, Any]) -> None:
+    """Add to what was found how a run on crops ends that is killed again and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        crops = Path(folder, "crops.parquet")
+        write_crops(crops, dataset, n_crops)
+        # B0 takes long enough for six kills.
+        found["resumed"] = {**kill_and_resume(crops, WORKS["crops_b0"]), "commit": get_commit()}
+    print(write_measurements("score", found), found["resumed"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dataset", default="fer2013")
     parser.add_argument("--crops", type=int, default=100_000)
     parser.add_argument("--scenes", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", action="store_true", help="kill and resume alone; keep the rest as it is")
     options = parser.parse_args()
+    if options.kills:
+        measure_kills(options.dataset, options.crops, read_measurements("score"))
+        return
     runs, parts, bare = [], {}, []
     found: dict[str, Any] = {"listing_bytes": measure_listing()}
     with tempfile.TemporaryDirectory() as folder:
@@ -247,10 +264,7 @@ def main() -> None:
                     runs.append(run | time_run(table, variant, workers))
                     print(runs[-1], flush=True)
         found |= {"parts_ms": parts, "bare": bare, "runs": runs}
-        print(write_measurements("score", found))
-        # B0 takes long enough for six kills.
-        found["resumed"] = kill_and_resume(tables["crops"], WORKS["crops_b0"])
-        print(write_measurements("score", found), found["resumed"])
+    measure_kills(options.dataset, options.crops, found)
 
 
 if __name__ == "__main__":
