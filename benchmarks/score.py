@@ -197,11 +197,13 @@ def kill_and_resume(table: Path, variant: str) -> dict[str, Any]:
 
 def list_workers(driver: subprocess.Popen[bytes], kind: str = "") -> list[psutil.Process]:
     """Return the processes of the driver's Ray that score and write; with a `kind`, those of that name."""
-    family = psutil.Process(driver.pid).children(recursive=True)
-    names = [process.cmdline()[0] for process in family]
-    return [
-        p for p, name in zip(family, names, strict=True) if name.startswith("ray::") and "Agent" not in name
-    ]
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        with suppress(psutil.Error):  # one that ends meanwhile
+            name = " ".join(process.cmdline())
+            if name.startswith(f"ray::{kind}") and "Agent" not in name:
+                found.append(process)
+    return found
 
 
 def read_sources(output: Path) -> pd.Series:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pandas as pd
 import psutil
@@ -115,8 +116,13 @@ def start(scenes, output):
 
 def find_workers(driver, kind="MapWorker"):
     """Return the processes of the driver's Ray that score; with `kind` "", also those that write."""
-    found = [(child, child.cmdline()[0]) for child in psutil.Process(driver.pid).children(recursive=True)]
-    return [child for child, name in found if name.startswith(f"ray::{kind}") and "Agent" not in name]
+    found = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        with suppress(psutil.Error):  # one that ends meanwhile
+            name = " ".join(child.cmdline())
+            if name.startswith(f"ray::{kind}") and "Agent" not in name:
+                found.append(child)
+    return found
 
 
 def wait_for(condition, what, seconds=120):
