@@ -28,7 +28,7 @@ def plot_throughput(rates: pd.DataFrame) -> Figure:
         axes.set(title=work, xlabel="workers", xticks=workers, ylim=(0, None))
         axes.set_xlim(workers[0] - 0.3, workers[-1] + 0.3)
     panels[0][0].set_ylabel("images per second")
-    panels[0][0].legend(loc="upper left")
+    panels[0][0].legend(loc="lower right")
     return figure
 
 
