@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -108,7 +109,8 @@ def overload(port: int, photo: bytes, rate: float, minutes: float) -> pd.DataFra
             time.sleep(max(0.0, began + number / rate - time.perf_counter()))
             futures.append(pool.submit(ask, port, body=photo))
         table = pd.DataFrame([future.result() for future in futures])
-    return table.assign(minute=((table["began"] - began) // 60).astype(int))
+    minute = ((table["began"] - began) // 60).clip(upper=np.ceil(minutes) - 1)  # the last may start late
+    return table.assign(minute=minute.astype(int))
 
 
 def describe(answers: pd.DataFrame) -> dict[str, float]:
