@@ -87,7 +87,8 @@ def run_pipeline(root):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     told = re.findall(r"^\d\d:\d\d:\d\d (\w+)", output, re.MULTILINE)
-    return output, [f"{stage}@demo" for stage in told]
+    targets = {target.partition("@")[0]: target for target in STAGES}
+    return output, [targets[stage] for stage in told]
 
 
 def replace_in(path, old, new):
