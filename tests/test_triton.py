@@ -29,8 +29,8 @@ def test_every_network_of_the_release_is_a_model_with_the_layout_that_triton_ask
 def test_a_client_that_reads_the_config_gets_the_probabilities_of_the_library(repository, variant):
     folder = repository / f"photographs_{variant}"
     config = (folder / "config.pbtxt").read_text()
-    said = re.search(r'"fer_preprocessing" value: { string_value: "(.*)" } }', config)[1].replace('\\"', '"')
-    preprocessing = Preprocessing.from_dict(json.loads(said))
+    text = re.search(r'"fer_preprocessing" value: { string_value: "(.*)" } }', config)[1].replace('\\"', '"')
+    preprocessing = Preprocessing.from_dict(json.loads(text))
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
     size = preprocessing.image_size
     assert f'input [ {{ name: "image", data_type: TYPE_FP32, dims: [ 3, {size}, {size} ] }} ]' in config
