@@ -19,7 +19,8 @@ from demo_faces.clips import draw_scene
 from fer_lib.cli import main as cli
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.scale import sources
-from fer_lib.scale.score import Output, split_parts
+from fer_lib.scale.output import Output
+from fer_lib.scale.score import split_parts
 from fer_lib.scale.sources import Images, Place
 
 N_SCENES = 200
