@@ -32,7 +32,9 @@ def need(module: str, extra: str) -> ModuleType:
     is_flag=True,
     help="All images are cut-out faces; else those of at most 64 pixels are.",
 )
-@click.option("--address", help="Of a Ray cluster, or `auto`. Without it, Ray runs on this machine.")
+@click.option(
+    "--address", help="Of a Ray cluster: `auto` or HOST:PORT. Without it, Ray runs on this machine."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes; without it, one for each core.")
 @click.option(
     "--shard", type=click.IntRange(1), default=1_000_000, help="Images that are kept track of at once."

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
@@ -33,6 +34,8 @@ SHARD = 1_000_000
 
 N_TRIES = 3
 """To read a file from a store, and to score a block whose worker died."""
+
+CONNECT_SECONDS = 5
 
 OVERHEAD = 2
 """Cores, as Ray counts them, besides the workers': to write, and to leave out what is done already."""
@@ -236,6 +239,12 @@ def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
     if address is None:
         workers = workers or os.cpu_count() or 1
         options |= {"num_cpus": workers + OVERHEAD, "include_dashboard": False}
+    elif re.fullmatch(r"[^/]+:\d+", address):
+        host, _, port = address.rpartition(":")
+        try:  # Ray would try for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise FerError(f"--address {address}: expected a Ray cluster, found none ({error})") from None
     try:
         ray.init(address or "local", **options)
         n_cores = int(ray.cluster_resources().get("CPU", 0))
@@ -249,7 +258,10 @@ def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
     except (ray.exceptions.RayError, ConnectionError) as error:
         causes = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
         cause = " ".join((causes or [str(error)])[-1].split())
-        raise FerError(f"Ray: {cause[:200]}; run the same command again to resume") from None
+        remedy = "run the same command again to resume"
+        if not ray.is_initialized():
+            remedy = "if a cluster is up there and asks for a token, set RAY_AUTH_MODE=token"
+        raise FerError(f"Ray: {cause[:200]}; {remedy}") from None
     finally:
         ray.shutdown()
 

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,12 +105,12 @@ def test_shards_hold_every_part_once_and_no_more_than_asked(shard):
     assert list(split_parts([], shard)) == []
 
 
-def start(scenes, output):
+def start(scenes, output, *others):
     code = (
         "import sys; from fer_lib.cli import main; from fer_lib.scale import sources; "
         f"sources.BLOCK = {BLOCK}; sys.exit(main.main(sys.argv[1:]))"
     )
-    options = ["--output", str(output), "--variant", "tiny", "--workers", "1"]
+    options = ["--output", str(output), "--variant", "tiny", "--workers", "1", *others]
     return subprocess.Popen(
         [sys.executable, "-c", code, "score", str(scenes), *options], stderr=subprocess.DEVNULL
     )
@@ -174,3 +175,27 @@ def test_output_of_another_run_is_refused(capsys, scenes, tmp_path):
         printed.err
         == f"error: {tmp_path}/output: expected a new or empty folder, found files; name another --output\n"
     )
+
+
+def test_cluster_that_was_started_before_is_joined(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    scene = tmp_path / "scene.png"
+    Image.fromarray(draw_scene(1)[0]).save(scene)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    options = ["--port", str(port), "--num-cpus", "3", "--include-dashboard", "false"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*command, *options], **quiet) as head:
+        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "no cluster came up")
+        assert start(scene, tmp_path / "output", "--address", f"127.0.0.1:{port}").wait() == 0
+        for process in (*psutil.Process(head.pid).children(recursive=True), head):
+            process.kill()  # it would take half a minute to end by itself
+    assert read_sources(tmp_path / "output") == 1
+
+
+def test_address_without_a_cluster_gets_one_line(capsys, scenes, tmp_path):
+    status, printed = score(capsys, scenes, "--output", tmp_path / "output", "--address", "127.0.0.1:9")
+    assert status == 1
+    assert printed.err.startswith("error: --address 127.0.0.1:9: expected a Ray cluster, found none (")
+    assert printed.err.count("\n") == 1
