@@ -144,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is flushed at the end
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+        place = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -48,8 +48,10 @@ def score(inputs: Sequence[str], output: str, model: str, variant: str | None, *
     run = need("scale.score", "scale").score
     from fer_lib.data.image_files import describe_counts
 
-    skipped = run(inputs, output, model, variant, **options)
+    skipped, n_failed = run(inputs, output, model, variant, **options)
     print(f"written: {output}")
+    if n_failed:
+        print(f"not scored, see the column `error`: {n_failed:,}")
     if skipped:
         print(f"skipped {describe_counts(skipped)}")
 

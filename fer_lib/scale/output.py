@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
+from pyarrow.dataset import dataset, field
 
 from fer_lib.errors import DataError
 from fer_lib.files import hold_lock
@@ -59,6 +60,11 @@ class Output:
     def is_done(self, shard: str) -> bool:
         """Return whether every image of a shard is in its tables."""
         return bool(self.system.get_file_info(f"{self.folder}/_done/{shard}").is_file)
+
+    def count_errors(self) -> int:
+        """Return the number of images that could not be scored."""
+        tables = dataset(self.folder, filesystem=self.system)
+        return tables.count_rows(filter=field("error").is_valid())
 
     def get_checkpoint(self, shard: str) -> str:
         """Return the folder in which Ray keeps the ids of a shard's images that are scored."""

@@ -4,10 +4,10 @@ import hashlib
 import logging
 import os
 import re
-import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +34,6 @@ SHARD = 1_000_000
 
 N_TRIES = 3
 """To read a file from a store, and to score a block whose worker died."""
-
-CONNECT_SECONDS = 5
 
 OVERHEAD = 2
 """Cores, as Ray counts them, besides the workers': to write, and to leave out what is done already."""
@@ -147,8 +145,10 @@ def score(
     address: str | None = None,
     workers: int | None = None,
     shard: int = SHARD,
-) -> Counter[str]:
-    """Write a model's predictions for any number of images as parquet files; return what was skipped.
+) -> tuple[Counter[str], int]:
+    """Write a model's predictions for any number of images as parquet files.
+
+    Returns what was skipped, and the number of images that could not be scored, in the column `error`.
 
     The columns are those of `build_schema`. If interrupted, the same call resumes; in the end every image is
     in exactly one file, provided that one run at a time writes the output. On a store only the caller can see
@@ -203,7 +203,7 @@ def score(
         with tqdm(total=n_images, initial=n_before, unit="image", smoothing=0, dynamic_ncols=True) as bar:
             for name, some in left.items():
                 _score_shard(some, target, name, arguments, n_workers, bar)
-    return skipped
+        return skipped, target.count_errors()
 
 
 def hash_parts(parts: Sequence[Part]) -> str:
@@ -235,16 +235,14 @@ def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
         "RAY_BACKEND_LOG_LEVEL": "fatal",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`ray_remote_args`")  # nothing else bounds the retries of a worker yet
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         workers = workers or os.cpu_count() or 1
         options |= {"num_cpus": workers + OVERHEAD, "include_dashboard": False}
-    elif re.fullmatch(r"[^/]+:\d+", address):
-        host, _, port = address.rpartition(":")
-        try:  # Ray would try for minutes
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
-            raise FerError(f"--address {address}: expected a Ray cluster, found none ({error})") from None
+    else:
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else it tries for many minutes
     try:
         ray.init(address or "local", **options)
         n_cores = int(ray.cluster_resources().get("CPU", 0))
@@ -260,7 +258,7 @@ def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
         cause = " ".join((causes or [str(error)])[-1].split())
         remedy = "run the same command again to resume"
         if not ray.is_initialized():
-            remedy = "if a cluster is up there and asks for a token, set RAY_AUTH_MODE=token"
+            remedy = "start it, or set RAY_AUTH_MODE=token if it asks for a token"
         raise FerError(f"Ray: {cause[:200]}; {remedy}") from None
     finally:
         ray.shutdown()

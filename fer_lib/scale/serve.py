@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from secrets import compare_digest
 from typing import Annotated, Any
@@ -117,12 +118,16 @@ class AdmissionControl:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"authorization", b"")
+        headers = dict(scope["headers"])
+        given = headers.get(b"authorization", b"")
         if self.token and not compare_digest(given, b"Bearer " + self.token):
             answer = PlainTextResponse("the token is missing or wrong", 401, {"WWW-Authenticate": "Bearer"})
             await answer(scope, receive, send)
         elif scope["path"] != PREDICT:
             await self.app(scope, receive, send)
+        elif headers.get(b"content-type", b"").startswith(b"multipart/"):
+            form = "expected the image itself as the body, found a form; `curl --data-binary @FILE` sends it"
+            await PlainTextResponse(form, 415)(scope, receive, send)
         else:
             await self._admit(scope, receive, send)
 
@@ -234,6 +239,10 @@ def serve(
     token = os.environ.get(TOKEN, "")
     if not token and host != LOOPBACK:
         raise FerError(f"--host {host}: expected a token in {TOKEN}, found none; others could use the server")
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        raise FerError(f"--port {port}: expected a free one, found it in use; name another") from None
     server = build_server(model, variant, workers or joblib.cpu_count(), batch_size, token)
     print(f"http://{host}:{port}/docs describes the API; Ctrl-C ends it", flush=True)
     own = os.getpid()

@@ -61,6 +61,7 @@ def test_images_tables_and_damaged_files_become_rows(capsys, tmp_path):
     status, printed = score(capsys, given, "--output", output)
     assert status == 0
     assert "skipped 1 (.txt: 1)" in printed.out
+    assert "not scored, see the column `error`: 2" in printed.out
     table = pd.read_parquet(output).set_index("source").sort_index()
     table.index = table.index.str.removeprefix(f"{given}/")
     assert table.groupby(level=0)["face"].count().to_dict() == {
@@ -192,10 +193,3 @@ def test_cluster_that_was_started_before_is_joined(monkeypatch, tmp_path):
         for process in (*psutil.Process(head.pid).children(recursive=True), head):
             process.kill()  # it would take half a minute to end by itself
     assert read_sources(tmp_path / "output") == 1
-
-
-def test_address_without_a_cluster_gets_one_line(capsys, scenes, tmp_path):
-    status, printed = score(capsys, scenes, "--output", tmp_path / "output", "--address", "127.0.0.1:9")
-    assert status == 1
-    assert printed.err.startswith("error: --address 127.0.0.1:9: expected a Ray cluster, found none (")
-    assert printed.err.count("\n") == 1

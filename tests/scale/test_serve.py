@@ -122,6 +122,18 @@ def test_what_is_no_image_is_told_in_a_sentence(port):
     assert json.loads(body)["detail"].startswith("expected an image, found a file that is none")
 
 
+def test_form_is_told_how_to_send_an_image(port, photo):
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, body, _ = ask(port, "POST", "/predict", photo.read_bytes(), **form)
+    assert (status, b"--data-binary" in body) == (415, True)
+
+
+def test_port_in_use_gets_one_line(port, capsys):
+    assert cli.main(["serve", "--port", str(port)]) == 1
+    told = f"error: --port {port}: expected a free one, found it in use; name another\n"
+    assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize("token", [None, "guess", SECRET_TOKEN[:-1]])
 def test_without_the_token_nothing_but_health_is_answered(port, photo, token):
     for path in ("/predict", "/metrics", "/info"):
