@@ -1,13 +1,9 @@
 """Score any number of images with Ray Data, here or on a cluster; a run that was killed resumes."""
 
 import hashlib
-import logging
-import os
-import re
 import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +19,9 @@ from ray.data.checkpoint import CheckpointConfig
 from tqdm import tqdm
 
 from fer_lib.data.images import ImageError, decode_image
-from fer_lib.errors import FerError
 from fer_lib.inference.annotate import COLUMNS, build_rows
 from fer_lib.inference.recognizer import LARGEST_CROP, Emotion, Recognizer
+from fer_lib.scale.cluster import refuse_several_machines, start_ray
 from fer_lib.scale.output import Output
 from fer_lib.scale.sources import ID, SCHEMA, Part, Place, list_parts
 
@@ -34,9 +30,6 @@ SHARD = 1_000_000
 
 N_TRIES = 3
 """To read a file from a store, and to score a block whose worker died."""
-
-OVERHEAD = 2
-"""Cores, as Ray counts them, besides the workers': to write, and to leave out what is done already."""
 
 
 class Scorer:
@@ -194,9 +187,9 @@ def score(
     }
     n_images = sum(part.n_images for part in parts)
     shards = {f"{number:05d}": some for number, some in enumerate(split_parts(parts, shard))}
-    with target.hold(settings), _start_ray(address, workers) as n_workers:
+    with target.hold(settings), start_ray(address, workers) as n_workers:
         if address is not None and not all(Place.parse(item).root for item in (*inputs, output)):
-            _refuse_several_machines()
+            refuse_several_machines()
         arguments = (ray.put(files), recognizer.variant, crops)
         left = {name: some for name, some in shards.items() if not target.is_done(name)}
         n_before = n_images - sum(part.n_images for some in left.values() for part in some)
@@ -225,52 +218,6 @@ def split_parts(parts: Sequence[Part], shard: int) -> Iterator[list[Part]]:
         n_images += part.n_images
     if some:
         yield some
-
-
-@contextmanager
-def _start_ray(address: str | None, workers: int | None) -> Iterator[int]:
-    """Start or join Ray; yield the number of workers."""
-    os.environ |= {
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`ray_remote_args`")  # nothing else bounds the retries of a worker yet
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        workers = workers or os.cpu_count() or 1
-        options |= {"num_cpus": workers + OVERHEAD, "include_dashboard": False}
-    else:
-        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else it tries for many minutes
-    try:
-        ray.init(address or "local", **options)
-        n_cores = int(ray.cluster_resources().get("CPU", 0))
-        workers = workers or max(1, n_cores - OVERHEAD)
-        if workers + OVERHEAD > n_cores:
-            raise FerError(
-                f"Ray: expected {workers + OVERHEAD} cores, {OVERHEAD} besides the workers, found {n_cores}; "
-                "use fewer --workers or a larger cluster"
-            )
-        yield workers
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        causes = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
-        cause = " ".join((causes or [str(error)])[-1].split())
-        remedy = "run the same command again to resume"
-        if not ray.is_initialized():
-            remedy = "start it, or set RAY_AUTH_MODE=token if it asks for a token"
-        raise FerError(f"Ray: {cause[:200]}; {remedy}") from None
-    finally:
-        ray.shutdown()
-
-
-def _refuse_several_machines() -> None:
-    n_machines = sum(node["Alive"] for node in ray.nodes())
-    if n_machines > 1:
-        raise FerError(
-            f"Ray: expected addresses that {n_machines} machines reach, found a path of one; use a store, or "
-            "file:// for a folder that all of them share"
-        )
 
 
 def _score_shard(

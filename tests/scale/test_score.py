@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import pandas as pd
 import psutil
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.score import list_workers
 from demo_faces.clips import draw_scene
 from fer_lib.cli import main as cli
 from fer_lib.inference.recognizer import Recognizer
@@ -117,17 +117,6 @@ def start(scenes, output, *others):
     )
 
 
-def find_workers(driver, kind="MapWorker"):
-    """Return the processes of the driver's Ray that score; with `kind` "", also those that write."""
-    found = []
-    for child in psutil.Process(driver.pid).children(recursive=True):
-        with suppress(psutil.Error):  # one that ends meanwhile
-            name = " ".join(child.cmdline())
-            if name.startswith(f"ray::{kind}") and "Agent" not in name:
-                found.append(child)
-    return found
-
-
 def wait_for(condition, what, seconds=120):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -150,10 +139,10 @@ def test_nothing_is_lost_or_doubled_when_workers_and_drivers_are_killed(scenes, 
 
     driver = start(scenes, output)
     wait_for(commits, "nothing was written")
-    os.kill(find_workers(driver)[0].pid, signal.SIGKILL)  # Ray starts another
+    os.kill(list_workers(driver, "MapWorker")[0].pid, signal.SIGKILL)  # Ray starts another
     before = len(commits())
     wait_for(lambda: len(commits()) > before, "no other worker took over")
-    workers = find_workers(driver, "")
+    workers = list_workers(driver)
     driver.kill()
     driver.wait()
     assert 0 < read_sources(output) < N_SCENES  # or the test has come too late
@@ -187,9 +176,17 @@ def test_cluster_that_was_started_before_is_joined(monkeypatch, tmp_path):
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     options = ["--port", str(port), "--num-cpus", "3", "--include-dashboard", "false"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*command, *options], **quiet) as head:
-        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), "no cluster came up")
+    head = subprocess.Popen([*command, *options], **quiet)
+    try:
+        wait_for(lambda: is_listening(port), "no cluster came up")
         assert start(scene, tmp_path / "output", "--address", f"127.0.0.1:{port}").wait() == 0
+    finally:
         for process in (*psutil.Process(head.pid).children(recursive=True), head):
             process.kill()  # it would take half a minute to end by itself
+        head.wait()
     assert read_sources(tmp_path / "output") == 1
+
+
+def is_listening(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
