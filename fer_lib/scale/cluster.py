@@ -49,7 +49,7 @@ def start_ray(address: str | None, workers: int | None) -> Iterator[int]:
         causes = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
         cause = " ".join((causes or [str(error)])[-1].split())
         remedy = "run the same command again to resume"
-        if not ray.is_initialized():
+        if address and not ray.is_initialized():
             remedy = "start it, or set RAY_AUTH_MODE=token if it asks for a token"
         raise FerError(f"Ray: {cause[:200]}; {remedy}") from None
     finally:

@@ -241,8 +241,8 @@ def serve(
         raise FerError(f"--host {host}: expected a token in {TOKEN}, found none; others could use the server")
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError:
-        raise FerError(f"--port {port}: expected a free one, found it in use; name another") from None
+    except OSError as error:
+        raise FerError(f"--port {port}: {os.strerror(error.errno)}; name another") from None
     server = build_server(model, variant, workers or joblib.cpu_count(), batch_size, token)
     print(f"http://{host}:{port}/docs describes the API; Ctrl-C ends it", flush=True)
     own = os.getpid()

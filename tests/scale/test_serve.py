@@ -130,7 +130,7 @@ def test_form_is_told_how_to_send_an_image(port, photo):
 
 def test_port_in_use_gets_one_line(port, capsys):
     assert cli.main(["serve", "--port", str(port)]) == 1
-    told = f"error: --port {port}: expected a free one, found it in use; name another\n"
+    told = f"error: --port {port}: Address already in use; name another\n"
     assert capsys.readouterr().err == told
 
 
