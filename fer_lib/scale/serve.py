@@ -242,7 +242,7 @@ def serve(
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        raise FerError(f"--port {port}: {os.strerror(error.errno)}; name another") from None
+        raise FerError(f"--port {port}: {error.strerror}; name another") from None
     server = build_server(model, variant, workers or joblib.cpu_count(), batch_size, token)
     print(f"http://{host}:{port}/docs describes the API; Ctrl-C ends it", flush=True)
     own = os.getpid()
