@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+from PIL import Image
 
 from fer_lib import paths
 from fer_lib.errors import FerError
@@ -18,7 +19,7 @@ from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_m
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import ABOUT, SCALE
-from fer_lib.reporting.stage import get_stage_name
+from fer_lib.reporting.stage import PIXELS_PER_INCH, SHOWN_PIXELS_PER_INCH, get_stage_name
 
 ARCHITECTURE = ".architecture"
 """How the key ends by which stage `evaluation` tells of a network; a release has its scores in its config."""
@@ -51,6 +52,14 @@ class ScoredModel:
     """Flat, with `_lo` and `_hi`, as in a release's config; {} when not scored yet."""
 
 
+class Figure(NamedTuple):
+    """A figure as a page shows it; its width is in pixels of the screen."""
+
+    path: Path
+    caption: str
+    width: int
+
+
 @dataclass(frozen=True)
 class StageReport:
     """What one stage has left in `reports/<dataset>`; whatever it has not written is empty."""
@@ -59,8 +68,8 @@ class StageReport:
     title: str
     finding: str
     """Markdown: a sentence or two, and mostly a table."""
-    figures: list[tuple[Path, str]]
-    """Files with their captions, in the order of the page."""
+    figures: list[Figure]
+    """In the order of the page."""
     page: Path
     metrics: Metrics
 
@@ -131,8 +140,11 @@ def _describe_model(name: str, variant: str, config: Mapping[str, Any]) -> Score
 
 
 def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
-    """Return the models side by side, a row each, every cell a text: scores with their 95 % intervals."""
-    return pd.DataFrame(
+    """Return the models side by side, a row each, every cell a text: scores with their 95 % intervals.
+
+    What no model has is no column.
+    """
+    table = pd.DataFrame(
         [
             {
                 "Model": model.name,
@@ -148,6 +160,7 @@ def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
             for model in models
         ]
     )
+    return table.loc[:, (table != MISSING).any()]
 
 
 def list_scores(models: list[ScoredModel]) -> dict[str, str]:
@@ -185,6 +198,8 @@ def sort_datasets(datasets: Iterable[str]) -> list[str]:
 
 def describe_dataset(dataset: str) -> str:
     """Return what a data set is, in words that stand alone."""
+    if dataset == SCALE:
+        return "Machines: what scoring, serving and training take and cost"
     about = ABOUT.get(dataset, f"{dataset}: faces from a folder of images")
     return f"{about[0].upper()}{about[1:]}"
 
@@ -215,10 +230,16 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
         stage,
         heading or _show_name(stage),
         finding,
-        [(files[name], captions.get(name) or _show_name(name)) for name in in_order],
+        [_read_figure(files[name], captions.get(name) or _show_name(name)) for name in in_order],
         page,
         read_stage_metrics(dirs.reports.name, stage),
     )
+
+
+def _read_figure(path: Path, caption: str) -> Figure:
+    with Image.open(path) as image:
+        width = max(1, image.width * SHOWN_PIXELS_PER_INCH // PIXELS_PER_INCH)
+    return Figure(path, caption, width)
 
 
 def read_captions(page: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -47,9 +48,9 @@ class Version:
 
 
 def list_revisions(dataset: str) -> dict[str, str]:
-    """Return revision to title: commits that touched settings or headline numbers, then branches and the like.
+    """Return revision to title: commits that changed settings or headline numbers, then names of commits.
 
-    The newest come first. {} where there is no Git or no history.
+    Of each, the newest come first. {} where there is no Git or no history.
     """
     changed = ["--", PARAMS, f":(glob)reports/{dataset}/metrics/*.json"]
     try:
@@ -119,12 +120,13 @@ def _is_compared(name: str) -> bool:
 
 
 def _parse(files: Files, dataset: str) -> Version:
-    settings, numbers = {}, {}
+    settings: dict[str, str] = {}
+    numbers: dict[str, Interval] = {}
     for name, content in files.items():
         path = PurePosixPath(name)
         try:
             if name == PARAMS:
-                settings = _flatten(yaml.safe_load(content) or {}, dataset)
+                settings = _read_settings(yaml.safe_load(content), dataset)
             elif path.suffix == ".json":
                 table = files.get(f"reports/{dataset}/tables/{path.stem}.csv", b"")
                 numbers |= _read_numbers(path.stem, json.loads(content), table)
@@ -133,15 +135,19 @@ def _parse(files: Files, dataset: str) -> Version:
     return Version(settings, numbers)
 
 
-def _flatten(params: dict[str, Any], dataset: str) -> dict[str, str]:
+def _read_settings(params: dict[str, Any], dataset: str) -> dict[str, str]:
     """Return path in words to value; what is for other data sets alone is left out."""
-    flat = pd.json_normalize(params, sep=" > ").iloc[0].to_dict() if params else {}
-    ours, of_any = f"datasets > {dataset} >", "datasets >"
-    return {
-        key.replace("_", " "): show_value(value)
-        for key, value in flat.items()
-        if key.startswith(ours) or not key.startswith(of_any)
-    }
+    of_datasets = params.get("datasets") or {}
+    ours = {name: settings for name, settings in of_datasets.items() if name == dataset}
+    return {show_key(key): show_value(value) for key, value in _flatten(params | {"datasets": ours})}
+
+
+def _flatten(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _read_numbers(stage: str, headlines: dict[str, Any], table: bytes) -> dict[str, Interval]:
@@ -155,12 +161,12 @@ def _read_numbers(stage: str, headlines: dict[str, Any], table: bytes) -> dict[s
 
 
 def _read_bounds(table: bytes) -> dict[str, tuple[float, float]]:
-    rows = csv.DictReader(io.StringIO(table.decode()))
-    return {
-        build_key(row["metric"], row["model"], row["split"], row["class"]): (float(row["lo"]), float(row["hi"]))
-        for row in rows
-        if row["lo"] and row["hi"]
-    }
+    bounds = {}
+    for row in csv.DictReader(io.StringIO(table.decode())):
+        if row["lo"] and row["hi"]:
+            key = build_key(row["metric"], row["model"], row["split"], row["class"])
+            bounds[key] = (float(row["lo"]), float(row["hi"]))
+    return bounds
 
 
 def compare_settings(old: Version, new: Version) -> pd.DataFrame:
@@ -171,7 +177,7 @@ def compare_settings(old: Version, new: Version) -> pd.DataFrame:
 
 
 def compare_numbers(old: Version, new: Version) -> pd.DataFrame:
-    """Return the numbers of both versions that differ, columns Quantity, Before, After, Intervals, all text."""
+    """Return the numbers of both that differ, columns Quantity, Before, After, Intervals, all text."""
     rows = [
         (key, _show(before), _show(after), _compare_intervals(before, after))
         for key, after in new.numbers.items()

@@ -32,7 +32,9 @@ from fer_lib.metrics_file import Metrics
 
 # Pixels: height of one model in the chart, of all around the models, and of the frame that a report is read
 # in; it scrolls inside.
-CHART_ROW, CHART_FRAME, REPORT_HEIGHT = 40, 90, 800
+CHART_ROW, CHART_FRAME, REPORT_HEIGHT = 44, 90, 800
+
+NO_FINDING = "No finding was written."
 
 # Seen on light and on dark, and told apart by colour-blind readers; the shapes differ as well.
 KINDS = {RELEASED: ("#C96A1B", "diamond"), STUDY: ("#3A87C8", "circle")}
@@ -94,7 +96,7 @@ def _show_models(models: list[ScoredModel]) -> None:
 def build_chart(title: str, spec: str) -> dict[str, Any]:
     """Return the Vega-Lite chart for `build_chart_data`: a mark and a line for each model under its name."""
     # The name stands above the line, inside the chart: beside it, a telephone has no room for both.
-    label = {"labelAlign": "left", "labelPadding": -4, "labelOffset": -13, "labelLimit": 330}
+    label = {"labelAlign": "left", "labelPadding": -4, "labelOffset": -15, "labelLimit": 330}
     axis = {**label, "ticks": False, "domain": False}
     model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": axis}
     colours, shapes = zip(*KINDS.values(), strict=True)
@@ -112,7 +114,7 @@ def build_chart(title: str, spec: str) -> dict[str, Any]:
         "encoding": {"y": model, "color": colour, "tooltip": tooltip},
         "layer": [
             {
-                "mark": {"type": "errorbar", "ticks": True, "thickness": 2},
+                "mark": {"type": "errorbar", "ticks": {"size": 10}, "rule": {"strokeWidth": 2}},
                 "encoding": {"x": low, "x2": {"field": "high"}},
             },
             {
@@ -124,20 +126,19 @@ def build_chart(title: str, spec: str) -> dict[str, Any]:
 
 
 def _show_findings(dataset: str, stages: list[StageReport]) -> None:
-    st.header("What was found")
-    for stage in stages:
-        st.markdown(f"**{stage.title}.** {stage.answer or 'No finding was written.'}")
     study = find_study(dataset)
     if study:
         label = "Download the whole study (HTML)"
         offer_download(label, study.read_bytes, f"{dataset}_{study.name}", "text/html")
-    st.header("One page of the study")
+    if len(stages) > 1:
+        st.header("What was found")
+        for stage in stages:
+            st.markdown(f"**{stage.title}.** {stage.answer or NO_FINDING}")
     names = [stage.stage for stage in stages]
-    first = names.index("evaluation") if "evaluation" in names else 0
     number = st.selectbox(
         "Page",
         range(len(stages)),
-        index=first,
+        index=names.index("evaluation") if "evaluation" in names else 0,
         format_func=lambda index: stages[index].title,
         key=f"page of {dataset}",
     )
@@ -145,10 +146,10 @@ def _show_findings(dataset: str, stages: list[StageReport]) -> None:
 
 
 def _show_stage(dataset: str, stage: StageReport) -> None:
-    st.subheader(stage.title)
-    st.markdown(stage.finding or "No finding was written.")
-    for path, caption in stage.figures:
-        st.image(path.read_bytes(), caption=caption, alt=caption)
+    st.header(stage.title)
+    st.markdown(stage.finding or NO_FINDING)
+    for figure in stage.figures:
+        st.image(figure.path.read_bytes(), caption=figure.caption, alt=figure.caption, width=figure.width)
     if stage.metrics:
         with st.expander("All numbers of this page"):
             st.dataframe(build_metric_table(stage.metrics), hide_index=True, alt=f"Numbers of {stage.title}")
@@ -191,7 +192,7 @@ def _show_versions(dataset: str) -> None:
             st.write("All settings are the same.")
         else:
             st.dataframe(settings, hide_index=True, alt="Settings that differ")
-            st.caption(f"Only settings that differ, without those for other data sets. “{MISSING}”: not there.")
+            st.caption(f"Without those for other data sets. “{MISSING}”: not there.")
 
 
 def _choose_version(label: str, names: list[str], titles: dict[str, str], default: str, key: str) -> str:
@@ -201,7 +202,6 @@ def _choose_version(label: str, names: list[str], titles: dict[str, str], defaul
         index=names.index(default),
         format_func=lambda name: titles.get(name, name),
         accept_new_options=True,
-        required=True,
         key=key,
     )
 
