@@ -25,7 +25,13 @@ def list_costs(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, value and a remark of size and speed where they were measured, as text."""
     costs = []
     if "bytes" in config:
-        costs.append(("Size", f"{config['bytes'] / 1e6:.1f} MB", "all its networks" * ("members" in config)))
+        costs.append(
+            (
+                "Size",
+                f"{config['bytes'] / 1e6:.1f} MB",
+                "all its networks" if "members" in config else "on disk",
+            )
+        )
     if "milliseconds" in config:
         machine = f" of {config['machine']}" if "machine" in config else ""
         costs.append(("Time for a face", f"{config['milliseconds']:.1f} ms", f"one thread{machine}"))
@@ -38,8 +44,8 @@ def describe_training(config: Mapping[str, Any]) -> list[str]:
         return ["Its config does not say what it was trained on."]
     sentences = [f"Its training images: {describe_dataset(config['dataset'])}."]
     if "targets" in config:
-        shares = [f"{share:.0%} {TARGETS[target]}" for target, share in config["targets"].items()]
-        sentences.append(f"What it learned to predict for them: {' and '.join(shares)}.")
+        shares = [f"{TARGETS[target]} ({share:.0%})" for target, share in config["targets"].items()]
+        sentences.append(f"It was taught by {' and '.join(shares)}.")
     if "members" in config:
         sentences.append("Its networks were trained one by one, and their probabilities are averaged.")
     return sentences
@@ -58,7 +64,7 @@ def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     titles = BY_ANNOTATORS | HEADLINES
     if config.get("judged_by") == "majority":  # by the labels it is not calibrated
         titles = BY_ANNOTATORS | {"test.accuracy": ("Accuracy by labels", ".1%")}
-        for metric in ("macro.recall", "macro.f1", "ece"):
+        for metric in ("macro.recall", "ece"):
             name, spec = HEADLINES[f"test.{metric}"]
             titles[f"test.majority.{metric}"] = (f"{name} by annotators", spec)
     return [

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from fer_lib import paths
 from fer_lib.errors import FerError
@@ -19,7 +18,7 @@ from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_m
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import ABOUT, SCALE
-from fer_lib.reporting.stage import PIXELS_PER_INCH, SHOWN_PIXELS_PER_INCH, get_stage_name
+from fer_lib.reporting.stage import get_stage_name
 
 ARCHITECTURE = ".architecture"
 """How the key ends by which stage `evaluation` tells of a network; a release has its scores in its config."""
@@ -52,14 +51,6 @@ class ScoredModel:
     """Flat, with `_lo` and `_hi`, as in a release's config; {} when not scored yet."""
 
 
-class Figure(NamedTuple):
-    """A figure as a page shows it; its width is in pixels of the screen."""
-
-    path: Path
-    caption: str
-    width: int
-
-
 @dataclass(frozen=True)
 class StageReport:
     """What one stage has left in `reports/<dataset>`; whatever it has not written is empty."""
@@ -68,8 +59,8 @@ class StageReport:
     title: str
     finding: str
     """Markdown: a sentence or two, and mostly a table."""
-    figures: list[Figure]
-    """In the order of the page."""
+    figures: list[tuple[Path, str]]
+    """Files with their captions, in the order of the page."""
     page: Path
     metrics: Metrics
 
@@ -230,16 +221,10 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
         stage,
         heading or _show_name(stage),
         finding,
-        [_read_figure(files[name], captions.get(name) or _show_name(name)) for name in in_order],
+        [(files[name], captions.get(name) or _show_name(name)) for name in in_order],
         page,
         read_stage_metrics(dirs.reports.name, stage),
     )
-
-
-def _read_figure(path: Path, caption: str) -> Figure:
-    with Image.open(path) as image:
-        width = max(1, image.width * SHOWN_PIXELS_PER_INCH // PIXELS_PER_INCH)
-    return Figure(path, caption, width)
 
 
 def read_captions(page: str) -> dict[str, str]:

@@ -24,15 +24,15 @@ WARNING = (
     "**Not for judging people.** A face shows an expression, not what a person feels. In the European Union "
     "the AI Act (Regulation 2024/1689, Article 5) prohibits systems that infer emotions at work and in "
     "education, outside medical and safety uses. Do not use this app there, nor to decide anything about "
-    "anybody. Use it for research, for teaching and for images that you may use."
+    "anybody. Use it for research and teaching, on images that you may use."
 )
 
 LIMITS = (
-    "The scores are those of images like its training images. Expect less on other photographs, and much "
-    "less on drawn or painted faces.",
+    "The scores are those of images like its training images. Expect less on any others.",
     "Small, blurred, covered and turned faces are recognised less well.",
     "Some groups of people may be recognised less well than others.",
-    "Everyone's face is given one of a few expressions, also when several fit, or none.",
+    "It knows only the expressions named above, and chooses among them even for a face that shows several or "
+    "another.",
 )
 
 PRIVACY = (

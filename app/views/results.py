@@ -74,7 +74,10 @@ def _show_models(models: list[ScoredModel]) -> None:
         chosen = st.selectbox("Score", list(scores))
         data = build_chart_data(models, scores[chosen])
         height = CHART_FRAME + CHART_ROW * len(data)
-        st.vega_lite_chart(data, build_chart(chosen, SCORES[scores[chosen]][1]), height=height)
+        # Streamlit's own grey is too faint on white for small letters.
+        text_colour = st.get_option(f"theme.{st.context.theme.type or 'light'}.textColor")
+        chart = build_chart(chosen, SCORES[scores[chosen]][1], text_colour)
+        st.vega_lite_chart(data, chart, height=height)
         st.caption(
             f"{chosen} on the test images: each mark is a model's value, the line its 95 % interval. "
             "*Released* models are those of the page Photo; those of the *study* are what its pages compare."
@@ -93,11 +96,18 @@ def _show_models(models: list[ScoredModel]) -> None:
     )
 
 
-def build_chart(title: str, spec: str) -> dict[str, Any]:
+def build_chart(title: str, spec: str, text_colour: str) -> dict[str, Any]:
     """Return the Vega-Lite chart for `build_chart_data`: a mark and a line for each model under its name."""
     # The name stands above the line, inside the chart: beside it, a telephone has no room for both.
-    label = {"labelAlign": "left", "labelPadding": -4, "labelOffset": -15, "labelLimit": 330}
-    axis = {**label, "ticks": False, "domain": False}
+    label = {
+        "Align": "left",
+        "Padding": -4,
+        "Offset": -15,
+        "Limit": 330,
+        "FontSize": 13,
+        "Color": text_colour,
+    }
+    axis = {"ticks": False, "domain": False} | {f"label{name}": value for name, value in label.items()}
     model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": axis}
     colours, shapes = zip(*KINDS.values(), strict=True)
     kind = {"field": "Kind", "type": "nominal", "legend": {"orient": "top", "title": None}}
@@ -118,7 +128,7 @@ def build_chart(title: str, spec: str) -> dict[str, Any]:
                 "encoding": {"x": low, "x2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+                "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
                 "encoding": {"x": low | {"field": "value"}, "shape": shape},
             },
         ],
@@ -148,8 +158,8 @@ def _show_findings(dataset: str, stages: list[StageReport]) -> None:
 def _show_stage(dataset: str, stage: StageReport) -> None:
     st.header(stage.title)
     st.markdown(stage.finding or NO_FINDING)
-    for figure in stage.figures:
-        st.image(figure.path.read_bytes(), caption=figure.caption, alt=figure.caption, width=figure.width)
+    for path, caption in stage.figures:
+        st.image(path.read_bytes(), caption=caption, alt=caption)
     if stage.metrics:
         with st.expander("All numbers of this page"):
             st.dataframe(build_metric_table(stage.metrics), hide_index=True, alt=f"Numbers of {stage.title}")
