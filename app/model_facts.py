@@ -166,12 +166,12 @@ def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
     train, unseen = (attacks.interval(f"inversion.{split}") for split in ("train", "unseen"))
     return [
         *sentences,
-        "Membership inference: who has the network and a face can ask whether it was trained on that face. "
-        f"Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
+        "Membership inference: someone who has the network and a face can ask whether it was trained on that "
+        f"face. Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
         "certainty.",
-        "Model inversion: who searches for the image of which the network is surest can compare it with "
-        f"faces. On average over the emotions the most similar correlates by {train:.2f} among the training "
-        f"faces, and by {unseen:.2f} among as many unseen ones. Other attacks may do better.",
+        "Model inversion: someone who has the network can search for the image of which it is surest. "
+        f"Averaged over the emotions, the most similar training face correlates with it by {train:.2f}, and "
+        f"the most similar of as many unseen faces by {unseen:.2f}. Other attacks may do better.",
     ]
 
 

@@ -22,7 +22,7 @@ from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.metrics_file import Interval, build_key
 
-FILES_HERE = "the files as they are"
+FILES_HERE = "The files as they are"
 """Name of the version that is no commit."""
 
 N_COMMITS = 50

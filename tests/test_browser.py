@@ -206,9 +206,15 @@ def test_live_offers_snapshots(page):
 
 def test_results_and_card_are_shown(page):
     open_page(page, "results")
-    expect(page.get_by_role("heading", name="Models side by side")).to_be_visible(timeout=PATIENCE)
-    wait_until_done(page)
-    expect_no_trace(page)
+    for view, heading in {
+        "Models": "Models side by side",
+        "Findings": "4 · Evaluation",
+        "Two versions": "Headline numbers",
+    }.items():
+        page.get_by_role("radiogroup", name="Show").get_by_text(view, exact=True).click()
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE)
+        wait_until_done(page)
+        expect_no_trace(page)
     open_page(page, "about")
     expect(page.get_by_text("AI Act").first).to_be_visible(timeout=PATIENCE)
     expect_no_trace(page)

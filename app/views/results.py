@@ -202,7 +202,7 @@ def _show_versions(dataset: str) -> None:
             st.write("All settings are the same.")
         else:
             st.dataframe(settings, hide_index=True, alt="Settings that differ")
-            st.caption(f"Without those for other data sets. “{MISSING}”: not there.")
+            st.caption(f"Settings of other data sets are left out. “{MISSING}” means that there is none.")
 
 
 def _choose_version(label: str, names: list[str], titles: dict[str, str], default: str, key: str) -> str:
