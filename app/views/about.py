@@ -1,7 +1,9 @@
 """Show the page About this model: what it is, how far to trust it, what it must not be used for."""
 
+import re
 from collections.abc import Iterable
 
+import pandas as pd
 import streamlit as st
 
 from app.common import choose_model_name, choose_variant
@@ -72,9 +74,23 @@ def show() -> None:
         with st.expander("The whole model card"):
             if len(variants) > 1:
                 st.caption("Of all variants together.")
-            st.markdown(card)
+            _show_card(card)
     else:
         st.caption("This model has no card of its own; the facts are those of its `config.json`.")
+
+
+def _show_card(card: str) -> None:
+    """Show Markdown whose code and tables are wider than a telephone."""
+    for part in re.split(r"(^```.*?^```$|(?:^\|[^\n]*\n)+)", card, flags=re.DOTALL | re.MULTILINE):
+        if part.startswith("```"):  # wrapped, since only a mouse can scroll it
+            st.code(part.partition("\n")[2].removesuffix("```"), language=None, wrap_lines=True)
+        elif part.startswith("|"):  # scrolls by itself, where a table of Markdown would widen the page
+            head, _, *rows = (
+                [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()
+            )
+            st.table(pd.DataFrame(rows, columns=head), hide_index=True)
+        elif part.strip():
+            st.markdown(part)
 
 
 def _show_list(sentences: Iterable[str]) -> None:
