@@ -81,7 +81,7 @@ def show() -> None:
 
 def _show_card(card: str) -> None:
     """Show Markdown whose code and tables are wider than a telephone."""
-    for part in re.split(r"(^```.*?^```$|(?:^\|[^\n]*\n)+)", card, flags=re.DOTALL | re.MULTILINE):
+    for part in re.split(r"(^```.*?^```$|^\|[^\n]*\n\|[-:| ]+\n(?:\|[^\n]*\n?)+)", card, flags=re.DOTALL | re.MULTILINE):
         if part.startswith("```"):  # wrapped, since only a mouse can scroll it
             st.code(part.partition("\n")[2].removesuffix("```"), language=None, wrap_lines=True)
         elif part.startswith("|"):  # scrolls by itself, where a table of Markdown would widen the page
