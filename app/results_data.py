@@ -1,4 +1,4 @@
-"""Read what the pipeline has measured, for the page Results: anew each time, it takes milliseconds."""
+"""Read what the pipeline has measured, for the page Results: anew each time, in a fraction of a second."""
 
 import html
 import json
@@ -73,16 +73,17 @@ class StageReport:
 def read_models() -> tuple[list[ScoredModel], list[str]]:
     """Return every model that is at hand or was scored, and a sentence for each that cannot be read."""
     models, problems = [], []
+    evaluations = {dataset: read_stage_metrics(dataset, "evaluation") for dataset in list_datasets()}
     for name, folder in list_checkpoints().items():
         try:
             variants = list_variants(read_config(folder))
             for variant, config in variants.items():
-                models.append(_describe_model(name, f", {variant}" if len(variants) > 1 else "", config))
+                title = f"{name}, {variant}" if len(variants) > 1 else name
+                models.append(_describe_model(name, title, config, evaluations))
         except (FerError, KeyError, TypeError, AttributeError) as error:
             problems.append(str(error) if isinstance(error, FerError) else f"{folder}: its config is damaged")
     known = {model.name for model in models}
-    for dataset in list_datasets():
-        evaluation = read_stage_metrics(dataset, "evaluation")
+    for dataset, evaluation in evaluations.items():
         commit = str(evaluation.provenance.get("commit", ""))
         for key in evaluation.facts:
             network = key.removesuffix(ARCHITECTURE)
@@ -114,20 +115,20 @@ def _pick_metrics(evaluation: Metrics, network: str) -> dict[str, Any]:
     return metrics
 
 
-def _describe_model(name: str, variant: str, config: Mapping[str, Any]) -> ScoredModel:
-    metrics = config.get("metrics") or {}
+def _describe_model(
+    name: str, title: str, config: Mapping[str, Any], evaluations: Mapping[str, Metrics]
+) -> ScoredModel:
     kind = STUDY if "/" in name else RELEASED
+    metrics = config.get("metrics") or {}
     dataset = config.get("dataset", MISSING)
     if "test.accuracy" not in metrics and name.startswith(f"{dataset}/"):
-        evaluation = read_stage_metrics(dataset, "evaluation")
+        evaluation = evaluations.get(dataset, Metrics("evaluation"))
         # A network trained on other data is not what the last evaluation scored.
         same = evaluation.provenance.get("data") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
     size = config.get("preprocessing", {}).get("image_size")  # a vote has none
     commit = str(config.get("git_commit", ""))
-    return ScoredModel(
-        f"{name}{variant} ({kind})", kind, dataset, name_network(config), size, commit, metrics
-    )
+    return ScoredModel(f"{title} ({kind})", kind, dataset, name_network(config), size, commit, metrics)
 
 
 def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:

@@ -43,6 +43,9 @@ PRIVACY = (
     "The only copies are the files that you download."
 )
 
+WIDE_PARTS = re.compile(r"(^```.*?^```$|^\|[^\n]*\n\|[-:| ]+\n(?:\|[^\n]*\n?)+)", re.DOTALL | re.MULTILINE)
+"""Of Markdown: blocks of code, and tables."""
+
 
 def show() -> None:
     """Show the page."""
@@ -81,7 +84,7 @@ def show() -> None:
 
 def _show_card(card: str) -> None:
     """Show Markdown whose code and tables are wider than a telephone."""
-    for part in re.split(r"(^```.*?^```$|^\|[^\n]*\n\|[-:| ]+\n(?:\|[^\n]*\n?)+)", card, flags=re.DOTALL | re.MULTILINE):
+    for part in WIDE_PARTS.split(card):
         if part.startswith("```"):  # wrapped, since only a mouse can scroll it
             st.code(part.partition("\n")[2].removesuffix("```"), language=None, wrap_lines=True)
         elif part.startswith("|"):  # scrolls by itself, where a table of Markdown would widen the page

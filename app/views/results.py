@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from app.common import escape_markdown, guard, offer_download
@@ -39,6 +40,14 @@ NO_FINDING = "No finding was written."
 # Seen on light and on dark, and told apart by colour-blind readers; the shapes differ as well.
 KINDS = {RELEASED: ("#C96A1B", "diamond"), STUDY: ("#3A87C8", "circle")}
 
+NOTES = {
+    "By annotators": "means by the majority of FER+'s annotators, where there is one, and not by the labels.",
+    "No duplicates": "leaves out test images that are also training images.",
+    "Macro recall": "counts every emotion the same, however rare.",
+    "Calibration error": "is how far the stated confidence is from the accuracy: lower is better.",
+}
+"""Words in the names of `SCORES` to what they mean."""
+
 
 def show() -> None:
     """Show the page."""
@@ -73,31 +82,31 @@ def _show_models(models: list[ScoredModel]) -> None:
     if scores:
         chosen = st.selectbox("Score", list(scores))
         data = build_chart_data(models, scores[chosen])
-        height = CHART_FRAME + CHART_ROW * len(data)
-        # Streamlit's own grey is too faint on white for small letters.
-        text_colour = st.get_option(f"theme.{st.context.theme.type or 'light'}.textColor")
-        chart = build_chart(chosen, SCORES[scores[chosen]][1], text_colour)
-        st.vega_lite_chart(data, chart, height=height)
+        chart = build_chart(data, chosen, SCORES[scores[chosen]][1])
+        st.vega_lite_chart(data, chart, height=CHART_FRAME + CHART_ROW * len(data))
         st.caption(
             f"{chosen} on the test images: each mark is a model's value, the line its 95 % interval. "
             "*Released* models are those of the page Photo; those of the *study* are what its pages compare."
         )
+        places = {name: place for place, name in enumerate(data["Model"])}
+        models = sorted(models, key=lambda model: places.get(model.name, len(places)))
     else:
         st.info("No model has a score yet. `make results` measures it.")
     st.subheader("All scores")
-    st.dataframe(
-        build_comparison(models), hide_index=True, alt="The models, their scores and where they come from"
-    )
-    st.caption(
-        "95 % intervals are in brackets. *By annotators*: judged by the majority of FER+'s annotators, where "
-        "there is one, and not by the labels. *No duplicates* leaves out test images that are also training "
-        "images. *Macro recall* counts every emotion the same, however rare. *Calibration error* is how far "
-        f"the stated confidence is from the accuracy: lower is better. “{MISSING}” means not measured."
-    )
+    table = build_comparison(models)
+    st.dataframe(table, hide_index=True, alt="The models, their scores and where they come from")
+    columns = " ".join(table).lower()
+    notes = [f"*{name}* {note}" for name, note in NOTES.items() if name.lower() in columns]
+    st.caption(" ".join(["95 % intervals are in brackets.", *notes, f"“{MISSING}” means not measured."]))
 
 
-def build_chart(title: str, spec: str, text_colour: str) -> dict[str, Any]:
-    """Return the Vega-Lite chart for `build_chart_data`: a mark and a line for each model under its name."""
+def build_chart(data: pd.DataFrame, title: str, spec: str) -> dict[str, Any]:
+    """Return the Vega-Lite chart of `build_chart_data`: under a model's name a mark and a line.
+
+    title: of the score.   spec: the format of its values.
+    """
+    # Streamlit's own grey is too faint on white for small letters.
+    text_colour = st.get_option(f"theme.{st.context.theme.type or 'light'}.textColor")
     # The name stands above the line, inside the chart: beside it, a telephone has no room for both.
     label = {
         "Align": "left",
@@ -109,10 +118,11 @@ def build_chart(title: str, spec: str, text_colour: str) -> dict[str, Any]:
     }
     axis = {"ticks": False, "domain": False} | {f"label{name}": value for name, value in label.items()}
     model = {"field": "Model", "type": "nominal", "sort": None, "title": None, "axis": axis}
-    colours, shapes = zip(*KINDS.values(), strict=True)
+    kinds = [kind for kind in KINDS if kind in set(data["Kind"])]
+    colours, shapes = zip(*(KINDS[kind] for kind in kinds), strict=True)
     kind = {"field": "Kind", "type": "nominal", "legend": {"orient": "top", "title": None}}
-    colour = {**kind, "scale": {"domain": list(KINDS), "range": colours}}
-    shape = {**kind, "scale": {"domain": list(KINDS), "range": shapes}}
+    colour = {**kind, "scale": {"domain": kinds, "range": colours}}
+    shape = {**kind, "scale": {"domain": kinds, "range": shapes}}
     scale = {"zero": False, "nice": True, "padding": 12}  # marks, not bars: differences matter, not heights
     axis = {"format": spec.replace(".1%", ".0%"), "tickCount": 5}
     low = {"field": "low", "type": "quantitative", "scale": scale, "axis": axis, "title": title}
