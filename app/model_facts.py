@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from app.results_data import BY_ANNOTATORS, describe_dataset, get_interval
+from app.results_data import BY_ANNOTATORS, SCORES, describe_dataset, get_interval
 from fer_lib.inference.registry import CARD_NAME, TARGETS, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
 
@@ -61,7 +61,7 @@ def describe_saliency(config: Mapping[str, Any]) -> list[str]:
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, value and 95 % interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
-    titles = BY_ANNOTATORS | HEADLINES
+    titles = SCORES
     if config.get("judged_by") == "majority":  # by the labels it is not calibrated
         titles = BY_ANNOTATORS | {"test.accuracy": ("Accuracy by labels", ".1%")}
         for metric in ("macro.recall", "ece"):

@@ -95,7 +95,7 @@ def _show_models(models: list[ScoredModel]) -> None:
     st.subheader("All scores")
     table = build_comparison(models)
     st.dataframe(table, hide_index=True, alt="The models, their scores and where they come from")
-    columns = " ".join(table).lower()
+    columns = " ".join(table.columns).lower()
     notes = [f"*{name}* {note}" for name, note in NOTES.items() if name.lower() in columns]
     st.caption(" ".join(["95 % intervals are in brackets.", *notes, f"“{MISSING}” means not measured."]))
 
