@@ -162,13 +162,13 @@ def list_scores(models: list[ScoredModel]) -> dict[str, str]:
 
 
 def build_chart_data(models: list[ScoredModel], key: str) -> pd.DataFrame:
-    """Return one score with its interval, columns Model, Kind, value, low, high, the highest first.
+    """Return one score with its interval, columns Model, Kind, value, low, high, the best first.
 
     Models without it are left out.
     """
     scores = [(model.name, model.kind, *get_interval(model.metrics, key)) for model in models]
     frame = pd.DataFrame(scores, columns=["Model", "Kind", "value", "low", "high"])
-    return frame.dropna().sort_values("value", ascending=False, ignore_index=True)
+    return frame.dropna().sort_values("value", ascending=key.endswith(".ece"), ignore_index=True)
 
 
 def list_datasets() -> list[str]:
@@ -211,7 +211,7 @@ def find_study(dataset: str) -> Path | None:
 
 def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
     text = read_text(page)
-    finding = read_text(dirs.reports / "findings" / f"{stage}.md").strip()
+    finding = read_text(dirs.reports / "findings" / f"{stage}.md").strip().replace("$", r"\$")  # no formula
     title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
     captions = read_captions(text)
     files = {path.stem: path for path in sorted((dirs.figures / stage).glob("*.png"))}

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import av
@@ -104,7 +105,7 @@ def write_report(project, dataset):
     for name in ("confusion", "roc"):
         Image.new("RGB", (8, 8)).save(reports / "figures" / "evaluation" / f"{name}.png")
     (reports / "findings" / "evaluation.md").write_text(
-        "Two of three are right.\n\n"
+        "Two of three are right for $1 or $2.\n\n"
         "| quantity | value | 95 % interval |\n|---|--:|--:|\n| images | 3 | [2, 4] |\n"
     )
     (reports / "03_training.html").write_text(
@@ -157,6 +158,9 @@ def test_models_are_compared_by_scores_with_intervals(project):
     assert len(chart) == 5, "all but the untested"
     assert chart.loc[0, ["Model", "Kind", "value"]].tolist() == ["mine/baseline (study)", "study", 0.69]
     assert (chart["low"] <= 0.67).all()
+    errors = [{"test.ece": value, "test.ece_lo": 0, "test.ece_hi": 1} for value in (0.3, 0.1)]
+    two = [replace(models[0], metrics=metrics) for metrics in errors]
+    assert results_data.build_chart_data(two, "test.ece")["value"].tolist() == [0.1, 0.3], "lower is better"
 
 
 def test_page_opens_on_photographs_and_mixes_no_data_sets(project):
@@ -237,7 +241,7 @@ def test_study_of_a_data_set_is_shown_and_read_anew_when_it_changes(project, dow
     app = open_page("results")
     text = read_page(app)
     assert "| images | 3 | [2, 4] |" in text, "the finding's table"
-    assert "**4 · Evaluation.** Two of three are right." in text
+    assert r"**4 · Evaluation.** Two of three are right for \$1 or \$2." in text
     assert "**3 · Training.** No finding" in text
     page = app.selectbox(key="page of mine")
     assert (page.value, page.options) == (1, ["3 · Training", "4 · Evaluation"])
