@@ -92,8 +92,8 @@ class Stage:
         `caption` is plain text and also the image's text alternative. The first figure of a notebook is its
         thumbnail on the index page.
 
-        chart: the same figure as a Vega-Lite specification, of a `chart_*` function; a browser with JavaScript
-        shows it in place of the image.
+        chart: the same figure as a Vega-Lite specification, of a `chart_*` function. A browser with
+        JavaScript shows it in place of the image.
         """
         import matplotlib.pyplot as plt
 
