@@ -1,15 +1,17 @@
 // Conveniences of a report. Without JavaScript the page still shows everything it has to say.
 
+// The page reads as a text until its code is asked for.
 function offerToShowCode() {
   const button = document.getElementById("toggle-code");
   const cells = document.querySelectorAll("details.code");
-  if (!button || !cells.length) return;
+  if (!cells.length) return;
+  document.body.classList.add("without-code");
   button.hidden = false;
   button.addEventListener("click", () => {
-    const show = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", show);
-    button.textContent = show ? "Hide all code" : "Show all code";
-    cells.forEach((cell) => { cell.open = show; });
+    const isHidden = document.body.classList.toggle("without-code");
+    button.setAttribute("aria-pressed", !isHidden);
+    button.textContent = isHidden ? "Show the code" : "Hide the code";
+    cells.forEach((cell) => { cell.open = !isHidden; });
   });
 }
 
@@ -49,7 +51,7 @@ function sortTables() {
   for (const table of document.querySelectorAll(".table table")) {
     const body = table.tBodies[0];
     if (body.rows.length < 3) continue;
-    for (const head of table.tHead.rows[0].cells) {
+    for (const head of table.tHead.querySelectorAll("th")) {
       const button = document.createElement("button");
       button.type = "button";
       button.append(...head.childNodes);
@@ -64,7 +66,7 @@ function sortTables() {
         const rows = [...body.rows].map((row) => ({ row, text: row.cells[head.cellIndex].textContent.trim() }));
         rows.sort((a, b) => compareTexts(a.text, b.text, sign));
         body.append(...rows.map(({ row }) => row));
-        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", order);
       });
     }
