@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+from filelock import FileLock
 
 from demo_faces.clips import draw_scene
 from fer_lib.data.framing import cut_face
@@ -25,19 +26,33 @@ EXAMPLE_SIDE = 192
 """Pixels of the canvas in `index.html`; a multiple of the framing's side, which the page shrinks it to."""
 
 
+def install_packages() -> Path:
+    """Install what `package-lock.json` lists, unless it is there already; return the folder of the packages.
+
+    Raises FerError when npm is missing or fails.
+    """
+    packages, lock = HERE / "node_modules", HERE / "package-lock.json"
+    done = packages / ".package-lock.json"  # npm writes it last
+    with FileLock(HERE / ".npm.lock"):  # tests run side by side
+        if done.is_file() and done.stat().st_mtime >= lock.stat().st_mtime:
+            return packages
+        npm = shutil.which("npm")
+        if npm is None:
+            raise FerError("npm: expected Node.js for the page in app/web, found none; install it")
+        command = [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--include=dev"]
+        result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise FerError(f"app/web: `npm ci` failed: {' '.join(result.stderr.split())[:200]}")
+    return packages
+
+
 def build(target: Path = HERE / "dist") -> Path:
     """Write the page's folder anew; return it. Raises FerError when npm is missing or fails."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise FerError("npm: expected Node.js for the page in app/web, found none; install it")
-    install = [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(install, cwd=HERE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FerError(f"app/web: `npm ci` failed: {' '.join(done.stderr.split())[:200]}")
+    packages = install_packages()
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in RUNTIME:
-        shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, target)
+        shutil.copy(packages / "onnxruntime-web" / "dist" / name, target)
     for name in PAGE:
         shutil.copy(HERE / name, target)
     recognizer = Recognizer.load()
