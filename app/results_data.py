@@ -17,7 +17,8 @@ from fer_lib.inference.registry import list_checkpoints, list_variants, name_net
 from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
-from fer_lib.reporting.index_page import ABOUT, SCALE
+from fer_lib.reporting.index_page import ABOUT, FROM_FOLDER
+from fer_lib.reporting.results import SCALE
 from fer_lib.reporting.stage import get_stage_name
 
 ARCHITECTURE = ".architecture"
@@ -190,9 +191,7 @@ def sort_datasets(datasets: Iterable[str]) -> list[str]:
 
 def describe_dataset(dataset: str) -> str:
     """Return what a data set is, in words that stand alone."""
-    if dataset == SCALE:
-        return "Machines: what scoring, serving and training take and cost"
-    about = ABOUT.get(dataset, f"{dataset}: faces from a folder of images")
+    about = ABOUT.get(dataset, f"{dataset}: {FROM_FOLDER}")
     return f"{about[0].upper()}{about[1:]}"
 
 
@@ -245,7 +244,8 @@ def build_metric_table(metrics: Metrics) -> pd.DataFrame:
 
 
 def remove_page_links(page: str) -> str:
-    """Return a report without its links to other pages, which lead nowhere inside the app's frame."""
+    """Return a report without links to other pages and scripts, which lead nowhere inside the app's frame."""
+    page = re.sub(r'<script src="[^":]*"></script>', "", page)
     return re.sub(r'(<a\b[^>]*?) href="[^"#:]*\.html"', r"\1", page)
 
 

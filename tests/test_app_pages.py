@@ -118,6 +118,7 @@ def write_report(project, dataset):
     (reports / "04_evaluation.html").write_text(
         f"<title>4 · Evaluation · {dataset} · Facial emotion recognition</title>"
         f'<a class="home" href="index.html">All</a><a href="#top">Top</a>{figures}'
+        '<script src="../charts.js"></script>'
     )
 
 
@@ -269,6 +270,7 @@ def test_report_can_be_read_inside_without_links_that_lead_nowhere(project):
     app.toggle[0].set_value(True).run()
     [frame] = app.get("iframe")
     assert 'href="index.html"' not in frame.proto.srcdoc
+    assert "charts.js" not in frame.proto.srcdoc
     assert '<a href="#top">' in frame.proto.srcdoc
 
 
