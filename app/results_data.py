@@ -18,7 +18,7 @@ from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_m
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import ABOUT, FROM_FOLDER
-from fer_lib.reporting.results import SCALE
+from fer_lib.reporting.results import SCALE, read_captions
 from fer_lib.reporting.stage import get_stage_name
 
 ARCHITECTURE = ".architecture"
@@ -225,12 +225,6 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
         page,
         read_stage_metrics(dirs.reports.name, stage),
     )
-
-
-def read_captions(page: str) -> dict[str, str]:
-    """Return figure name to caption, in the order of a report's page as `Stage.show_figure` writes it."""
-    found = re.findall(r'<figure id="figure-([^"]+)"><img [^>]*?alt="([^"]*)"', page)
-    return {html.unescape(name): html.unescape(caption) for name, caption in found}
 
 
 def build_metric_table(metrics: Metrics) -> pd.DataFrame:
