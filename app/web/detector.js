@@ -20,9 +20,12 @@ const UPRIGHT = 8;
 const [SHARE_FOLLOWED, SMALLEST_FOLLOWED] = [0.075, 24]; // of fer_lib.inference.tracking
 
 export class Detector {
-  /** `run` takes a Float32Array and the width and height of the image in it, and resolves to YuNet's outputs. */
-  constructor(run) {
-    this.run = run;
+  /**
+   * `run` takes a Float32Array and the width and height of the image in it, and resolves to YuNet's outputs.
+   * `maxSearched` are the pixels of the copy that is searched; larger images lose the smallest faces.
+   */
+  constructor(run, maxSearched = MAX_SEARCHED) {
+    Object.assign(this, { run, maxSearched });
   }
 
   /** Return the faces of a photograph, the largest first; one without a surely upright face is also turned. */
@@ -31,6 +34,7 @@ export class Detector {
     if (faces.some((face) => face.score >= UPRIGHT_SCORE && Math.abs(measureTilt(face.landmarks)) < 45)) return faces;
     const turns = [faces];
     for (const quarters of [1, 2, 3]) {
+      await new Promise((resolve) => setTimeout(resolve)); // the page answers in between
       const found = await this.searchUpright(turn(image, quarters), SMALLEST_FACE);
       turns.push(found.filter((face) => face.score >= TURNED_SCORE).map((face) => turnBack(face, quarters, image)));
     }
@@ -58,7 +62,7 @@ export class Detector {
   async searchScales(image, smallest) {
     const { width, height } = image;
     const longest = Math.max(width, height);
-    const scales = [Math.min(SMALLEST_SURE / smallest, Math.sqrt(MAX_SEARCHED / (width * height)))];
+    const scales = [Math.min(SMALLEST_SURE / smallest, Math.sqrt(this.maxSearched / (width * height)))];
     while (longest * scales.at(-1) > 2 * LARGEST_SEEN) {
       scales.push(Math.max(scales.at(-1) / 4, LARGEST_SEEN / longest));
     }

@@ -2,12 +2,13 @@
 
 import { decode, paint, readPixels } from "./images.js";
 import { Recognizer } from "./recognizer.js";
-import { drawBoxes, listFaces, summarise } from "./view.js";
+import { count, drawBoxes, listFaces, summarise } from "./view.js";
 
 const FRAMES_COUNTED = 20; // that the frames per second are the mean of
 const NO_FACE =
   "No face was found. Try an image in which faces are turned to the camera, well lit, and at least 12 pixels wide.";
 const NOT_LOADED = "The networks could not be loaded. Check that the page's whole folder is served, and reload.";
+const FAILED = "This device could not search the image; its memory may be full. Reload the page, or make the image smaller.";
 const EXAMPLES = {
   photograph: ["photograph.jpg", ""],
   drawing: ["drawing.jpg", "The networks were not made for drawn faces: this shows how the page works, not how well."],
@@ -44,28 +45,34 @@ async function showImage(getFile, about = "") {
   stopCamera();
   const mine = ++task;
   clear("Looking for faces …", false, true);
+  let bitmap;
   try {
-    const bitmap = await decode(await getFile());
-    if (mine !== task) return;
-    paint(bitmap, $("image"));
-    bitmap.close();
-    [$("stage").hidden, note] = [false, about];
-    await nameFaces(mine);
+    bitmap = await decode(await getFile());
   } catch (error) {
-    if (mine === task) clear(error.message, true);
+    return mine === task && clear(error.message, true);
   }
+  if (mine !== task) return;
+  paint(bitmap, $("image"));
+  bitmap.close();
+  [$("stage").hidden, note] = [false, about];
+  await nameFaces(mine);
 }
 
 async function nameFaces(mine) {
   await new Promise((resolve) => setTimeout(resolve, 30)); // the browser paints what there is before the search
   const start = performance.now();
   const pixels = readPixels($("image"));
-  const faces = await recognizer.recognize(pixels, await recognizer.detector.detect(pixels));
+  let faces;
+  try {
+    faces = await recognizer.recognize(pixels, await recognizer.detector.detect(pixels));
+  } catch {
+    return mine === task && clear(FAILED, true);
+  }
   if (mine !== task) return;
   show(faces, pixels);
   tell(faces.length ? summarise(faces) : NO_FACE, !faces.length);
   const turned = faces[0]?.turned ? `Found after the image was turned by ${faces[0].turned} degrees, anticlockwise.` : "";
-  $("note").textContent = `${turned} ${note}`;
+  $("note").textContent = `${turned} ${note}`.trim();
   $("speed").textContent = `${(performance.now() - start).toFixed(0)} ms on this device.`;
 }
 
@@ -96,10 +103,10 @@ async function follow(stream) {
     paint($("video"), frame);
     const pixels = readPixels(frame);
     const faces = await recognizer.recognize(pixels, await recognizer.detector.follow(pixels));
-    if (camera !== stream) return;
+    if (camera !== stream) return; // stopped meanwhile
     faces.sort((one, other) => other.box[0] - one.box[0]); // from left to right in the mirror
     show(faces, pixels);
-    tell(faces.length ? summarise(faces) : "No face in view.");
+    tell(faces.length ? count(faces) : "No face in view."); // not each change of a face is read out
     times.push(performance.now());
     if (times.length > FRAMES_COUNTED) times.shift();
     const seconds = (times.at(-1) - times[0]) / 1000;

@@ -9,15 +9,17 @@ import { roundHalfEven } from "./resampling.js";
 ort.env.wasm.wasmPaths = new URL(".", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a web server does not send
 
+const SEARCHED_ON_PHONES = 2_000_000; // pixels, 0.2 GB of memory instead of 0.6, for which tabs are closed there
+
 export class Recognizer {
   /** Return one that can find faces; `use` chooses the network that names their emotions. */
   static async load() {
     const recognizer = new Recognizer();
     recognizer.model = await (await fetch("model.json")).json();
     const yunet = await ort.InferenceSession.create("yunet.onnx", { enableCpuMemArena: false });
-    recognizer.detector = new Detector((planes, width, height) =>
-      yunet.run({ input: new ort.Tensor("float32", planes, [1, 3, height, width]) }),
-    );
+    const run = (planes, width, height) =>
+      yunet.run({ input: new ort.Tensor("float32", planes, [1, 3, height, width]) });
+    recognizer.detector = new Detector(run, matchMedia("(pointer: coarse)").matches ? SEARCHED_ON_PHONES : undefined);
     return recognizer;
   }
 

@@ -4,10 +4,14 @@ const percent = (share) => `${(100 * share).toFixed(0)}\u00a0%`;
 
 const UNSURE_COLOUR = "#e1e1e1"; // no emotion's
 
-/** Return in a sentence what was found. */
+/** Return how many faces there are, in words. */
+export function count(faces) {
+  return faces.length === 1 ? "1 face" : `${faces.length} faces`;
+}
+
+/** Return how many faces there are and the answer for each, in words. */
 export function summarise(faces) {
-  const names = faces.map((face) => (face.abstained ? "unsure" : face.label));
-  return `${faces.length === 1 ? "1 face" : `${faces.length} faces`}: ${names.join(", ")}.`;
+  return `${count(faces)}: ${faces.map((face) => (face.abstained ? "unsure" : face.label)).join(", ")}`;
 }
 
 /** Draw numbered boxes with answers on a canvas that lies over the image, whose size in pixels is given. */
