@@ -17,7 +17,7 @@ const EXAMPLES = {
 const $ = (id) => document.getElementById(id);
 const frame = document.createElement("canvas"); // of the camera, not mirrored
 let recognizer, camera, note;
-let shown = { faces: [], mirrored: false };
+export let shown = { faces: [], mirrored: false }; // for whoever automates the page, too
 let task = 0; // a number for whatever was started last; what was started before is dropped
 
 function show(faces, { width, height } = {}) {
@@ -146,9 +146,9 @@ async function useNetwork() {
     return (100 * variants[$("variant").value][key]).toFixed(1);
   });
   $("accuracy").textContent =
-    `On the test photographs of ${dataset}, this network agrees with the majority of ten annotators in ${share}\u00a0% ` +
-    `[${low}\u00a0%, ${high}\u00a0%]. Expect less on others, above all where a face is small, blurred, covered or ` +
-    `turned away. It says "unsure" where its best guess is too often wrong.`;
+    `On the test images of ${dataset}, this network agrees with the majority of ten annotators in ${share}\u00a0% ` +
+    `[${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, above all where a face is small, ` +
+    "blurred, covered or turned away. Where its best guess is too often wrong, the answer is \"unsure\".";
 }
 
 async function chooseNetwork() {
