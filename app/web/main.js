@@ -152,12 +152,15 @@ async function useNetwork() {
 }
 
 async function chooseNetwork() {
+  tell("Loading the network …", false, true);
   try {
     await useNetwork();
   } catch {
     return clear(NOT_LOADED, true);
   }
-  if (!camera && !$("stage").hidden) await nameFaces(++task);
+  if (camera) return;
+  if ($("stage").hidden) tell("");
+  else await nameFaces(++task);
 }
 
 $("file").onchange = () => {
