@@ -207,7 +207,7 @@ def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):
     for name, said in (
         ("notes.png", "This browser cannot read notes.png as an image. Try a JPEG or PNG file."),
         ("IMG_1.HEIC", "This browser cannot read HEIC, the format of iPhones."),
-        ("wall.png", "No face was found. Try an image in which faces are turned to the camera"),
+        ("wall.png", "No face was found. Try an image with faces turned to the camera"),
     ):
         page.click("#photograph")
         expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
@@ -245,6 +245,7 @@ def test_camera_is_a_mirror_with_every_face_and_stops(page, images):
         return [shown.faces[0].box, left / canvas.width];
     }""")
     assert abs(edge - (640 - first[0] - first[2]) / 640) < 0.02
+    assert not find_violations(page)
     page.click("#camera")
     assert page.inner_text("#status") == "The camera is off."
     assert page.evaluate("[track.readyState, document.getElementById('video').srcObject]") == ["ended", None]
@@ -254,7 +255,7 @@ def test_camera_is_a_mirror_with_every_face_and_stops(page, images):
     expect(page.locator("#faces > li")).to_have_count(2, timeout=PATIENCE)
     open_file(page, images[0])
     expect(page.locator("#image")).to_be_visible(timeout=PATIENCE)
-    assert page.inner_text("#camera") == "Use the camera"
+    assert page.inner_text("#camera") == "Use camera"
 
 
 def test_page_is_accessible(page):

@@ -6,7 +6,7 @@ import { toGrey } from "./preprocessing.js";
 
 const SUPERSAMPLING = 2;
 
-/** Return the grey face (size x size) of an RGB image, turned and scaled so that its landmarks lie as framed. */
+/** Return a face of an RGB image in grey, turned and scaled so that its landmarks lie as framed. */
 export function cutFace(image, landmarks, { size, landmarks: targets }) {
   const side = size * SUPERSAMPLING;
   // Fractions count from the crop's edge, pixels from the middle of the first one.
@@ -14,7 +14,12 @@ export function cutFace(image, landmarks, { size, landmarks: targets }) {
   const matrix = estimateSimilarity(landmarks, wanted);
   let back = invert(matrix);
   // Only the part of the image that is needed, made no larger than needed.
-  const corners = [[0, 0], [side, 0], [0, side], [side, side]].map((corner) => transform(back, corner));
+  const corners = [
+    [0, 0],
+    [side, 0],
+    [0, side],
+    [side, side],
+  ].map((corner) => transform(back, corner));
   const [[left, right], [top, bottom]] = [image.width, image.height].map((length, axis) => {
     const places = corners.map((corner) => corner[axis]);
     const clip = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -26,7 +31,7 @@ export function cutFace(image, landmarks, { size, landmarks: targets }) {
   const shrunk = [region.width, region.height].map((length) => Math.max(1, roundHalfEven(length * shrink)));
   const ratio = [region.width / shrunk[0], region.height / shrunk[1]];
   region = toGrey(resize(region, ...shrunk));
-  // From the crop to the region: the middle of pixel 0 of the image is at -left, that of a large pixel further in.
+  // A pixel of the shrunk region is larger: its middle lies further in.
   back = [
     ...[back[0], back[1], back[2] - left - (ratio[0] / 2 - 0.5)].map((value) => value / ratio[0]),
     ...[back[3], back[4], back[5] - top - (ratio[1] / 2 - 0.5)].map((value) => value / ratio[1]),

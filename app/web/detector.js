@@ -1,4 +1,4 @@
-// Faces and their landmarks by YuNet, as fer_lib.data.detector finds them; the reasons for each number are there.
+// Faces and their landmarks by YuNet, as fer_lib.data.detector finds them; reasons for the numbers are there.
 //
 // A face is { box: [left, top, width, height], landmarks: five [x, y], score, turned, inDoubt }, in pixels.
 
@@ -17,7 +17,6 @@ const UPRIGHT_SCORE = 0.92;
 const TURNED_SCORE = 0.8;
 const TURN_MARGIN = 0.02;
 const UPRIGHT = 8;
-const [SHARE_FOLLOWED, SMALLEST_FOLLOWED] = [0.075, 24]; // of fer_lib.inference.tracking
 
 export class Detector {
   /**
@@ -28,15 +27,18 @@ export class Detector {
     Object.assign(this, { run, maxSearched });
   }
 
-  /** Return the faces of a photograph, the largest first; one without a surely upright face is also turned. */
+  /** Return the faces of a photograph, the largest first. Without a surely upright one it is also turned. */
   async detect(image) {
     const faces = await this.searchUpright(image, SMALLEST_FACE);
-    if (faces.some((face) => face.score >= UPRIGHT_SCORE && Math.abs(measureTilt(face.landmarks)) < 45)) return faces;
+    if (faces.some((face) => face.score >= UPRIGHT_SCORE && Math.abs(measureTilt(face.landmarks)) < 45))
+      return faces;
     const turns = [faces];
     for (const quarters of [1, 2, 3]) {
       await new Promise((resolve) => setTimeout(resolve)); // the page answers in between
       const found = await this.searchUpright(turn(image, quarters), SMALLEST_FACE);
-      turns.push(found.filter((face) => face.score >= TURNED_SCORE).map((face) => turnBack(face, quarters, image)));
+      turns.push(
+        found.filter((face) => face.score >= TURNED_SCORE).map((face) => turnBack(face, quarters, image)),
+      );
     }
     const totals = turns.map((found) => found.reduce((sum, face) => sum + face.score - MIN_SCORE, 0));
     const best = totals.indexOf(Math.max(...totals));
@@ -46,10 +48,9 @@ export class Detector {
     return turns[agreeing[0]].map((face) => ({ ...face, turned: 90 * agreeing[0], inDoubt }));
   }
 
-  /** Return the faces of a camera's frame: upright, and so large that the camera is never late. */
-  async follow(image) {
-    const shorter = Math.min(image.width, image.height);
-    return this.searchUpright(image, Math.max(SMALLEST_FOLLOWED, SHARE_FOLLOWED * shorter));
+  /** Return the faces as YuNet alone finds them, the largest first: faster, with less exact landmarks. */
+  async searchOnce(image, smallest) {
+    return (await this.searchScales(image, smallest)).filter((face) => face.score >= MIN_SCORE);
   }
 
   /** Return the faces of an image that is not turned, the largest first, with exact landmarks. */
@@ -72,7 +73,9 @@ export class Detector {
   }
 
   async search(image, scale) {
-    const [width, height] = [image.width, image.height].map((side) => Math.max(16, roundHalfEven(side * scale)));
+    const [width, height] = [image.width, image.height].map((side) =>
+      Math.max(16, roundHalfEven(side * scale)),
+    );
     const [across, down] = [image.width / width, image.height / height];
     return (await this.findFaces(resize(image, width, height))).map(({ box, landmarks, score }) => ({
       box: [box[0] * across, box[1] * down, box[2] * across, box[3] * down],
@@ -117,7 +120,9 @@ export class Detector {
     const outputs = await this.run(fill(image, width, height), width, height);
     const faces = [];
     for (const stride of STRIDES) {
-      const [seen, isFace, boxes, points] = ["cls", "obj", "bbox", "kps"].map((kind) => outputs[`${kind}_${stride}`].data);
+      const [seen, isFace, boxes, points] = ["cls", "obj", "bbox", "kps"].map(
+        (kind) => outputs[`${kind}_${stride}`].data,
+      );
       for (let cell = 0; cell < seen.length; cell++) {
         const score = Math.sqrt(seen[cell] * isFace[cell]);
         if (!(score >= CANDIDATE)) continue;
@@ -154,7 +159,7 @@ export function measureTilt([right, left]) {
   return Math.atan2(left[1] - right[1], left[0] - right[0]) / DEGREE;
 }
 
-/** Return the best of each heap of boxes, by their union: cv2.dnn.NMSBoxes, which cuts boxes to whole pixels. */
+/** Return the best of each heap of boxes, as cv2.dnn.NMSBoxes, which cuts them to whole pixels. */
 function suppress(faces) {
   const kept = [];
   for (const face of faces.sort((one, other) => other.score - one.score)) {
@@ -208,7 +213,8 @@ function agree(faces, others) {
   return faces.length === others.length && faces.every((face) => others.some((other) => isSame(face, other)));
 }
 
-function isSame(face, other) {
+/** Return whether two detections are one face, the same way up. */
+export function isSame(face, other) {
   const [one, two] = [findMean(face.landmarks), findMean(other.landmarks)];
   const apart = Math.max(Math.abs(one[0] - two[0]), Math.abs(one[1] - two[1]));
   const turned = measureTilt(face.landmarks) - measureTilt(other.landmarks);

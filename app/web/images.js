@@ -2,15 +2,15 @@
 
 const MAX_PIXELS = 16_777_216; // what Safari's canvas holds on a telephone; larger images are made smaller
 
-/** Return the upright bitmap of an image file. Throws an Error in one line when the browser cannot read it. */
+/** Return the upright bitmap of an image file. Throws an Error, in one line, when it cannot be read. */
 export async function decode(file) {
   try {
-    return await createImageBitmap(file, { colorSpaceConversion: "none" }); // Python leaves the colours alone too
+    return await createImageBitmap(file, { colorSpaceConversion: "none" }); // as Python leaves the colours
   } catch {
     const isHeic = /\.hei[cf]$/i.test(file.name) || /hei[cf]/.test(file.type);
     throw new Error(
       isHeic
-        ? "This browser cannot read HEIC, the format of iPhones. Save the photo as JPEG, or open this page in Safari."
+        ? "This browser cannot read HEIC, the format of iPhones. Save the photo as JPEG, or use Safari."
         : `This browser cannot read ${file.name || "this file"} as an image. Try a JPEG or PNG file.`,
     );
   }

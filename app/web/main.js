@@ -2,16 +2,22 @@
 
 import { decode, paint, readPixels } from "./images.js";
 import { Recognizer } from "./recognizer.js";
+import { Tracker } from "./tracking.js";
 import { count, drawBoxes, listFaces, summarise } from "./view.js";
 
 const FRAMES_COUNTED = 20; // that the frames per second are the mean of
 const NO_FACE =
-  "No face was found. Try an image in which faces are turned to the camera, well lit, and at least 12 pixels wide.";
-const NOT_LOADED = "The networks could not be loaded. Check that the page's whole folder is served, and reload.";
-const FAILED = "This device could not search the image; its memory may be full. Reload the page, or make the image smaller.";
+  "No face was found. Try an image with faces turned to the camera, well lit, and at least 12 pixels wide.";
+const NOT_LOADED =
+  "The networks could not be loaded. Check that the page's whole folder is served, and reload.";
+const FAILED =
+  "This device could not search the image; its memory may be full. Make the image smaller, or reload the page.";
 const EXAMPLES = {
   photograph: ["photograph.jpg", ""],
-  drawing: ["drawing.jpg", "The networks were not made for drawn faces: this shows how the page works, not how well."],
+  drawing: [
+    "drawing.jpg",
+    "The networks were not made for drawn faces: this shows how the page works, not how well.",
+  ],
 };
 
 const $ = (id) => document.getElementById(id);
@@ -24,6 +30,7 @@ function show(faces, { width, height } = {}) {
   shown = { faces, width, height, mirrored: Boolean(camera) };
   drawBoxes($("boxes"), shown, recognizer.model.colours);
   listFaces($("faces"), shown, recognizer.model);
+  $("result").classList.toggle("many", faces.length > 2);
 }
 
 function tell(status, isError = false, isBusy = false) {
@@ -59,7 +66,7 @@ async function showImage(getFile, about = "") {
 }
 
 async function nameFaces(mine) {
-  await new Promise((resolve) => setTimeout(resolve, 30)); // the browser paints what there is before the search
+  await new Promise((resolve) => setTimeout(resolve, 30)); // the image is painted before the search
   const start = performance.now();
   const pixels = readPixels($("image"));
   let faces;
@@ -71,7 +78,9 @@ async function nameFaces(mine) {
   if (mine !== task) return;
   show(faces, pixels);
   tell(faces.length ? summarise(faces) : NO_FACE, !faces.length);
-  const turned = faces[0]?.turned ? `Found after the image was turned by ${faces[0].turned} degrees, anticlockwise.` : "";
+  const turned = faces[0]?.turned
+    ? `Found after the image was turned by ${faces[0].turned} degrees, anticlockwise.`
+    : "";
   $("note").textContent = `${turned} ${note}`.trim();
   $("speed").textContent = `${(performance.now() - start).toFixed(0)} ms on this device.`;
 }
@@ -91,26 +100,31 @@ async function startCamera() {
   camera = stream;
   stream.getVideoTracks()[0].onended = () => camera === stream && stopCamera("The camera was disconnected.");
   $("video").srcObject = stream;
-  await $("video").play();
   [$("video").hidden, $("image").hidden, $("stage").hidden] = [false, true, false];
-  $("camera").textContent = "Stop the camera";
-  await follow(stream);
+  $("camera").textContent = "Stop camera";
+  try {
+    await $("video").play();
+    await follow(stream);
+  } catch {
+    if (camera === stream) stopCamera(FAILED);
+  }
 }
 
 async function follow(stream) {
   const times = [];
+  const tracker = new Tracker(recognizer.detector);
   while (camera === stream) {
     paint($("video"), frame);
     const pixels = readPixels(frame);
-    const faces = await recognizer.recognize(pixels, await recognizer.detector.follow(pixels));
+    const faces = await recognizer.recognize(pixels, await tracker.follow(pixels));
     if (camera !== stream) return; // stopped meanwhile
     faces.sort((one, other) => other.box[0] - one.box[0]); // from left to right in the mirror
     show(faces, pixels);
     tell(faces.length ? count(faces) : "No face in view."); // not each change of a face is read out
     times.push(performance.now());
     if (times.length > FRAMES_COUNTED) times.shift();
-    const seconds = (times.at(-1) - times[0]) / 1000;
-    if (seconds) $("speed").textContent = `${((times.length - 1) / seconds).toFixed(0)} frames per second on this device.`;
+    const rate = (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
+    if (times.length > 1) $("speed").textContent = `${rate.toFixed(0)} frames per second on this device.`;
     await new Promise(requestAnimationFrame);
   }
 }
@@ -122,7 +136,7 @@ function stopCamera(status = "The camera is off.") {
   camera = undefined;
   $("video").srcObject = null;
   [$("video").hidden, $("image").hidden] = [true, false];
-  $("camera").textContent = "Use the camera";
+  $("camera").textContent = "Use camera";
   clear(status);
 }
 
@@ -146,9 +160,10 @@ async function useNetwork() {
     return (100 * variants[$("variant").value][key]).toFixed(1);
   });
   $("accuracy").textContent =
-    `On the test images of ${dataset}, this network agrees with the majority of ten annotators in ${share}\u00a0% ` +
-    `[${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, above all where a face is small, ` +
-    "blurred, covered or turned away. Where its best guess is too often wrong, the answer is \"unsure\".";
+    `On the test images of ${dataset}, this network agrees with the majority of ten annotators in ` +
+    `${share}\u00a0% [${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, ` +
+    "above all where a face is small, blurred, covered or turned away. " +
+    'Where the best guess is too often wrong, the answer is "unsure".';
 }
 
 async function chooseNetwork() {
@@ -176,14 +191,16 @@ document.ondrop = (event) => {
   openFile(event.dataTransfer.files[0]);
 };
 document.onpaste = (event) => openFile(event.clipboardData.files[0]);
-new ResizeObserver(() => recognizer && drawBoxes($("boxes"), shown, recognizer.model.colours)).observe($("boxes"));
+const redraw = () => recognizer && drawBoxes($("boxes"), shown, recognizer.model.colours);
+new ResizeObserver(redraw).observe($("boxes"));
 
 try {
   recognizer = await Recognizer.load();
   const { variants, default: usual } = recognizer.model;
   for (const [name, { bytes }] of Object.entries(variants)) {
-    $("variant").add(new Option(`${name}, ${(bytes / 1e6).toFixed(1)} MB`, name, name === usual, name === usual));
+    $("variant").add(new Option(`${name}, ${(bytes / 1e6).toFixed(1)} MB`, name));
   }
+  $("variant").value = usual;
   await useNetwork();
   for (const control of document.querySelectorAll(":disabled")) control.disabled = false;
   await openExample("photograph");

@@ -9,17 +9,19 @@ import { roundHalfEven } from "./resampling.js";
 ort.env.wasm.wasmPaths = new URL(".", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a web server does not send
 
-const SEARCHED_ON_PHONES = 2_000_000; // pixels, 0.2 GB of memory instead of 0.6, for which tabs are closed there
+const SEARCHED_ON_PHONES = 2_000_000; // pixels; they take 0.2 GB, Python's 8 million 0.6
 
 export class Recognizer {
   /** Return one that can find faces; `use` chooses the network that names their emotions. */
   static async load() {
     const recognizer = new Recognizer();
     recognizer.model = await (await fetch("model.json")).json();
+    recognizer.sessions = {};
     const yunet = await ort.InferenceSession.create("yunet.onnx", { enableCpuMemArena: false });
     const run = (planes, width, height) =>
       yunet.run({ input: new ort.Tensor("float32", planes, [1, 3, height, width]) });
-    recognizer.detector = new Detector(run, matchMedia("(pointer: coarse)").matches ? SEARCHED_ON_PHONES : undefined);
+    const isPhone = matchMedia("(pointer: coarse)").matches;
+    recognizer.detector = new Detector(run, isPhone ? SEARCHED_ON_PHONES : undefined);
     return recognizer;
   }
 
@@ -27,7 +29,7 @@ export class Recognizer {
   async use(name) {
     this.wanted = name;
     const variant = this.model.variants[name];
-    const session = await ort.InferenceSession.create(variant.file);
+    const session = (this.sessions[name] ??= await ort.InferenceSession.create(variant.file));
     if (this.wanted !== name) return; // another was chosen meanwhile
     [this.variant, this.session] = [variant, session]; // at once: the camera may be running
   }

@@ -1,14 +1,15 @@
-// Images at other sizes and angles, as OpenCV makes them. An image is { data, width, height, channels }, its data
-// a Uint8Array of grey levels or of RGB.
+// Images at other sizes and angles, as OpenCV makes them.
+//
+// An image is { data, width, height, channels }, its data a Uint8Array of grey levels or of RGB.
 
-/** Return an image of so many pixels a side: the mean of an area when it shrinks, else linear, as cv2.resize. */
+/** Return an image of another size, as cv2.resize: the mean of an area when it shrinks, else linear. */
 export function resize(image, width, height) {
   if (width === image.width && height === image.height) return image;
   const shrinks = image.width >= width && image.height >= height;
   return shrinks ? average(image, width, height) : interpolate(image, width, height);
 }
 
-/** cv2.INTER_AREA, which rounds a half up where it halves an image, and else to even. */
+/** Return a smaller image: cv2.INTER_AREA, which rounds a half up where it halves the image, else to even. */
 function average(image, width, height) {
   const { data, channels } = image;
   const columns = findShares(image.width, width);
@@ -49,7 +50,7 @@ function findShares(from, to) {
   });
 }
 
-/** cv2.INTER_LINEAR, in its 11-bit integers. */
+/** Return a larger image: cv2.INTER_LINEAR, in its 11-bit integers. */
 function interpolate(image, width, height) {
   const { data, channels } = image;
   const columns = findTaps(image.width, width);
@@ -59,10 +60,11 @@ function interpolate(image, width, height) {
     const line = new Int32Array(width * channels);
     for (let x = 0, i = 0; x < width; x++) {
       const { first, second, weight } = columns[x];
-      // Beyond the edge the pixel at it counts alone; of rows the same one counts twice, and is cut off twice.
+      // Beyond the edge the pixel at it counts alone; a row there counts twice, and is cut off twice.
       const right = first === second ? 0 : weight;
       const [a, b] = [(row * image.width + first) * channels, (row * image.width + second) * channels];
-      for (let c = 0; c < channels; c++, i++) line[i] = (data[a + c] * (2048 - right) + data[b + c] * right) >> 4;
+      for (let c = 0; c < channels; c++, i++)
+        line[i] = (data[a + c] * (2048 - right) + data[b + c] * right) >> 4;
     }
     return line;
   };
@@ -83,7 +85,7 @@ function interpolate(image, width, height) {
   return out;
 }
 
-/** Return, for each of `to` places, the two pixels of `from` around it and the weight of the second in 2048ths. */
+/** Return, for each of `to` places, the two pixels of `from` around it and the second's weight in 2048ths. */
 function findTaps(from, to) {
   const clip = (pixel) => Math.min(Math.max(pixel, 0), from - 1);
   return Array.from({ length: to }, (_, i) => {
@@ -97,7 +99,7 @@ function findTaps(from, to) {
   });
 }
 
-/** Return a square image whose pixel (x, y) is the image's at `back` (x, y), a 2 x 3 matrix; outside is its edge. */
+/** Return a square image whose pixels are the image's at the places to which a 2 x 3 matrix takes theirs. */
 export function warp(image, back, side, { cubic = false } = {}) {
   const { data, width, height, channels } = image;
   const [a, b, c, d, e, f] = back;
@@ -111,7 +113,8 @@ export function warp(image, back, side, { cubic = false } = {}) {
       const [u, v] = [locate(a * x, b * y + c), locate(d * x, e * y + f)];
       const [left, top] = [Math.floor(u), Math.floor(v)];
       const [across, down] = [weigh(u - left), weigh(v - top)];
-      for (let i = 0; i < taps; i++) columns[i] = Math.min(Math.max(left + i - reach, 0), width - 1) * channels;
+      for (let i = 0; i < taps; i++)
+        columns[i] = Math.min(Math.max(left + i - reach, 0), width - 1) * channels;
       for (let channel = 0; channel < channels; channel++, o++) {
         let sum = 0;
         for (let j = 0; j < taps; j++) {
@@ -147,7 +150,12 @@ export function turn(image, quarters) {
   const { data, width, height, channels } = image;
   const out = quarters % 2 ? newImage(height, width, channels) : newImage(width, height, channels);
   const [right, bottom] = [width - 1, height - 1];
-  const find = [(x, y) => [x, y], (x, y) => [right - y, x], (x, y) => [right - x, bottom - y], (x, y) => [y, bottom - x]];
+  const find = [
+    (x, y) => [x, y],
+    (x, y) => [right - y, x],
+    (x, y) => [right - x, bottom - y],
+    (x, y) => [y, bottom - x],
+  ];
   for (let y = 0, o = 0; y < out.height; y++) {
     for (let x = 0; x < out.width; x++) {
       const [column, row] = find[quarters](x, y);

@@ -21,15 +21,18 @@ export function drawBoxes(canvas, { faces, width, height, mirrored }, colours) {
   const context = canvas.getContext("2d");
   context.scale(devicePixelRatio, devicePixelRatio);
   const boxes = faces.map(({ box }) => {
-    const [left, top, w, h] = [box[0] * across / width, box[1] * down / height, box[2] * across / width, box[3] * down / height];
+    const [left, w] = [box[0], box[2]].map((place) => (place * across) / width);
+    const [top, h] = [box[1], box[3]].map((place) => (place * down) / height);
     return [mirrored ? across - left - w : left, top, w, h];
   });
-  for (let i = faces.length - 1; i >= 0; i--) { // the largest comes first, and lies on top
+  // The largest comes first, and lies on top.
+  for (let i = faces.length - 1; i >= 0; i--) {
     const { label, confidence, abstained } = faces[i];
     const colour = abstained ? UNSURE_COLOUR : colours[label];
     const text = abstained ? "unsure" : `${label} ${percent(confidence)}`;
     drawBox(context, boxes[i], colour);
-    drawLabel(context, faces.length > 1 ? `${i + 1} ${text}` : text, boxes[i], colour, across);
+    const number = faces.length > 1 ? `${i + 1}` : "";
+    drawLabel(context, [`${number} ${text}`.trim(), number], boxes[i], colour, across);
   }
 }
 
@@ -42,9 +45,11 @@ function drawBox(context, box, colour) {
   context.strokeRect(...box);
 }
 
-function drawLabel(context, text, [x, y], colour, width) {
+/** Draw the first of two texts above a box, or the second where the first is too long for a crowd. */
+function drawLabel(context, [long, short], [x, y, w], colour, width) {
   context.font = "600 14px system-ui, sans-serif";
   context.textBaseline = "middle";
+  const text = short && context.measureText(long).width > 1.8 * w ? short : long;
   const [across, down] = [context.measureText(text).width + 12, 22];
   const left = Math.max(0, Math.min(x - 2, width - across));
   const top = y >= down ? y - down : y;
@@ -80,7 +85,9 @@ export function listFaces(list, { faces }, { emotions, colours }) {
 
 function listEmotions(probabilities, emotions, colours) {
   const bars = document.createElement("ul");
-  const ranked = emotions.map((emotion, i) => [emotion, probabilities[i]]).sort((one, other) => other[1] - one[1]);
+  const ranked = emotions
+    .map((emotion, i) => [emotion, probabilities[i]])
+    .sort((one, other) => other[1] - one[1]);
   for (const [emotion, share] of ranked) {
     const row = document.createElement("li");
     const bar = make("span", "");
