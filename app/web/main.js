@@ -171,6 +171,7 @@ async function chooseNetwork() {
   try {
     await useNetwork();
   } catch {
+    stopCamera();
     return clear(NOT_LOADED, true);
   }
   if (camera) return;
