@@ -1,29 +1,30 @@
 """Put the page together in `app/web/dist/`: a folder that any web server can serve, or `make web`.
 
-ONNX Runtime comes from npm (`package-lock.json`), the networks from the released model.
+ONNX Runtime comes from npm (`package-lock.json`), the networks from the released model, YuNet from `fer_lib`.
 """
 
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 from filelock import FileLock
 
 from demo_faces.clips import draw_scene
-from fer_lib.data.framing import cut_face
+from fer_lib.data.detector import MODEL_FILE
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, list_variants
+from fer_lib.palette import EMOTION_COLOURS
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-PAGE = ("index.html", "main.js", "preprocessing.js", "style.css")
-EXAMPLE_SIDE = 192
-"""Pixels of the canvas in `index.html`; a multiple of the framing's side, which the page shrinks it to."""
+ENDS = ("", "_lo", "_hi")
+"""Of the keys of a score and its 95 % interval."""
+
+PHOTOGRAPH = HERE.parent / "examples" / "grace_hopper.jpg"
 
 
 def install_packages() -> Path:
@@ -53,44 +54,42 @@ def build(target: Path = HERE / "dist") -> Path:
     target.mkdir(parents=True)
     for name in RUNTIME:
         shutil.copy(packages / "onnxruntime-web" / "dist" / name, target)
-    for name in PAGE:
-        shutil.copy(HERE / name, target)
-    recognizer = Recognizer.load()
-    _write_model(target, recognizer)
-    _write_example(target / "example.png", recognizer)
+    for path in [*HERE.glob("*.js"), HERE / "index.html", HERE / "style.css", MODEL_FILE]:
+        shutil.copy(path, target)
+    shutil.copy(PHOTOGRAPH, target / "photograph.jpg")
+    scene, _ = draw_scene(n_faces=2, width=960, height=600)
+    cv2.imwrite(str(target / "drawing.jpg"), cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
+    _write_model(target, Recognizer.load())
     return target
 
 
 def _write_model(target: Path, recognizer: Recognizer) -> None:
+    """Copy the int8 networks, and write what the page must know of the model into `model.json`."""
     if recognizer.framing.channels != 1:
         raise FerError(
             f"{DEFAULT_MODEL}: expected a model of grey faces, which the page can show; release one"
         )
     known, variants = list_variants(recognizer.config), {}
     small = {name: variant for name, variant in known.items() if variant.get("quantized")}
-    for name, variant in sorted(small.items(), key=lambda item: item[1]["bytes"]):  # first: loaded at once
+    for name, variant in small.items():
         shutil.copy(recognizer.folder / variant["file"], target)
+        accuracy = {f"accuracy{end}": variant["metrics"][f"test.majority.accuracy{end}"] for end in ENDS}
         variants[name] = {
             "file": variant["file"],
-            **variant["preprocessing"],
-            "megabytes": f"{variant['bytes'] / 1e6:.1f}",
-            "accuracy": f"{variant['metrics']['test.majority.accuracy']:.0%}",
+            "bytes": variant["bytes"],
             "abstain_below": variant["abstain_below"],
+            **variant["preprocessing"],
+            **accuracy,
         }
     model = {
+        "dataset": recognizer.config["dataset"],
+        "default": recognizer.variant,
         "emotions": recognizer.emotions,
-        "framing": recognizer.framing.size,
+        "colours": {name: EMOTION_COLOURS[name] for name in recognizer.emotions},
+        "framing": recognizer.framing.to_dict(),
         "variants": variants,
     }
     (target / "model.json").write_text(json.dumps(model, indent=2))
-
-
-def _write_example(path: Path, recognizer: Recognizer) -> None:
-    """Draw a person and cut out the face as the network's faces are, only larger."""
-    scene, _ = draw_scene(n_faces=1, width=640, height=480)
-    (face,) = recognizer(scene)
-    crop = cut_face(scene, face.landmarks, replace(recognizer.framing, size=EXAMPLE_SIDE, channels=3))
-    cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
 
 
 if __name__ == "__main__":
