@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from fer_lib.cli.recompute import FROM_FACES, FROM_REPORTS
-from fer_lib.cli.rescore import Numbers, Written, rescore_table
+from fer_lib.cli.recompute.predictions import recompute_table
+from fer_lib.cli.recompute.written import Numbers, Written
 from fer_lib.deployment.card import build_card
 from fer_lib.errors import FerError
 from fer_lib.evaluation.browser_record import RECORD, TESTS, hash_app, list_tests, read_record
@@ -139,15 +140,16 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
     problems = [f"{what}: expected {old}, found {new}" for what, (old, new) in pairs.items() if old != new]
     notes = [] if written["code"] and written["params"] else [_UNKNOWN]
     is_same_data = "data" in pairs and pairs["data"][0] == pairs["data"][1]
-    is_same_params = written["params"] == _hash_params(name, written["dataset"], root)
-    params = load_params(written["dataset"], path=root / "params.yaml") if is_same_params else None
-    stage = Written(root, dirs, metrics, packed.parent if is_same_data else None, params)
-    if recompute := (FROM_FACES if is_same_data else {}).get(name, FROM_REPORTS.get(name)):
+    hash_now = _hash_params(name, written["dataset"], root) if written["params"] else None
+    is_same_params = hash_now is not None and hash_now == written["params"]
+    if name in FROM_FACES and not is_same_data:
+        notes.append("needs the packed faces")
+    elif recompute := (FROM_FACES | FROM_REPORTS).get(name):
+        params = load_params(written["dataset"], path=root / "params.yaml") if is_same_params else None
+        stage = Written(root, dirs, metrics, packed.parent if is_same_data else None, params)
         wrong, note = _compare(recompute(stage), metrics, PRECISIONS.get(name, PRECISION))
         problems += wrong
         notes.append(note)
-    elif name in FROM_FACES:
-        notes.append("needs the packed faces")
     missing = len(written["inputs"]) - len(here)
     notes += [f"{missing} of {len(written['inputs'])} inputs are not here"] * bool(missing)
     commit, _, dirty = written["commit"].partition("-")
@@ -196,7 +198,7 @@ def _check_predictions(path: Path, dirs: OutputDirs) -> Outcome:
     data, expected = frame.attrs.get("data_hash"), metrics.provenance["data"]
     if data not in (None, expected):
         problems.append(f"data: expected {expected}, found {data}")
-    wrong, note = _compare(rescore_table(kind, path, frame), metrics)
+    wrong, note = _compare(recompute_table(kind, path, frame), metrics)
     return problems + wrong, [note]
 
 
