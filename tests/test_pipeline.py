@@ -17,13 +17,16 @@ from conftest import (
     REPO,
     build_command_environment,
     commit,
+    forge_numbers,
     read_files,
     run_dvc,
+    run_fer_lib,
     run_git,
     write_tiny_params,
 )
 
 from fer_lib.evaluation.browser_record import RECORD
+from fer_lib.paths import get_output_dirs
 from fer_lib.provenance import list_stages
 from fer_lib.reporting.results import SCALE
 
@@ -126,6 +129,32 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert "dvc.lock" in tracked
     assert "models/demo" not in tracked
     assert not any(path.startswith("data/packed") for path in tracked.splitlines())
+
+
+def test_every_page_of_the_run_is_recomputed(project):
+    done = run_fer_lib(project, "verify")
+    assert done.returncode == 0, done.stdout
+    for stage in NOTEBOOKS:
+        short = stage.split("_", 1)[1]
+        name = f"reports/{SCALE if short == SCALE else 'demo'}/provenance/{short}.json"
+        found = re.search(rf"^ok {name} \((\d+) numbers recomputed", done.stdout, re.MULTILINE)
+        assert found, done.stdout
+        assert int(found[1]) >= 10, name
+
+
+def test_forged_numbers_of_faces_are_told(project, tmp_path):
+    for path in project.iterdir():
+        if path.name != "reports":
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(project / "reports", tmp_path / "reports")
+    forged = {"data_audit": ["train.n.happy", "train.imbalance"], "augmentation": ["flip.change"]}
+    for stage, keys in forged.items():
+        forge_numbers(get_output_dirs("demo", tmp_path), stage, keys)
+    done = run_fer_lib(tmp_path, "verify", "demo")
+    assert done.returncode == 1
+    for stage, keys in forged.items():
+        told = re.search(rf"^FAILED reports/demo/provenance/{stage}.json: (.*)$", done.stdout, re.MULTILINE)
+        assert {problem.split(":")[0] for problem in told[1].split("; ")} == {*keys}
 
 
 def test_second_run_runs_nothing_whatever_became_of_another_data_set(project):
