@@ -17,13 +17,16 @@ from conftest import (
     REPO,
     build_command_environment,
     commit,
+    forge_numbers,
     read_files,
     run_dvc,
     run_git,
     write_tiny_params,
 )
 
+from fer_lib.cli.verify import verify_reports
 from fer_lib.evaluation.browser_record import RECORD
+from fer_lib.paths import get_output_dirs
 from fer_lib.provenance import list_stages
 from fer_lib.reporting.results import SCALE
 
@@ -126,6 +129,31 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
     assert "dvc.lock" in tracked
     assert "models/demo" not in tracked
     assert not any(path.startswith("data/packed") for path in tracked.splitlines())
+
+
+def read_verified(root, capsys):
+    """Run `fer verify` on a project; return its lines by file."""
+    verify_reports(["demo", SCALE], root)
+    return {line.split()[1].removesuffix(":"): line for line in capsys.readouterr().out.splitlines()}
+
+
+def test_every_page_is_recomputed_and_forged_numbers_of_faces_are_told(project, tmp_path, capsys):
+    for path in project.iterdir():
+        if path.name != "reports":
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(project / "reports", tmp_path / "reports")
+    lines = read_verified(tmp_path, capsys)
+    for stage in NOTEBOOKS:
+        short = stage.split("_", 1)[1]
+        line = lines[f"reports/{SCALE if short == SCALE else 'demo'}/provenance/{short}.json"]
+        assert re.match(r"ok \S+ \(\d\d+ numbers recomputed", line), line
+    forged = {"data_audit": ["train.n.happy", "train.imbalance"], "augmentation": ["flip.change"]}
+    for stage, keys in forged.items():
+        forge_numbers(get_output_dirs("demo", tmp_path), stage, keys)
+    lines = read_verified(tmp_path, capsys)
+    for stage, keys in forged.items():
+        _, _, told = lines[f"reports/demo/provenance/{stage}.json"].split(" ", 2)
+        assert {problem.split(":")[0] for problem in told.split("; ")} == {*keys}
 
 
 def test_second_run_runs_nothing_whatever_became_of_another_data_set(project):

@@ -1,6 +1,7 @@
 """`fer verify` on a small reports folder: what holds is a line `ok`, and each thing that does not is told."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -8,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPO
+from conftest import REPO, forge_numbers
 from scipy.special import softmax
 
 from fer_lib import metrics_file
+from fer_lib.cli.recompute import FROM_FACES, FROM_REPORTS
 from fer_lib.cli.verify import verify_reports
 from fer_lib.deployment.card import build_card
 from fer_lib.errors import FerError
@@ -24,7 +26,7 @@ from fer_lib.evaluation.metrics import (
 )
 from fer_lib.inference.registry import DEFAULT_MODEL
 from fer_lib.labels import GROUPS
-from fer_lib.metrics_file import COLUMNS, Metrics, read_metrics, write_metrics
+from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -81,7 +83,7 @@ def root(tmp_path, monkeypatch):
     validation = faces.assign(split="val", row=faces["row"] + 8)
     both = pd.concat([part.assign(**columns) for part in (validation, faces)])
     write_parquet(dirs.reports / "predictions" / "baseline.parquet", both)
-    variants = {f"int8/{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
+    variants = {f"float32/{name}": logits[:, i] for i, name in enumerate(EMOTIONS)}
     write_parquet(
         dirs.reports / "compression" / "tiny.parquet", faces.drop(columns="label").assign(**variants)
     )
@@ -90,7 +92,7 @@ def root(tmp_path, monkeypatch):
 
     recall = (1 / 2 + 1 + 3 / 4) / 3
     scored = [
-        ("compression", "tiny.int8", "test", 3 / 4, recall),
+        ("compression", "tiny.float32", "test", 3 / 4, recall),
         ("ablations/loss", "focal_2", "seed_0.test", 3 / 4, recall),
         ("ablations/loss", "focal_2", "seed_1.test", 1, 1),
     ]
@@ -106,6 +108,7 @@ def root(tmp_path, monkeypatch):
         evaluation.add_scores(of_groups, model=model, split="test.group")
     evaluation.add("weight", 1.0, model="ensemble.baseline")
     evaluation.describe("selected", "baseline")
+    written["compression"].describe("baseline", "tiny")
     for stage, model, split, accuracy, mean in scored:
         written[stage].add_scores({"accuracy": accuracy, "macro.recall": mean}, model=model, split=split)
     for stage, metrics in written.items():
@@ -131,7 +134,7 @@ def test_numbers_as_they_were_written_hold(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 6
     assert lines[-1].startswith("6 files: 6 ok, 0 failed; of 0 no hash")
-    assert "ok reports/demo/predictions/baseline.parquet (2 scores recomputed)" in lines
+    assert "ok reports/demo/predictions/baseline.parquet (2 numbers recomputed)" in lines
     assert "ok reports/demo/provenance/ablations/loss.json" in lines
 
 
@@ -193,7 +196,7 @@ def test_edited_table_is_told(root, capsys):
 def test_predictions_that_give_another_score_are_told(root, capsys, name):
     path = root / f"reports/demo/{name}.parquet"
     frame = pd.read_parquet(path)
-    column = next(column for column in frame if column.startswith(("logit_", "int8/", "focal_2.1")))
+    column = next(column for column in frame if column.startswith(("logit_", "float32/", "focal_2.1")))
     write_parquet(path, frame.assign(**{column: 2}))
     status, line = read_line(capsys, root, f"{name}.parquet")
     assert status == 1
@@ -269,49 +272,84 @@ def test_data_set_without_reports_is_one_error(root):
         verify_reports(["demo", "nope"], root)
 
 
-FORGED = [
-    "test.accuracy",
-    "test.macro.recall",
-    "test.ece",
-    "test.group.accuracy",
-    "baseline.test.accuracy",
-    "ensemble_tta.test.accuracy",
-]
+FORGED = {
+    "training": ["val.accuracy", "epoch_1.train_loss"],
+    "evaluation": [
+        "test.accuracy",
+        "test.macro.recall",
+        "test.ece",
+        "test.group.accuracy",
+        "baseline.test.accuracy",
+        "ensemble_tta.test.accuracy",
+    ],
+    "ablations": [
+        "paper.no_focal_loss.accuracy.gain",
+        "paper.reference.accuracy",
+        "propagation.flat.inherited",
+    ],
+    "compression": ["student.int8.baseline.gain", "student.int8.val.accuracy", "int8.test.accuracy"],
+    "gradcam": ["chosen.deletion", "chosen.energy.gain_over_random", "gap.background", "mouth.density.happy"],
+    "robustness": [
+        "blur.3.accuracy",
+        "perturbed.accuracy",
+        "student.int8.noise.relative_area",
+        "augmentation.accuracy.gain",
+        "skin_tone.recall_ratio",
+        "mitigation.b0.skin_tone.accuracy_change",
+        "membership.auroc",
+    ],
+    "claims": ["n_claims", "measured.reproduced"],
+    "scale": ["crops.workers_2.speedup", "server.per_second", "training.processes_2.speedup"],
+}
+"""Numbers of every page that needs no faces, by stage."""
+
+
+def link_clone(root, *left_out):
+    """Link what a clone has: neither packed faces nor networks of this machine, which may be others."""
+    for path in [*REPO.iterdir(), *(REPO / "reports").iterdir(), REPO / "models/release"]:
+        if path.name not in {"data", "models", "reports", *left_out}:
+            (root / path.relative_to(REPO)).parent.mkdir(exist_ok=True)
+            (root / path.relative_to(REPO)).symlink_to(path)
 
 
 def test_forged_results_are_told_though_all_hashes_fit(tmp_path, capsys):
-    """What README and the ledger show, changed in every file where it stands, the table's hash with it."""
-    for path in [*REPO.iterdir(), *(REPO / "reports").iterdir()]:
-        if path.name not in ("data", "reports", "demo"):
-            (tmp_path / path.relative_to(REPO)).parent.mkdir(exist_ok=True)
-            (tmp_path / path.relative_to(REPO)).symlink_to(path)
-    shutil.copytree(REPO / "reports/demo", tmp_path / "reports/demo", ignore=shutil.ignore_patterns("*.html"))
-    dirs = get_output_dirs("demo", tmp_path)
-    path = dirs.get_table("evaluation")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    keys = [".".join(filter(None, parts)) for parts in frame[COLUMNS[1:5]].itertuples(index=False)]
-    frame.loc[np.isin(keys, FORGED), "value"] = "0.99"
-    frame.to_csv(path, index=False, lineterminator="\n")
-    facts = read_metrics(dirs, "evaluation").facts | {"selected": "lite0"}
-    edit(dirs.get_provenance("evaluation"), table_sha256=hash_file(path), facts=facts)
-    headline = dirs.metrics / "evaluation.json"
-    edit(headline, **{key: 0.99 for key in FORGED if key in json.loads(headline.read_text())})
-    edit(dirs.get_provenance("claims"), facts=read_metrics(dirs, "claims").facts | {"verdict.S1": "forged"})
+    """What README, the pages and the ledger show, changed in every file where it stands."""
+    link_clone(tmp_path, "demo", "scale")
+    for dataset in ("demo", "scale"):
+        pages = shutil.ignore_patterns("*.html", "figures")
+        shutil.copytree(REPO / "reports" / dataset, tmp_path / "reports" / dataset, ignore=pages)
+    dirs = {stage: get_output_dirs("scale" if stage == "scale" else "demo", tmp_path) for stage in FORGED}
+    for stage, keys in FORGED.items():
+        forge_numbers(dirs[stage], stage, keys)
+    for stage, changes in {"evaluation": {"selected": "lite0"}, "claims": {"verdict.S1": "forged"}}.items():
+        facts = read_metrics(dirs[stage], stage).facts | changes
+        edit(dirs[stage].get_provenance(stage), facts=facts)
 
-    assert verify_reports(["demo"], tmp_path) == 1
+    assert verify_reports(["demo", "scale"], tmp_path) == 1
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
-    told = lines["reports/demo/provenance/evaluation.json:"].split("; ")
-    forged = {problem.split(":")[-2].split()[-1] for problem in told if problem.endswith("found 0.99")}
-    assert forged == set(FORGED)
-    assert "found lite0" in lines["reports/demo/provenance/evaluation.json:"]
-    assert "verdict of S1: expected" in lines["reports/demo/provenance/claims.json:"]
+    for stage, keys in FORGED.items():
+        told = lines[f"{dirs[stage].get_provenance(stage).relative_to(tmp_path)}:"].split("; ")
+        forged = {problem.split(":")[-2].split()[-1] for problem in told if problem.endswith("found 0.99")}
+        assert forged == {*keys}
+    assert "selected: expected student, found lite0" in lines["reports/demo/provenance/evaluation.json:"]
+    assert "verdict.S1: expected" in lines["reports/demo/provenance/claims.json:"]
 
 
-def test_every_committed_number_holds(tmp_path, capsys):
-    """As in a clone: packed faces of this machine, perhaps with another data hash, stay out."""
-    for path in REPO.iterdir():
-        if path.name != "data":
-            (tmp_path / path.name).symlink_to(path)
-    assert verify_reports(root=tmp_path) == 0, [
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED")
-    ]
+def test_every_committed_number_holds_and_ten_of_each_page_are_recomputed(tmp_path, capsys):
+    link_clone(tmp_path)
+    status = verify_reports(root=tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0, [line for line in lines if line.startswith("FAILED")]
+    pages = {path.stem.partition("_")[2] for path in (REPO / "notebooks").glob("*.ipynb")}
+    assert pages == FROM_FACES.keys() | FROM_REPORTS.keys()
+    shown = {line.split()[1]: line for line in lines}
+    for dataset in ("demo", "fer2013", "ferplus"):
+        for stage in pages - {"scale"}:
+            line = shown[f"reports/{dataset}/provenance/{stage}.json"]
+            assert count_numbers(line) >= 10 or (stage in FROM_FACES and "(needs the packed faces" in line)
+    assert count_numbers(shown["reports/scale/provenance/scale.json"]) >= 10
+
+
+def count_numbers(line):
+    found = re.search(r"\((\d+) numbers recomputed", line)
+    return int(found[1]) if found else 0

@@ -2,42 +2,36 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import softmax
-from sklearn.metrics import accuracy_score, recall_score
 
-from fer_lib.data.packed import load_packed
+from fer_lib.cli.recompute import FROM_FACES, FROM_REPORTS
+from fer_lib.cli.recompute.predictions import recompute_table
+from fer_lib.cli.recompute.written import Numbers, Written
 from fer_lib.deployment.card import build_card
 from fer_lib.errors import FerError
-from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.browser_record import RECORD, TESTS, hash_app, list_tests, read_record
-from fer_lib.evaluation.claims import judge_claim, load_claims, load_records
-from fer_lib.evaluation.metrics import (
-    compute_metrics,
-    fit_temperature,
-    group_labels,
-    group_probabilities,
-    score_predictions,
-)
 from fer_lib.inference.registry import CARD_NAME
-from fer_lib.labels import GROUPS
-from fer_lib.metrics_file import Metrics, build_key, read_metrics
+from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, OutputDirs, get_output_dirs
 from fer_lib.provenance import find_stage, hash_file, hash_stage_code, hash_stage_params, run_git
-from fer_lib.training.voting import fit_weights, vote
 
 PRECISION = 1e-5
 """Relative; tables keep six significant digits."""
+
+PRECISIONS = {"augmentation": 1e-3}
+"""Of stages whose pixels another processor may round otherwise."""
+
+ROUNDING = 1e-6
+"""Absolute; what is left of a difference that is none, in single precision."""
 
 Outcome = tuple[list[str], list[str]]
 """What does not hold of a file, and notes."""
@@ -143,22 +137,19 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
     headline = dirs.metrics / f"{name}.json"
     if headline.is_file():
         pairs |= {key: (value, metrics.get(key)) for key, value in json.loads(headline.read_bytes()).items()}
-    if name == "claims":
-        records = load_records(dirs, root)
-        for claim in load_claims(root / "claims.yaml"):
-            verdict = judge_claim(claim, records)["verdict"]
-            pairs[f"verdict of {claim.id}"] = (verdict, metrics.get(f"verdict.{claim.id}"))
     problems = [f"{what}: expected {old}, found {new}" for what, (old, new) in pairs.items() if old != new]
     notes = [] if written["code"] and written["params"] else [_UNKNOWN]
-    if name == "evaluation":
-        networks = list(metrics.select(metric="weight")["model"].str.removeprefix("ensemble."))
-        selected = max(networks, key=lambda network: metrics[f"{network}.val.accuracy"])
-        if metrics["selected"] != selected:
-            problems.append(f"selected: expected {selected}, found {metrics['selected']}")
-        is_same_data = "data" in pairs and pairs["data"][0] == pairs["data"][1]
-        scores = dict(_score_evaluation(dirs, networks, selected, packed.parent if is_same_data else None))
-        problems += _compare(scores, metrics)
-        notes.append(f"{len(scores)} scores recomputed")
+    is_same_data = "data" in pairs and pairs["data"][0] == pairs["data"][1]
+    hash_now = _hash_params(name, written["dataset"], root) if written["params"] else None
+    is_same_params = hash_now is not None and hash_now == written["params"]
+    if name in FROM_FACES and not is_same_data:
+        notes.append("needs the packed faces")
+    elif recompute := (FROM_FACES | FROM_REPORTS).get(name):
+        params = load_params(written["dataset"], path=root / "params.yaml") if is_same_params else None
+        stage = Written(root, dirs, metrics, packed.parent if is_same_data else None, params)
+        wrong, note = _compare(recompute(stage), metrics, PRECISIONS.get(name, PRECISION))
+        problems += wrong
+        notes.append(note)
     missing = len(written["inputs"]) - len(here)
     notes += [f"{missing} of {len(written['inputs'])} inputs are not here"] * bool(missing)
     commit, _, dirty = written["commit"].partition("-")
@@ -172,7 +163,7 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
             problems.append(f"commit: expected {commit} in Git, found none")
         else:
             notes.append(f"commit {commit[:9]} is not in this clone")
-    elif written["params"] and written["params"] != _hash_params(name, written["dataset"], root):
+    elif written["params"] and not is_same_params:
         then = _hash_params_at(commit, name, written["dataset"], root)
         if then is None:
             notes.append(f"parameters at {commit[:9]} cannot be read by this code")
@@ -199,56 +190,6 @@ def _hash_params_at(commit: str, name: str, dataset: str, root: Path) -> str | N
             return None
 
 
-def _score_evaluation(
-    dirs: OutputDirs, networks: Sequence[str], selected: str, packed: Path | None
-) -> Iterator[tuple[str, float]]:
-    """Yield what the networks' predictions score on test, alone and together, by key.
-
-    With the packed data also without duplicates, and with intervals, for the selected network.
-    """
-    tables = [pd.read_parquet(dirs.reports / "predictions" / f"{name}.parquet") for name in networks]
-    names = [str(column) for column in tables[0] if str(column).startswith("logit_")]
-    emotions = [name.removeprefix("logit_") for name in names]
-    chosen, found, temperatures = networks.index(selected), {}, np.ones(0)
-    for split in ("val", "test"):
-        faces = [table[table["split"] == split] for table in tables]
-        labels = faces[0]["label"].to_numpy(np.int64)
-        logits = np.stack([part[names].to_numpy(np.float64) for part in faces])
-        alone = softmax(logits, axis=2)
-        found = {"": alone[chosen], **dict(zip(networks, alone, strict=True))}
-        if split == "val":
-            weights = fit_weights(alone, labels)
-            temperatures = np.array([fit_temperature(of_network, labels) for of_network in logits])
-        else:
-            calibrated = softmax(logits / temperatures[:, None, None], axis=2)
-            in_groups = {"": calibrated[chosen], **dict(zip(networks, calibrated, strict=True))}
-            seen = [column.replace("logit_", "views_") for column in names]
-            views = np.stack([part[seen].to_numpy(np.float64) for part in faces])
-            found |= {
-                "tta": views[chosen],
-                "ensemble": vote(alone, weights),
-                "ensemble_tta": vote(views, weights),
-            }
-        for model, p in found.items():
-            for score, value in compute_metrics(labels, p, emotions).items():
-                yield build_key(score, model, split), value
-            if split == "test":
-                grouped = group_probabilities(in_groups.get(model, p), emotions)
-                for score, value in compute_metrics(group_labels(labels, emotions), grouped, GROUPS).items():
-                    yield build_key(score, model, "test.group"), value
-    if packed:
-        settings = load_params(packed.name).evaluation
-        data = load_packed(packed.name, packed)
-        unseen = np.isin(data.get_rows("test"), data.get_rows("test", drop_duplicates_of="train"))
-        for split, kept in {"test": np.ones_like(unseen), "test_dedup": unseen}.items():
-            persons = data.persons[data.get_rows("test")][kept]
-            bootstrap = Bootstrap(len(persons), settings.n_resamples, settings.seed, persons)
-            intervals = score_predictions(labels[kept], found[""][kept], emotions, bootstrap)
-            for score, (value, low, high) in intervals.items():
-                key = build_key(score, "", split)
-                yield from ((key, value), (f"{key}_lo", low), (f"{key}_hi", high))
-
-
 def _check_predictions(path: Path, dirs: OutputDirs) -> Outcome:
     """Check the scores of a table of predictions against its stage's table."""
     kind = path.parent.name
@@ -257,39 +198,20 @@ def _check_predictions(path: Path, dirs: OutputDirs) -> Outcome:
     data, expected = frame.attrs.get("data_hash"), metrics.provenance["data"]
     if data not in (None, expected):
         problems.append(f"data: expected {expected}, found {data}")
-    scores = dict(_score_predictions(kind, path, frame))
-    return problems + _compare(scores, metrics), [f"{len(scores)} scores recomputed"]
+    wrong, note = _compare(recompute_table(kind, path, frame), metrics)
+    return problems + wrong, [note]
 
 
-def _compare(scores: Mapping[str, float], metrics: Metrics) -> list[str]:
-    known = metrics.flatten()
-    return [
-        f"{key}: expected {value:.6g}, found {known.get(key)}"
-        for key, value in scores.items()
-        if not math.isclose(value, known.get(key, math.nan), rel_tol=PRECISION, abs_tol=1e-9)
-    ]
-
-
-def _score_predictions(kind: str, path: Path, frame: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    """Yield accuracy and macro recall on test by their key, of every network, variant, or arm and seed."""
-    if kind == "ablations":
-        for column in frame.filter(regex=r"\.emotion$"):
-            arm, seed, _ = str(column).rsplit(".", 2)
-            yield from _score(arm, f"seed_{seed}.test", frame["label"], frame[column])
-        return
-    test = frame[frame["split"] == "test"]
-    if kind == "predictions":
-        classes = test.filter(regex="^logit_").to_numpy().argmax(axis=1)
-        yield from _score(path.stem, "test", test["label"], classes)
-        return
-    known = pd.read_parquet(path.parents[1] / "predictions" / "baseline.parquet", columns=["row", "label"])
-    labels = test["row"].map(known.set_index("row")["label"])
-    for variant in dict.fromkeys(str(column).partition("/")[0] for column in test if "/" in str(column)):
-        classes = test.filter(regex=f"^{variant}/").to_numpy().argmax(axis=1)
-        yield from _score(f"{path.stem}.{variant}", "test", labels, classes)
-
-
-def _score(model: str, split: str, labels: pd.Series, predicted: Any) -> Iterator[tuple[str, float]]:
-    yield build_key("accuracy", model, split), accuracy_score(labels, predicted)
-    recall = recall_score(labels, predicted, labels=labels.unique(), average="macro", zero_division=0)
-    yield build_key("macro.recall", model, split), recall
+def _compare(numbers: Numbers, metrics: Metrics, precision: float = PRECISION) -> tuple[list[str], str]:
+    """Return which numbers are not what was written, and how many there are."""
+    known, expected = metrics.flatten(), {key: value for key, value in numbers if value == value}  # no NaN
+    wrong = []
+    for key, value in expected.items():
+        found = known.get(key, math.nan)
+        is_text = isinstance(value, str) or isinstance(found, str)
+        if value != found and (
+            is_text or not math.isclose(value, found, rel_tol=precision, abs_tol=ROUNDING)
+        ):
+            shown = value if isinstance(value, str) else f"{value:.6g}"
+            wrong.append(f"{key}: expected {shown}, found {known.get(key)}")
+    return wrong, f"{len(expected)} numbers recomputed"
