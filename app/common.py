@@ -56,6 +56,14 @@ def guard() -> Iterator[None]:
         )
 
 
+def show_notice() -> None:
+    """Show what the answers must not be used for."""
+    st.caption(
+        "An expression is not a feeling. Do not judge people by it, and do not use it at work or school: there "
+        "the EU AI Act prohibits software that infers emotions (Article 5(1)(f)).",
+    )
+
+
 def choose_model() -> Recognizer:
     """Return the model and variant chosen in the sidebar. Raises ModelError as `load_recognizer`."""
     name = choose_model_name()
