@@ -127,10 +127,12 @@ def choose_model_name() -> str:
     )
 
 
-def name_model(name: str) -> str:
-    """Return the name of a model in `list_checkpoints` as the pages show it."""
+def name_model(name: str, variant: str = "") -> str:
+    """Return a model's name in `list_checkpoints`, and that of a variant, as the pages show them."""
     if "/" in name:
         return f"{name} (study)"
+    if variant:
+        return f"{name}, {variant} (released)"
     return f"{name} (released, default)" if name == DEFAULT_MODEL else f"{name} (released)"
 
 

@@ -1,6 +1,7 @@
 """Show many images at once on the page Photo: a gallery to filter, a table of all faces, and downloads."""
 
 import time
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,9 @@ from fer_lib.inference.recognizer import Recognizer
 UPLOADER, FILES, BATCH = "many files", "many files kept", "many files analysed"
 
 PER_PAGE = 24
+
+# Of so many faces in an image the answers are listed, of more the number.
+NAMED = 4
 
 SHOWN_COLUMNS = ("source", "face", "label", "confidence", "abstained")
 
@@ -133,7 +137,7 @@ def _filter(results: list[Result], recognizer: Recognizer) -> list[Result]:
         key="many files filter",
         persist_state="session",
     )
-    return [result for result in results if result.answers & set(chosen)] if chosen else results
+    return [result for result in results if not set(chosen).isdisjoint(result.answers)] if chosen else results
 
 
 def _show_thumbnails(results: list[Result]) -> None:
@@ -143,7 +147,8 @@ def _show_thumbnails(results: list[Result]) -> None:
         first = PER_PAGE * (st.pagination(n_pages, key=f"many files page of {n_pages}") - 1)
     with st.grid(min_column_width=150, vertical_alignment="bottom"):
         for result in results[first : first + PER_PAGE]:
-            caption = f"{escape_markdown(result.entry.name)}: {count_faces(result.faces)}"
+            answers = ", ".join(result.answers) if len(result.faces) <= NAMED else count_faces(result.faces)
+            caption = f"{escape_markdown(PurePosixPath(result.entry.name).name)}: {answers}"
             st.image(result.thumbnail, caption=caption, alt=caption)
 
 

@@ -52,13 +52,16 @@ class Photo:
     """The faces of an example that was drawn, with their true emotions."""
 
 
-def choose_source(key: str, *more: str, default: str = FILE) -> str:
+def choose_source(page: str, *more: str, default: str = FILE) -> str:
     """Return where the image comes from: one of `SOURCES`, or of the page's own `more`."""
-    sources, widget = [*SOURCES, *more], f"{key} source"
-    if st.session_state.get(widget) not in sources:  # what the other page offers alone
-        st.session_state[widget] = default
-    chosen = st.segmented_control("Image from", sources, required=True, key=widget, persist_state="session")
-    return chosen or default
+    return st.segmented_control(
+        "Image from",
+        [*SOURCES, *more],
+        default=default,
+        required=True,
+        key=f"{page} source",
+        persist_state="session",
+    )
 
 
 def ask_for_image(key: str, source: str) -> Photo | None:
@@ -70,8 +73,9 @@ def ask_for_image(key: str, source: str) -> Photo | None:
         name = st.segmented_control(
             "Example",
             [*PHOTOGRAPHS, *SCENES],
-            default=next(iter(PHOTOGRAPHS)),
+            default=list(PHOTOGRAPHS)[key != PHOTO],
             required=True,
+            wrap=True,
             key=f"{key} example",
             persist_state="session",
         )

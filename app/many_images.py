@@ -89,9 +89,9 @@ class Result:
     thumbnail: bytes = field(repr=False)
 
     @property
-    def answers(self) -> set[str]:
-        """What the image shows: emotions, `UNSURE`, or `NO_FACE`."""
-        return {UNSURE if face.abstained else face.label for face in self.faces} or {NO_FACE}
+    def answers(self) -> list[str]:
+        """What the image shows, face by face: emotions and `UNSURE`, or `NO_FACE` alone."""
+        return [UNSURE if face.abstained else face.label for face in self.faces] or [NO_FACE]
 
 
 @dataclass
@@ -158,7 +158,7 @@ def _list_archive(content: bytes) -> tuple[list[Entry], Counter[str]]:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except _DAMAGED:
         raise MediaError("expected a ZIP archive, found a file that is none or is damaged") from None
-    members = [one for one in members if not any(map(is_hidden, PurePosixPath(one.filename).parts))]
+    members = [one for one in members if not any(map(is_hidden, _split_path(one.filename)))]
     n_bytes = sum(member.file_size for member in members)
     if n_bytes > MAX_UNPACKED:
         raise MediaError(
@@ -168,6 +168,10 @@ def _list_archive(content: bytes) -> tuple[list[Entry], Counter[str]]:
     entries = [Entry(show_name(one.filename), content, one) for one in members if suffixes[one] in SUFFIXES]
     others = Counter(suffix or "without a suffix" for suffix in suffixes.values() if suffix not in SUFFIXES)
     return entries, others
+
+
+def _split_path(name: str) -> list[str]:
+    return [part for part in PurePosixPath(name).parts if part != ".."]
 
 
 def _check_directory(content: bytes) -> None:

@@ -13,6 +13,7 @@ from fer_lib.data.detector import Detection
 from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.registry import list_checkpoints, list_variants
 from fer_lib.models.checkpoints import read_config
+from fer_lib.palette import EMOTION_COLOURS
 
 MAX_ANSWERS = 256
 """Kept for each visitor; one takes some 100 kB."""
@@ -24,8 +25,7 @@ def list_candidates() -> dict[str, tuple[str, str]]:
     for name, folder in list_checkpoints().items():
         variants = list_variants(read_config(folder))
         for variant in variants:
-            title = f"{name_model(name)}, {variant}" if len(variants) > 1 else name_model(name)
-            candidates[title] = name, variant
+            candidates[name_model(name, variant if len(variants) > 1 else "")] = name, variant
     return candidates
 
 
@@ -36,7 +36,7 @@ def ask_model(
     """Return what a model predicts for a face, and the face under its saliency map, uint8 (S, S, 3).
 
     stamps: of the model's files.   photo, number: which face `_analysis` found in which image.   The map is
-    None where it was not wanted, or where the model has none. Raises ModelError when the model cannot be loaded.
+    None where it was not wanted, or where the model has none. Raises ModelError when it cannot be loaded.
     """
     recognizer = Recognizer.load(model, variant=variant)
     found = _analysis.faces[number]
@@ -84,11 +84,19 @@ def build_curve_chart(threshold: float) -> dict[str, Any]:
     """
     x = {"field": "threshold", "type": "quantitative", "title": "Threshold", "axis": {"format": "%"}}
     y = {"field": "share", "type": "quantitative", "title": None, "axis": {"format": "%"}}
-    tooltip = [{"field": "what"}, x, {**y, "title": "Share", "format": ".1%"}]
-    what = {"field": "what", "type": "nominal", "title": None, "legend": {"orient": "bottom"}}
+    colour = {
+        "field": "what",
+        "type": "nominal",
+        "scale": {"range": [EMOTION_COLOURS["angry"], EMOTION_COLOURS["sad"]]},  # seen on white and on black
+        "legend": {"orient": "bottom", "title": None},
+    }
+    tooltip = [{"field": "what", "title": "Line"}, x, {**y, "title": "Share", "format": ".1%"}]
     lines = {
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": y, "color": what, "tooltip": tooltip},
+        "encoding": {"x": x, "y": y, "color": colour, "tooltip": tooltip},
     }
-    rule = {"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": threshold}}}
-    return {"layer": [lines, rule]}
+    chosen = {
+        "mark": {"type": "rule", "strokeDash": [4, 4], "color": EMOTION_COLOURS["neutral"]},
+        "encoding": {"x": {"datum": threshold}},
+    }
+    return {"layer": [lines, chosen]}

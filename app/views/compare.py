@@ -16,6 +16,7 @@ from app.image_analysis import SHOWN_SIDE, Analysis, shrink
 from app.image_source import (
     EXAMPLE,
     PHOTO,
+    SOURCES,
     Photo,
     analyse_once,
     ask_for_image,
@@ -106,7 +107,7 @@ def _compare_images(recognizer: Recognizer) -> None:
         st.columns(2), (PHOTO, "second photo"), ("First image", "Second image"), strict=True
     ):
         with column, guard():
-            st.subheader(title)
+            st.header(title)
             photo, analysis = _ask_and_analyse(key, recognizer)
             if photo is None or analysis is None:
                 continue
@@ -121,7 +122,9 @@ def _compare_images(recognizer: Recognizer) -> None:
 
 def _ask_and_analyse(key: str, recognizer: Recognizer) -> tuple[Photo | None, Analysis | None]:
     """Return the image that was brought and what came of it, and show it with its faces."""
-    photo = ask_for_image(key, choose_source(key, default=EXAMPLE))
+    chosen = st.session_state.get(f"{key} source")  # on the page Photo, which has one more
+    default = chosen if chosen in SOURCES else EXAMPLE
+    photo = ask_for_image(key, choose_source(f"compare {key}", default=default))
     if photo is None:
         return None, None
     analysis = analyse_once(key, photo, recognizer)
@@ -170,14 +173,15 @@ def _compare_thresholds(recognizer: Recognizer) -> None:
         persist_state="session",
     )
     now, usual = curve["threshold"].index(threshold), curve["threshold"].index(own)
+    titles = {"Named (coverage)": "coverage", "Correct among them": "accuracy"}
     with st.container(horizontal=True):
-        for title, key in (("Named (coverage)", "coverage"), ("Correct among them", "accuracy")):
+        for title, key in titles.items():
             points = 100 * (curve[key][now] - curve[key][usual])
             st.metric(title, f"{curve[key][now]:.1%}", f"{points:+.1f} points" if now != usual else None)
     st.markdown(describe_threshold(curve, threshold))
     data = pd.concat(
         pd.DataFrame({"threshold": curve["threshold"], "share": curve[key], "what": title})
-        for title, key in (("named (coverage)", "coverage"), ("correct among them (accuracy)", "accuracy"))
+        for title, key in titles.items()
     )
     st.vega_lite_chart(data, build_curve_chart(threshold), height=320)
     st.caption(
