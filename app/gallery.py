@@ -107,9 +107,10 @@ def _show_batch(batch: Batch, recognizer: Recognizer) -> None:
         return
     shown = _filter(results, recognizer)
     _show_thumbnails(shown)
-    if faces:
+    if any(result.faces for result in shown):
         st.header("All faces" if len(shown) == len(results) else "Their faces")
         _show_table(build_table(shown))
+    if faces:
         _show_downloads(results)
 
 
