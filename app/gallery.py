@@ -58,10 +58,13 @@ def show_gallery(recognizer: Recognizer) -> None:
         if not entries:
             _show_problems(problems)
             return
-        label = f"Analyse {len(entries)} {'image' if len(entries) == 1 else 'images'}"
-        if not st.button(label, type="primary"):
-            return
-        st.session_state[BATCH] = (made_of, Batch(entries, problems))
+        st.button(
+            f"Analyse {len(entries)} {'image' if len(entries) == 1 else 'images'}",
+            icon=":material/play_arrow:",
+            on_click=_start,
+            args=(made_of, Batch(entries, problems)),
+        )
+        return
     batch: Batch = st.session_state[BATCH][1]
     if not batch.is_done and not batch.is_stopped:
         _run(batch, recognizer)
@@ -72,6 +75,10 @@ def _keep_files() -> None:
     """Keep the uploads, which the browser forgets when another page is opened."""
     st.session_state[FILES] = st.session_state[UPLOADER]
     st.session_state.pop(BATCH, None)
+
+
+def _start(made_of: object, batch: Batch) -> None:
+    st.session_state[BATCH] = (made_of, batch)
 
 
 def _run(batch: Batch, recognizer: Recognizer) -> None:
@@ -146,7 +153,7 @@ def _show_thumbnails(results: list[Result]) -> None:
     n_pages = -(-len(results) // PER_PAGE)
     if n_pages > 1:
         first = PER_PAGE * (st.pagination(n_pages, key=f"many files page of {n_pages}") - 1)
-    with st.grid(min_column_width=150, vertical_alignment="bottom"):
+    with st.grid(min_column_width=150):
         for result in results[first : first + PER_PAGE]:
             answers = ", ".join(result.answers) if len(result.faces) <= NAMED else count_faces(result.faces)
             caption = f"{escape_markdown(PurePosixPath(result.entry.name).name)}: {answers}"

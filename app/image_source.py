@@ -82,7 +82,7 @@ def ask_for_image(key: str, source: str) -> Photo | None:
         return load_example(name)
     slot, widget = f"{key} kept from {source}", f"{key} from {source}"
     if source == CAMERA:
-        st.caption("Browsers give the camera only to pages on `localhost` or with `https`.")
+        st.caption("Browsers give the camera only to pages of this computer or with https.")
         is_shown = st.camera_input(
             "Take a photo", key=widget, resolution="720p", on_change=_keep_upload, args=(slot, widget)
         )

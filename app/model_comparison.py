@@ -96,7 +96,7 @@ def build_curve_chart(threshold: float) -> dict[str, Any]:
         "encoding": {"x": x, "y": y, "color": colour, "tooltip": tooltip},
     }
     chosen = {
-        "mark": {"type": "rule", "strokeDash": [4, 4], "color": EMOTION_COLOURS["neutral"]},
+        "mark": {"type": "rule", "strokeDash": [4, 4], "color": EMOTION_COLOURS["neutral"], "aria": False},
         "encoding": {"x": {"datum": threshold}},
     }
     return {"layer": [lines, chosen]}

@@ -259,9 +259,7 @@ def test_models_are_asked_about_the_same_face(recognizer):
     assert f"**{DEFAULT_MODEL}, tiny (released)**" in text
     assert len(app.html) == n_variants
     n_images = len(app.image)
-    app.multiselect[0].set_value(
-        [f"{DEFAULT_MODEL}, {name} (released)" for name in ("tiny", "accurate")]
-    ).run()
+    app.pills[0].set_value([f"{DEFAULT_MODEL}, {name} (released)" for name in ("tiny", "accurate")]).run()
     next(toggle for toggle in app.toggle if "speaks for" in toggle.label).set_value(True).run()
     assert len(app.image) == n_images + 1, "the vote has no saliency map"
     assert "There is no saliency map of this model." in read_page(app)

@@ -66,13 +66,7 @@ def _compare_models(recognizer: Recognizer) -> None:
     if number is None:
         return
     candidates = list_candidates()
-    chosen = st.multiselect(
-        "Models",
-        list(candidates),
-        default=[title for title, (name, _) in candidates.items() if "/" not in name],
-        key="compared models",
-        persist_state="session",
-    )
+    chosen = _choose_models(list(candidates))
     explained = st.toggle(
         "Show what speaks for each answer", key="compare explained", persist_state="session"
     )
@@ -98,6 +92,31 @@ def _compare_models(recognizer: Recognizer) -> None:
                     st.caption("There is no saliency map of this model.")
     if answers:
         place.markdown(describe_agreement(answers))
+
+
+def _choose_models(titles: list[str]) -> list[str]:
+    """Return the titles of the models to ask: at first, all that were released."""
+    released = [title for title in titles if "/" not in title]
+    study = [title for title in titles if "/" in title]
+    # Not a multiselect: its tags have white letters, which the light blue of the dark theme swallows.
+    chosen = st.pills(
+        "Models",
+        released,
+        selection_mode="multi",
+        default=released,
+        key="compared models",
+        persist_state="session",
+    )
+    if study:
+        with st.expander("Models of the study"):
+            chosen += st.pills(
+                "Those that `make results` trained",
+                study,
+                selection_mode="multi",
+                key="compared models of the study",
+                persist_state="session",
+            )
+    return chosen
 
 
 def _compare_images(recognizer: Recognizer) -> None:

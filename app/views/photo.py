@@ -42,7 +42,7 @@ FACE_WIDTH, SALIENCY_WIDTH = 88, 168
 
 def show() -> None:
     """Show the page."""
-    st.title("Facial expressions")
+    st.title("Facial expressions", anchor=False)  # whose symbol would need a line on a telephone
     st.write(
         "Finds the faces in an image and names the expression of each; what a person feels it cannot tell. "
         "Images stay on this computer."
