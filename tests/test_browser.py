@@ -151,8 +151,10 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
     assert Image.open(download.value.path()).size == (640, 480)
     page.get_by_text("Show which parts of a face speak for an emotion").click()
     expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)
-    for name in ("About this model", "Photo"):
-        page.get_by_role("link", name=name).click()
+    for name in ("about", "photo"):
+        page.get_by_role("link", name=PAGES[name]).click()
+        expect(page.get_by_role("heading", name=HEADINGS[name], level=1)).to_be_visible(timeout=PATIENCE)
+        wait_until_done(page)
     expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)  # as it was left
     page.get_by_role("button", name="Remove").click()
     expect(page.get_by_text("two.jpg")).to_have_count(0, timeout=PATIENCE)
