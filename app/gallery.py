@@ -1,6 +1,5 @@
 """Show many images at once on the page Photo: a gallery to filter, a table of all faces, and downloads."""
 
-import time
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +22,6 @@ from app.many_images import (
     build_table,
     list_entries,
 )
-from app.video_analysis import describe_progress
 from fer_lib.inference.recognizer import Recognizer
 
 UPLOADER, FILES, BATCH = "many files", "many files kept", "many files analysed"
@@ -38,7 +36,7 @@ SHOWN_COLUMNS = ("source", "face", "label", "confidence", "abstained")
 
 def show_gallery(recognizer: Recognizer) -> None:
     """Ask for files, analyse them when told to, and show what came of them."""
-    st.file_uploader(
+    uploaded = st.file_uploader(
         "Images or ZIP archives",
         type=[*TYPES, "zip"],
         accept_multiple_files=True,
@@ -52,6 +50,10 @@ def show_gallery(recognizer: Recognizer) -> None:
             f"{MAX_UNPACKED / 1e9:.0f} GB."
         )
         return
+    if not uploaded:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f":material/image: {len(files)} files")
+            st.button("Remove", icon=":material/close:", on_click=st.session_state.pop, args=(FILES,))
     made_of = (tuple(file.file_id for file in files), identify(recognizer))
     if st.session_state.get(BATCH, (None,))[0] != made_of:
         entries, problems = list_entries(files)
@@ -87,13 +89,9 @@ def _run(batch: Batch, recognizer: Recognizer) -> None:
     with place.container():
         bar = st.progress(0.0)
         st.button("Stop", on_click=setattr, args=(batch, "is_stopped", True), icon=":material/stop:")
-    started, first, n_images = time.monotonic(), batch.n_done, len(batch.entries)
+    n_images = len(batch.entries)
     while not batch.is_done:
-        done = (batch.n_done - first) / (n_images - first)
-        text = (
-            f"Image {batch.n_done + 1} of {n_images}. {describe_progress(done, time.monotonic() - started)}"
-        )
-        bar.progress(batch.n_done / n_images, text)
+        bar.progress(batch.n_done / n_images, f"Image {batch.n_done + 1} of {n_images}")
         batch.analyse_next(recognizer)
     place.empty()
 

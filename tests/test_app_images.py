@@ -224,6 +224,8 @@ def test_many_files_are_analysed_filtered_kept_and_handed_out(downloads, monkeyp
     app.sidebar.radio[0].set_value("tiny").run()
     assert not app.metric, "another model gives other results"
     assert find_button(app, "Analyse 3 images")
+    find_button(app, "Remove").click().run()
+    assert [button.label for button in app.button] == []
 
 
 def test_analysis_of_many_files_stops_and_goes_on(monkeypatch):
