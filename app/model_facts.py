@@ -2,29 +2,71 @@
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from app.results_data import BY_ANNOTATORS, get_interval
-from fer_lib.inference.registry import CARD_NAME, name_network
+from app.results_data import BY_ANNOTATORS, SCORES, describe_dataset, get_interval
+from fer_lib.inference.registry import CARD_NAME, TARGETS, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
 
 
 def describe_model(config: Mapping[str, Any]) -> str:
     """Return a sentence on what the model is."""
     emotions = config["emotions"]
-    dataset = f" trained on {config['dataset']}" if "dataset" in config else ""
     network = f"A {name_network(config)}" if "members" in config else f"A network ({name_network(config)})"
     return (
-        f"{network}{dataset} that tells {len(emotions)} expressions apart: "
+        f"{network} that tells {len(emotions)} expressions apart: "
         f"{', '.join(emotions[:-1])} and {emotions[-1]}."
     )
+
+
+def list_costs(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, value and a remark of size and speed where they were measured, as text."""
+    costs = []
+    if "bytes" in config:
+        costs.append(
+            (
+                "Size",
+                f"{config['bytes'] / 1e6:.1f} MB",
+                "all its networks" if "members" in config else "on disk",
+            )
+        )
+    if "milliseconds" in config:
+        machine = f" of {config['machine']}" if "machine" in config else ""
+        costs.append(("Time for a face", f"{config['milliseconds']:.1f} ms", f"one thread{machine}"))
+    return costs
+
+
+def describe_training(config: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what the model was trained on, and what it was trained towards."""
+    if "dataset" not in config:
+        return ["Its config does not say what it was trained on."]
+    sentences = [f"Its training images: {describe_dataset(config['dataset'])}."]
+    if "targets" in config:
+        shares = [f"{TARGETS[target]} ({share:.0%})" for target, share in config["targets"].items()]
+        sentences.append(f"It was taught by {' and '.join(shares)}.")
+    if "members" in config:
+        sentences.append("Its networks were trained one by one, and their probabilities are averaged.")
+    return sentences
+
+
+def describe_saliency(config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on saliency maps where there are any: of one network, with PyTorch."""
+    if "members" in config or not find_spec("torch"):
+        return []
+    return ["The page Photo can show which parts of a face speak for an emotion (saliency map)."]
 
 
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, value and 95 % interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
-    titles = BY_ANNOTATORS | HEADLINES
+    titles = SCORES
+    if config.get("judged_by") == "majority":  # by the labels it is not calibrated
+        titles = BY_ANNOTATORS | {"test.accuracy": ("Accuracy by labels", ".1%")}
+        for metric in ("macro.recall", "ece"):
+            name, spec = HEADLINES[f"test.{metric}"]
+            titles[f"test.majority.{metric}"] = (f"{name} by annotators", spec)
     return [
         (name, format(metrics[key], spec), _show(metrics, key, spec).partition("\N{NO-BREAK SPACE}")[2])
         for key, (name, spec) in titles.items()
@@ -59,9 +101,7 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
     ]
     if "test.majority.accuracy" in metrics:
         share = _show(metrics, "test.majority.accuracy")
-        sentences.append(
-            f"Judged by the majority of ten annotators instead, where they have one, it is {share}."
-        )
+        sentences.append(f"Judged by the majority of FER+'s annotators, where they have one, it is {share}.")
     if "test_dedup.accuracy" in metrics:
         share = _show(metrics, "test_dedup.accuracy")
         sentences.append(
@@ -126,12 +166,12 @@ def describe_privacy(config: Mapping[str, Any], attacks: Metrics) -> list[str]:
     train, unseen = (attacks.interval(f"inversion.{split}") for split in ("train", "unseen"))
     return [
         *sentences,
-        "Membership inference: who has the network and a face can ask whether it was trained on that face. "
-        f"Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
+        "Membership inference: someone who has the network and a face can ask whether it was trained on that "
+        f"face. Guessed from the network's loss alone, the AUROC is {auroc:.2f}, where 0.5 is chance and 1 "
         "certainty.",
-        "Model inversion: who searches for the image of which the network is surest can compare it with "
-        f"faces. On average over the emotions the most similar correlates by {train:.2f} among the training "
-        f"faces, and by {unseen:.2f} among as many unseen ones. Other attacks may do better.",
+        "Model inversion: someone who has the network can search for the image of which it is surest. "
+        f"Averaged over the emotions, the most similar training face correlates with it by {train:.2f}, and "
+        f"the most similar of as many unseen faces by {unseen:.2f}. Other attacks may do better.",
     ]
 
 
@@ -162,7 +202,7 @@ def _describe_input(config: Mapping[str, Any]) -> str | None:
 def read_card(folder: Path) -> str:
     """Return the model's card as Markdown for the page; "" when there is none.
 
-    Without its first heading, which repeats the name, and with smaller ones, for it stands inside the page.
+    Without its first heading, which repeats the name, and with smaller ones: it stands below a heading.
     Links to files lead nowhere in a browser, and images from elsewhere would tell a server who is looking:
     of both the text is kept. Code stays as it is.
     """
@@ -175,7 +215,7 @@ def read_card(folder: Path) -> str:
 
 
 def _fit_markdown(text: str) -> str:
-    text = re.sub(r"^(#{1,4}) ", r"\1## ", text, flags=re.MULTILINE)
+    text = re.sub(r"^(#{1,5}) ", r"\1# ", text, flags=re.MULTILINE)
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return re.sub(r"\[([^\]]*)\]\((?!https?://)[^)]*\)", r"\1", text)
 

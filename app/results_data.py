@@ -1,9 +1,10 @@
-"""Read what the pipeline has measured, for the page Results: anew each time, it takes milliseconds."""
+"""Read what the pipeline has measured, for the page Results: anew each time, in a fraction of a second."""
 
 import html
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fer_lib.inference.registry import list_checkpoints, list_variants, name_net
 from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.reporting.index_page import ABOUT, FROM_FOLDER
+from fer_lib.reporting.results import SCALE, read_captions
 from fer_lib.reporting.stage import get_stage_name
 
 ARCHITECTURE = ".architecture"
@@ -24,10 +27,14 @@ ARCHITECTURE = ".architecture"
 BY_ANNOTATORS = {"test.majority.accuracy": ("Accuracy by annotators", ".1%")}
 """Key in a release's config to name and format, as in `HEADLINES`."""
 
-SCORES = {"test.accuracy": HEADLINES["test.accuracy"], **BY_ANNOTATORS, **HEADLINES}
+SCORES = BY_ANNOTATORS | HEADLINES
 """What models are compared by here."""
 
 MISSING = "–"
+RELEASED, STUDY = "released", "study"
+
+STUDY_NAME = "study.html"
+"""All pages of a data set in one document, beside them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class ScoredModel:
     """One row of the comparison."""
 
     name: str
+    kind: str
+    """`RELEASED` or `STUDY`."""
     dataset: str
     architecture: str
     image_size: int | None
@@ -45,38 +54,45 @@ class ScoredModel:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage has left in `reports/<dataset>`; whatever it has not written is None or empty."""
+    """What one stage has left in `reports/<dataset>`; whatever it has not written is empty."""
 
     stage: str
     title: str
-    finding: str | None
+    finding: str
+    """Markdown: a sentence or two, and mostly a table."""
     figures: list[tuple[Path, str]]
-    page: Path | None
+    """Files with their captions, in the order of the page."""
+    page: Path
     metrics: Metrics
+
+    @property
+    def answer(self) -> str:
+        """The finding without its table."""
+        return self.finding.partition("\n\n")[0]
 
 
 def read_models() -> tuple[list[ScoredModel], list[str]]:
     """Return every model that is at hand or was scored, and a sentence for each that cannot be read."""
     models, problems = [], []
+    evaluations = {dataset: read_stage_metrics(dataset, "evaluation") for dataset in list_datasets()}
     for name, folder in list_checkpoints().items():
         try:
             variants = list_variants(read_config(folder))
             for variant, config in variants.items():
                 title = f"{name}, {variant}" if len(variants) > 1 else name
-                models.append(_describe_model(title, config))
+                models.append(_describe_model(name, title, config, evaluations))
         except (FerError, KeyError, TypeError, AttributeError) as error:
             problems.append(str(error) if isinstance(error, FerError) else f"{folder}: its config is damaged")
     known = {model.name for model in models}
-    for dataset in list_datasets():
-        evaluation = read_stage_metrics(dataset, "evaluation")
+    for dataset, evaluation in evaluations.items():
         commit = str(evaluation.provenance.get("commit", ""))
         for key in evaluation.facts:
             network = key.removesuffix(ARCHITECTURE)
-            name = f"{dataset}/{network}"
+            name = f"{dataset}/{network} ({STUDY})"
             if network != key and name not in known:  # reports are in Git, the pipeline's weights are not
                 metrics = _pick_metrics(evaluation, network)
                 size = metrics.get("image_size")
-                models.append(ScoredModel(name, dataset, evaluation[key], size, commit, metrics))
+                models.append(ScoredModel(name, STUDY, dataset, evaluation[key], size, commit, metrics))
     return models, problems
 
 
@@ -100,25 +116,31 @@ def _pick_metrics(evaluation: Metrics, network: str) -> dict[str, Any]:
     return metrics
 
 
-def _describe_model(name: str, config: Mapping[str, Any]) -> ScoredModel:
+def _describe_model(
+    name: str, title: str, config: Mapping[str, Any], evaluations: Mapping[str, Metrics]
+) -> ScoredModel:
+    kind = STUDY if "/" in name else RELEASED
     metrics = config.get("metrics") or {}
     dataset = config.get("dataset", MISSING)
     if "test.accuracy" not in metrics and name.startswith(f"{dataset}/"):
-        evaluation = read_stage_metrics(dataset, "evaluation")
+        evaluation = evaluations.get(dataset, Metrics("evaluation"))
         # A network trained on other data is not what the last evaluation scored.
         same = evaluation.provenance.get("data") == config.get("data_hash")
         metrics = _pick_metrics(evaluation, name.removeprefix(f"{dataset}/")) if same else {}
     size = config.get("preprocessing", {}).get("image_size")  # a vote has none
-    return ScoredModel(name, dataset, name_network(config), size, str(config.get("git_commit", "")), metrics)
+    commit = str(config.get("git_commit", ""))
+    return ScoredModel(f"{title} ({kind})", kind, dataset, name_network(config), size, commit, metrics)
 
 
 def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
-    """Return the models side by side, a row each, every cell a text: scores with their 95 % intervals."""
-    return pd.DataFrame(
+    """Return the models side by side, a row each, every cell a text: scores with their 95 % intervals.
+
+    What no model has is no column.
+    """
+    table = pd.DataFrame(
         [
             {
                 "Model": model.name,
-                "Data set": model.dataset,
                 **{
                     name: format(get_interval(model.metrics, key), spec)
                     for key, (name, spec) in SCORES.items()
@@ -131,13 +153,23 @@ def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
             for model in models
         ]
     )
+    return table.loc[:, (table != MISSING).any()]
+
+
+def list_scores(models: list[ScoredModel]) -> dict[str, str]:
+    """Return name to key of each of `SCORES` that at least one of the models has."""
+    known = {key for model in models for key in SCORES if get_interval(model.metrics, key).is_defined}
+    return {name: key for key, (name, _) in SCORES.items() if key in known}
 
 
 def build_chart_data(models: list[ScoredModel], key: str) -> pd.DataFrame:
-    """Return one score with its interval, columns Model, value, low, high; models without it are left out."""
-    scores = {model.name: get_interval(model.metrics, key) for model in models}
-    rows = [(name, *score) for name, score in scores.items() if score.is_defined]
-    return pd.DataFrame(rows, columns=["Model", "value", "low", "high"])
+    """Return one score with its interval, columns Model, Kind, value, low, high, the best first.
+
+    Models without it are left out.
+    """
+    scores = [(model.name, model.kind, *get_interval(model.metrics, key)) for model in models]
+    frame = pd.DataFrame(scores, columns=["Model", "Kind", "value", "low", "high"])
+    return frame.dropna().sort_values("value", ascending=key.endswith(".ece"), ignore_index=True)
 
 
 def list_datasets() -> list[str]:
@@ -145,17 +177,40 @@ def list_datasets() -> list[str]:
     return sorted(path.parent.name for path in (paths.ROOT / "reports").glob("[!.]*/tables"))
 
 
+def sort_datasets(datasets: Iterable[str]) -> list[str]:
+    """Return data sets, the most useful first: evaluated before others, photographs before drawn faces."""
+    known = list(ABOUT)
+
+    def rank(dataset: str) -> tuple[bool, bool, bool, int, str]:
+        evaluated = get_output_dirs(dataset, paths.ROOT).get_table("evaluation").is_file()
+        place = known.index(dataset) if dataset in known else len(known)
+        return dataset == SCALE, not evaluated, dataset == "demo", place, dataset
+
+    return sorted(datasets, key=rank)
+
+
+def describe_dataset(dataset: str) -> str:
+    """Return what a data set is, in words that stand alone."""
+    about = ABOUT.get(dataset, f"{dataset}: {FROM_FOLDER}")
+    return f"{about[0].upper()}{about[1:]}"
+
+
 def read_stages(dataset: str) -> list[StageReport]:
-    """Return what each stage of a data set has left, in the order of the notebooks."""
+    """Return what each stage of a data set that has a page has left, in the order of the notebooks."""
     dirs = get_output_dirs(dataset, paths.ROOT)
-    pages = {get_stage_name(page.stem): page for page in sorted(dirs.reports.glob("[0-9]*_*.html"))}
-    others = sorted({path.stem for path in dirs.get_table("").parent.glob("*.csv")} - pages.keys())
-    return [_read_stage(dirs, stage, pages.get(stage)) for stage in [*pages, *others]]
+    pages = sorted(dirs.reports.glob("[0-9]*_*.html"))
+    return [_read_stage(dirs, get_stage_name(page.stem), page) for page in pages]
 
 
-def _read_stage(dirs: OutputDirs, stage: str, page: Path | None) -> StageReport:
-    text = read_text(page) if page else ""
-    finding = read_text(dirs.reports / "findings" / f"{stage}.md").strip()
+def find_study(dataset: str) -> Path | None:
+    """Return the one document that holds all pages of a data set, where it was written."""
+    path = get_output_dirs(dataset, paths.ROOT).reports / STUDY_NAME
+    return path if path.is_file() else None
+
+
+def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
+    text = read_text(page)
+    finding = read_text(dirs.reports / "findings" / f"{stage}.md").strip().replace("$", r"\$")  # no formula
     title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
     captions = read_captions(text)
     files = {path.stem: path for path in sorted((dirs.figures / stage).glob("*.png"))}
@@ -165,31 +220,26 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path | None) -> StageReport:
     return StageReport(
         stage,
         heading or _show_name(stage),
-        finding or None,
+        finding,
         [(files[name], captions.get(name) or _show_name(name)) for name in in_order],
-        page if text else None,
+        page,
         read_stage_metrics(dirs.reports.name, stage),
     )
 
 
-def read_captions(page: str) -> dict[str, str]:
-    """Return figure name to caption, in the order of a report's page as `Stage.show_figure` writes it."""
-    found = re.findall(r'<figure id="figure-([^"]+)"><img [^>]*?alt="([^"]*)"', page)
-    return {html.unescape(name): html.unescape(caption) for name, caption in found}
-
-
 def build_metric_table(metrics: Metrics) -> pd.DataFrame:
-    """Return a stage's metrics, columns metric, value, 95 % interval, all text."""
+    """Return a stage's metrics, columns Quantity, Value, 95 % interval, all text."""
     flat, rows = metrics.flatten(), []
     for key, value in metrics.items():
         interval = get_interval(flat, key)
-        bounds = f"{_show_value(interval.low)} to {_show_value(interval.high)}"
-        rows.append((key, _show_value(value), bounds if interval.is_defined else MISSING))
-    return pd.DataFrame(rows, columns=["metric", "value", "95 % interval"])
+        bounds = f"{show_value(interval.low)} to {show_value(interval.high)}"
+        rows.append((show_key(key), show_value(value), bounds if interval.is_defined else MISSING))
+    return pd.DataFrame(rows, columns=["Quantity", "Value", "95 % interval"])
 
 
 def remove_page_links(page: str) -> str:
-    """Return a report without its links to other pages, which lead nowhere inside the app's frame."""
+    """Return a report without links to other pages and scripts, which lead nowhere inside the app's frame."""
+    page = re.sub(r'<script src="[^":]*"></script>', "", page)
     return re.sub(r'(<a\b[^>]*?) href="[^"#:]*\.html"', r"\1", page)
 
 
@@ -209,10 +259,21 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def _show_value(value: Any) -> str:
+def show_key(key: str) -> str:
+    """Return the path to a number or a setting in words: `test.macro_recall` as `test > macro recall`."""
+    return key.replace(".", " > ").replace("_", " ")
+
+
+def show_value(value: Any) -> str:
+    """Return a plain value as text, a number with four digits; a dash for one that is undefined."""
     if isinstance(value, float):
-        return f"{value:,.4g}" if math.isfinite(value) else MISSING
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        spec = ",.0f" if abs(value) >= 1e4 else ",.4g"
+        return format(value, spec) if math.isfinite(value) else MISSING
+    if isinstance(value, str):
+        return value
+    # JSON writes the rest as `params.yaml` does: true, null, [1, 2].
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_count else json.dumps(value, ensure_ascii=False)
 
 
 def _show_count(value: Any) -> str:

@@ -143,7 +143,7 @@ def test_model_choice_stays_from_page_to_page(app, models):
     open_about(app).selectbox(key="model").set_value("mine/baseline").run()
     app.switch_page("views/results.py").run()
     assert open_about(app).selectbox(key="model").value == "mine/baseline"
-    assert "trained on mine" in read_page(app)
+    assert "training images: Mine: faces" in read_page(app)
 
 
 def test_model_is_loaded_once_and_anew_when_its_files_change(models):
@@ -459,15 +459,19 @@ def test_shown_image_is_not_larger_than_a_page():
 def test_about_shows_the_scores_of_the_config(app):
     metrics = read_variant()["metrics"]
     text = read_page(open_about(app))
-    for shown, key in zip(app.metric, ("test.majority.accuracy", "test.accuracy"), strict=False):
+    keys = ("test.majority.accuracy", "test.accuracy", "test.majority.macro.recall")
+    for shown, key in zip(app.metric, keys, strict=False):
         assert shown.value == f"{metrics[key]:.1%}"
         assert shown.delta.split() == f"[{metrics[f'{key}_lo']:.1%}, {metrics[f'{key}_hi']:.1%}]".split()
     assert f"answers {metrics['val.coverage']:.0%} (coverage)" in text
+    assert app.metric[3].value == f"{metrics['test.majority.ece']:.3f}"
     assert "AI Act" in text
     assert "at work and in education" in text
     assert "Nothing is written" in text
     assert app.expander[0].label == "The whole model card"
-    assert "| disgust | negative |" in text, "the card's table"
+    assert ["disgust", "negative"] in [list(row[:2]) for table in app.table for row in table.value.to_numpy()]
+    assert app.code[0].value.startswith("from fer_lib import"), "of the card"
+    assert "What they score" in text
 
 
 def test_about_a_model_without_card_and_test_scores(app, models):
@@ -475,7 +479,7 @@ def test_about_a_model_without_card_and_test_scores(app, models):
     write_model(models / "demo" / "baseline", **config)
     open_about(app).selectbox(key="model").set_value("demo/baseline").run()
     text = read_page(app)
-    assert not app.metric
+    assert [metric.label for metric in app.metric] == ["Size", "Time for a face"]
     assert not app.expander
     assert "84.0%" in text
     assert "no threshold was set" in text
@@ -533,7 +537,8 @@ def test_card_fits_the_page(tmp_path):
     shown = read_card(tmp_path)
     assert "A plot, file, [law](https://example.org/a)." in shown
     assert code.strip() in shown
-    assert shown.endswith("#### What it scores")
+    assert shown.endswith("### What it scores")
+    assert "#### " not in shown
     assert "# name" not in shown
     assert read_card(tmp_path / "nowhere") == ""
 
@@ -560,10 +565,19 @@ def test_variant_is_chosen_where_a_model_has_several_and_says_what_it_costs(app,
 
 
 def test_about_describes_the_chosen_variant(app):
-    open_about(app).sidebar.radio[0].set_value("tiny").run()
-    assert "face_resnet_tiny in int8" in read_page(app)
-    app.sidebar.radio[0].set_value("accurate").run()
-    assert "A soft vote of float, balanced, tiny" in read_page(app)
+    variants = list_variants(read_config(RELEASE_DIR / DEFAULT_MODEL))
+    for name, words in {"tiny": "face_resnet_tiny in int8", "accurate": "A soft vote of float, b"}.items():
+        open_about(app).sidebar.radio[0].set_value(name).run()
+        text = read_page(app)
+        assert f"**{DEFAULT_MODEL}, {name}.** " in text
+        assert words in text
+        assert f"confidence of {variants[name]['abstain_below']:.0%}" in text
+        shown = {metric.label: metric.value for metric in app.metric}
+        assert shown["Size"] == f"{variants[name]['bytes'] / 1e6:.1f} MB"
+        assert shown["Time for a face"] == f"{variants[name]['milliseconds']:.1f} ms"
+        assert shown["Accuracy by labels"] == f"{variants[name]['metrics']['test.accuracy']:.1%}"
+        assert ("saliency map)" in text) == (name == "tiny"), "a vote has none"
+        assert ("votes (70%)" in text) == (name == "tiny")
 
 
 def test_saliency_is_offered_only_where_there_is_a_map(app):

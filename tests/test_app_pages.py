@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import av
@@ -103,7 +104,13 @@ def write_report(project, dataset):
     (reports / "figures" / "evaluation").mkdir(parents=True)
     for name in ("confusion", "roc"):
         Image.new("RGB", (8, 8)).save(reports / "figures" / "evaluation" / f"{name}.png")
-    (reports / "findings" / "evaluation.md").write_text("Two of three are right.\n")
+    (reports / "findings" / "evaluation.md").write_text(
+        "Two of three are right for $1 or $2.\n\n"
+        "| quantity | value | 95 % interval |\n|---|--:|--:|\n| images | 3 | [2, 4] |\n"
+    )
+    (reports / "03_training.html").write_text(
+        f"<title>3 · Training · {dataset} · Facial emotion recognition</title>"
+    )
     figures = "".join(
         f'<figure id="figure-{name}"><img alt="The {name} &amp; more." height="8" src="data:,"></figure>'
         for name in ("roc", "confusion")
@@ -111,6 +118,7 @@ def write_report(project, dataset):
     (reports / "04_evaluation.html").write_text(
         f"<title>4 · Evaluation · {dataset} · Facial emotion recognition</title>"
         f'<a class="home" href="index.html">All</a><a href="#top">Top</a>{figures}'
+        '<script src="../charts.js"></script>'
     )
 
 
@@ -122,6 +130,8 @@ def test_without_any_result_the_page_says_what_to_run(project):
 
 def test_models_are_compared_by_scores_with_intervals(project):
     write_checkpoint(project, "release/mine", metrics=IN_CONFIG, git_commit="abcdef123456-dirty")
+    both = {name: {"architecture": "a", "metrics": IN_CONFIG} for name in ("float", "tiny")}
+    write_checkpoint(project, "release/small", variants=both)
     write_checkpoint(project, "mine/baseline", dataset="mine", data_hash=DATA_HASH)
     write_checkpoint(project, "mine/untested", dataset="mine")
     write_evaluation(project, "mine", "baseline", ACCURACY._replace(value=0.69), architecture="a")
@@ -131,26 +141,58 @@ def test_models_are_compared_by_scores_with_intervals(project):
     table = results_data.build_comparison(models).set_index("Model")
     assert not problems
     assert table["Accuracy"].str.replace("\N{NO-BREAK SPACE}", " ").to_dict() == {
-        "mine": "68.4% [66.8%, 69.8%]",
-        "mine/baseline": "69.0% [66.8%, 69.8%]",
-        "mine/untested": "–",
-        "cloned/b0": "68.4% [66.8%, 69.8%]",
+        "mine (released)": "68.4% [66.8%, 69.8%]",
+        "small, float (released)": "68.4% [66.8%, 69.8%]",
+        "small, tiny (released)": "68.4% [66.8%, 69.8%]",
+        "mine/baseline (study)": "69.0% [66.8%, 69.8%]",
+        "mine/untested (study)": "–",
+        "cloned/b0 (study)": "68.4% [66.8%, 69.8%]",
     }
-    assert table.loc["mine", "Commit"] == "abcdef1234 + changes"
-    assert table.loc["cloned/b0", ["Architecture", "Image size", "Test images"]].tolist() == [
+    assert table.loc["mine (released)", "Commit"] == "abcdef1234 + changes"
+    assert table.loc["cloned/b0 (study)", ["Architecture", "Image size", "Test images"]].tolist() == [
         *("tf_b0", "64 px", "1,234")
     ]
-    assert table.loc["mine/baseline", "Test images"] == "1,234"
+    assert table.loc["mine/baseline (study)", "Test images"] == "1,234"
+    assert "Macro F1" not in table, "no model has it"
+    assert results_data.list_scores(models) == {"Accuracy": "test.accuracy"}
     chart = results_data.build_chart_data(models, "test.accuracy")
-    assert "mine/untested" not in set(chart["Model"])
+    assert len(chart) == 5, "all but the untested"
+    assert chart.loc[0, ["Model", "Kind", "value"]].tolist() == ["mine/baseline (study)", "study", 0.69]
     assert (chart["low"] <= 0.67).all()
+    errors = [{"test.ece": value, "test.ece_lo": 0, "test.ece_hi": 1} for value in (0.3, 0.1)]
+    two = [replace(models[0], metrics=metrics) for metrics in errors]
+    assert results_data.build_chart_data(two, "test.ece")["value"].tolist() == [0.1, 0.3], "lower is better"
+
+
+def test_page_opens_on_photographs_and_mixes_no_data_sets(project):
+    for dataset in ("demo", "fer2013"):
+        write_evaluation(project, dataset, "b0", architecture="a")
+    for dataset in ("scale", "mine"):
+        (project / "reports" / dataset / "tables").mkdir(parents=True)
+    app = open_page("results")
+    dataset = app.selectbox[0]
+    assert dataset.value == "fer2013"
+    assert dataset.options == [
+        *("FER2013, small grey photographs found on the web", results_data.describe_dataset("demo")),
+        *("Mine: faces from a folder of images", results_data.describe_dataset("scale")),
+    ]
+    assert "scoring, serving and training" in dataset.options[-1]
+    assert app.dataframe[0].value["Model"].tolist() == ["fer2013/b0 (study)"]
+    dataset.set_value("demo").run()
+    assert app.dataframe[0].value["Model"].tolist() == ["demo/b0 (study)"]
+    chart = json.loads(app.get("vega_lite_chart")[0].proto.spec)
+    assert chart["encoding"]["y"]["axis"]["labelColor"] == "#11151A", "that of the theme"
+    dataset.set_value("scale").run()
+    assert not app.dataframe, "machines have no models"
 
 
 def test_scores_by_annotators_are_those_of_the_network():
     metrics = Metrics("evaluation")
     for network, value in {"b0": 0.8, "lite": 0.7}.items():
         metrics.add("accuracy", Interval(value, 0.6, 0.9), model=f"annotators.{network}", split="test")
-    model = results_data.ScoredModel("m", "d", "a", None, "", results_data._pick_metrics(metrics, "b0"))
+    model = results_data.ScoredModel(
+        "m", results_data.STUDY, "d", "a", None, "", results_data._pick_metrics(metrics, "b0")
+    )
     [shown] = results_data.build_comparison([model])["Accuracy by annotators"]
     assert shown.replace("\N{NO-BREAK SPACE}", " ") == "80.0% [60.0%, 90.0%]"
 
@@ -164,8 +206,8 @@ def test_evaluation_of_other_data_is_not_the_scores_of_a_baseline(project):
 
 @pytest.mark.parametrize("damaged", [{"test.accuracy": float("nan")}, {"test.accuracy_lo": None}])
 def test_no_number_is_shown_that_is_none(damaged):
-    model = results_data.ScoredModel("m", "d", "a", None, "", {**IN_CONFIG, **damaged})
-    assert results_data.build_comparison([model])["Accuracy"].tolist() == ["–"]
+    model = results_data.ScoredModel("m", results_data.STUDY, "d", "a", None, "", {**IN_CONFIG, **damaged})
+    assert "Accuracy" not in results_data.build_comparison([model])
     assert results_data.build_chart_data([model], "test.accuracy").empty
 
 
@@ -175,8 +217,8 @@ def test_numbers_of_a_stage_are_shown_with_their_intervals(project):
     metrics.add("seconds", 1234567.0)
     metrics.describe("network", "b0")
     assert results_data.build_metric_table(metrics).to_numpy().tolist() == [
-        ["test.accuracy", "0.684", "0.668 to 0.698"],
-        ["seconds", "1.235e+06", "–"],
+        ["test > accuracy", "0.684", "0.668 to 0.698"],
+        ["seconds", "1,234,567", "–"],
         ["network", "b0", "–"],
     ]
 
@@ -190,18 +232,28 @@ def test_damaged_model_is_named_and_the_others_are_shown(project):
     read_page(app)
     assert ["bad" in warning.value for warning in app.warning] == [True, False]
     assert "odd" in app.warning[1].value
-    assert app.dataframe[0].value["Model"].tolist() == ["good"]
+    assert app.dataframe[0].value["Model"].tolist() == ["good (released)"]
 
 
 def test_study_of_a_data_set_is_shown_and_read_anew_when_it_changes(project, downloads):
     write_report(project, "mine")
     write_evaluation(project, "mine")
+    (project / "reports" / "mine" / "tables" / "privacy.csv").write_text("a stage without a page")
     app = open_page("results")
-    assert "**4 · Evaluation.** Two of three are right." in read_page(app)
+    text = read_page(app)
+    assert "| images | 3 | [2, 4] |" in text, "the finding's table"
+    assert r"**4 · Evaluation.** Two of three are right for \$1 or \$2." in text
+    assert "**3 · Training.** No finding" in text
+    page = app.selectbox(key="page of mine")
+    assert (page.value, page.options) == (1, ["3 · Training", "4 · Evaluation"])
     assert [image.captions[0] for image in app.image] == ["The roc & more.", "The confusion & more."]
     assert "<title>4 · Evaluation" in downloads["mine_04_evaluation.html"].decode()
+    assert "mine_study.html" not in downloads
+    (project / "reports" / "mine" / "study.html").write_text("all pages")
+    app.run()
+    assert downloads["mine_study.html"]() == b"all pages"
     assert re.search(r"From data da7ada7ada7a, code \S{10}.*, seed 0, device \S+\.", read_page(app))
-    (project / "reports" / "mine" / "findings" / "evaluation.md").write_text("All are right.")
+    (project / "reports" / "mine" / "findings" / "evaluation.md").write_text("All are right.\n")
     assert "**4 · Evaluation.** All are right." in read_page(app.run())
     # Half written, or by hand: the page stays.
     for path, content in (("provenance/evaluation.json", "[1,"), ("tables/evaluation.csv", "a\n1,2,3\n")):
@@ -218,6 +270,7 @@ def test_report_can_be_read_inside_without_links_that_lead_nowhere(project):
     app.toggle[0].set_value(True).run()
     [frame] = app.get("iframe")
     assert 'href="index.html"' not in frame.proto.srcdoc
+    assert "charts.js" not in frame.proto.srcdoc
     assert '<a href="#top">' in frame.proto.srcdoc
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from axe import find_violations
 from conftest import REPO
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -219,14 +220,35 @@ def test_live_offers_snapshots(page):
     expect(page.get_by_text("1 face found")).to_be_visible(timeout=PATIENCE)
 
 
-def test_results_and_card_are_shown(page):
+def open_results_and_card(page):
+    """Open each view of the page Results, then the model's card; yield when it is there."""
     open_page(page, "results")
-    expect(page.get_by_role("heading", name="Models side by side")).to_be_visible(timeout=PATIENCE)
-    wait_until_done(page)
-    expect_no_trace(page)
+    for view, heading in {
+        "Models": "Models side by side",
+        "Findings": "4 · Evaluation",
+        "Two versions": "Headline numbers",
+    }.items():
+        page.get_by_role("radiogroup", name="Show").get_by_text(view, exact=True).click()
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE)
+        wait_until_done(page)
+        yield
     open_page(page, "about")
+    page.get_by_text("The whole model card").click()
+    expect(page.get_by_role("heading", name="What they score")).to_be_visible(timeout=PATIENCE)
+    yield
+
+
+def test_results_and_card_are_shown(page):
+    for _ in open_results_and_card(page):
+        expect_no_trace(page)
     expect(page.get_by_text("AI Act").first).to_be_visible(timeout=PATIENCE)
-    expect_no_trace(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_results_and_card_are_accessible(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    for _ in open_results_and_card(page):
+        assert not find_violations(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

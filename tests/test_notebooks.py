@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO, build_command_environment, run_fer_lib
 
 from fer_lib.metrics_file import MAX_HEADLINE
-from fer_lib.reporting.index_page import SCALE
+from fer_lib.reporting.results import SCALE
 
 NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
 
@@ -87,7 +87,7 @@ from fer_lib.deployment.latency import time_variants
 from fer_lib.evaluation.ablations import run_ablations
 from fer_lib.evaluation.predictions import predict_networks
 from fer_lib.reporting.execution import run_notebook
-from fer_lib.reporting.index_page import list_notebooks
+from fer_lib.reporting.results import list_notebooks
 from fer_lib.training.networks import train_networks
 
 jobs._start_pool = lambda *_: ThreadPoolExecutor(1)  # new processes would start longer than these train

@@ -25,7 +25,7 @@ from conftest import (
 
 from fer_lib.evaluation.browser_record import RECORD
 from fer_lib.provenance import list_stages
-from fer_lib.reporting.index_page import SCALE
+from fer_lib.reporting.results import SCALE
 
 TRAINED = ("reference", "head")
 """Studies of the copy."""

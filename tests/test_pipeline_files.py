@@ -12,7 +12,7 @@ import yaml
 from fer_lib.cli.main import CALLS
 from fer_lib.params import load_params
 from fer_lib.provenance import list_outs, list_stages
-from fer_lib.reporting.index_page import SCALE
+from fer_lib.reporting.results import SCALE
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())

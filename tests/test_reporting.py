@@ -16,7 +16,7 @@ from fer_lib.inference.registry import RELEASE_DIR
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import get_output_dirs
-from fer_lib.reporting import execution, index_page
+from fer_lib.reporting import execution, results
 from fer_lib.reporting import readme as tables
 from fer_lib.reporting import stage as reporting
 from fer_lib.reporting.execution import export_html
@@ -154,7 +154,7 @@ def study(tmp_path, monkeypatch):
     for name, question in (("01_first", "Is `it` so?"), ("02_second", "And this,\nor not?")):
         opening = new_markdown_cell(f"# Notebook {name}\n\n**Question.** {question}\n\n**Inputs.** None.")
         nbformat.write(new_notebook(cells=[opening]), folder / f"{name}.ipynb")
-    monkeypatch.setattr(index_page, "NOTEBOOKS_DIR", folder)
+    monkeypatch.setattr(results, "NOTEBOOKS_DIR", folder)
     monkeypatch.setattr(execution, "NOTEBOOKS_DIR", folder)
     return get_output_dirs("demo", tmp_path)
 
@@ -172,23 +172,32 @@ def test_two_runs_of_a_notebook_give_the_same_page(study):
     assert "out_dir" not in page
 
 
-def test_page_needs_nothing_from_outside_and_is_small(study):
+def test_page_shows_everything_without_another_file_and_is_small(study):
     page = export(study)
-    assert not re.search(r"""(?:src|href)=["'](?!data:|[\w.]+\.html)""", page)
+    assert re.findall(r"""(?:src|href)=["'](?!data:|#|[\w.]+\.html)([^"']*)""", page) == ["pages.js"]
     assert "@import" not in page
     assert "url(" not in page
     # The design's limit for a page without its figures.
     assert len(page) < 60_000
 
 
-def test_page_hides_code_and_links_its_neighbour(study):
+def test_page_hides_code_and_links_the_index(study):
     page = export(study)
     assert re.search(r'<details class="code">\s*<summary>', page)
-    assert 'href="02_second.html"' in page
     assert 'href="index.html"' in page
     assert "Smoke run" not in page
     assert "Smoke run" in export(study, smoke=True)
-    assert "href=" not in export(study, is_alone=True)
+    assert not re.search('(?:href|src)="(?!#)', export(study, is_alone=True).replace('src="data:', ""))
+
+
+def test_long_page_lists_its_sections(study):
+    notebook = build_executed()
+    notebook.cells += [new_markdown_cell(f"## Part {name}, *so*") for name in "abc"]
+    page = export_html(notebook, "01_first", "demo", study)
+    entries = re.findall(r'<li><a href="#([^"]+)">(.*?)</a></li>', page)
+    assert entries == [(f"Part-{name},-so", f"Part {name}, <em>so</em>") for name in "abc"]
+    assert all(f'<h2 id="{anchor}">' in page for anchor, _ in entries)
+    assert "contents" not in export(study).split("</style>")[1]
 
 
 def test_a_change_elsewhere_leaves_metrics_page_and_index_as_they_are(study, stage, tmp_path, monkeypatch):
@@ -215,7 +224,7 @@ def test_a_change_elsewhere_leaves_metrics_page_and_index_as_they_are(study, sta
 def write_results(dirs):
     (dirs.reports / "findings").mkdir(parents=True)
     (dirs.reports / "findings" / "first.md").write_text("It is **so**.\n")
-    (dirs.reports / "01_first.html").write_text('<figure id="figure-one">')
+    (dirs.reports / "01_first.html").write_text('<figure id="figure-one"><img src="data:" alt="The one.">')
     (dirs.figures / "first").mkdir(parents=True)
     (dirs.figures / "first" / "one.png").write_bytes(b"")
     write_evaluation(dirs)
@@ -246,6 +255,24 @@ def test_index_shows_question_finding_thumbnail_and_score(study, tmp_path):
     assert "[68.0%,\N{NO-BREAK SPACE}72.0%]" in page
     assert page.count("Not run yet.") == 1
     assert build_index("demo", tmp_path).read_text() == page
+
+
+def test_pages_learn_from_the_index_which_others_exist(study, tmp_path):
+    write_results(study)
+    build_index("demo", tmp_path)
+    listed = (study.reports / "pages.js").read_text()
+    assert listed.startswith("window.reportPages = [")
+    assert re.findall(r'"name": "(\w+)"', listed) == ["01_first"]  # 02_second has not run
+    assert "window.vegaEmbed" in (study.reports.parent / "charts.js").read_text()
+
+
+def test_study_is_one_file_with_findings_figures_and_provenance(study, tmp_path):
+    write_results(study)
+    build_index("demo", tmp_path)
+    page = (study.reports / "study.html").read_text()
+    assert "It is <strong>so</strong>." in page
+    assert not re.search('(?:href|src)="(?!data:|#)', page)
+    assert "batch size of 32" in page  # of `demo` in params.yaml
 
 
 def test_notebook_without_a_question_is_an_error(study, tmp_path):

@@ -1,12 +1,19 @@
 """Show the page About this model: what it is, how far to trust it, what it must not be used for."""
 
+import re
+from collections.abc import Iterable
+
+import pandas as pd
 import streamlit as st
 
 from app.common import choose_model_name, choose_variant
 from app.model_facts import (
     describe_model,
     describe_privacy,
+    describe_saliency,
+    describe_training,
     describe_trust,
+    list_costs,
     list_facts,
     list_scores,
     read_card,
@@ -19,8 +26,15 @@ WARNING = (
     "**Not for judging people.** A face shows an expression, not what a person feels. In the European Union "
     "the AI Act (Regulation 2024/1689, Article 5) prohibits systems that infer emotions at work and in "
     "education, outside medical and safety uses. Do not use this app there, nor to decide anything about "
-    "anybody. Small, blurred, covered and turned faces are recognised less well, and some groups of people "
-    "may be recognised less well than others."
+    "anybody. Use it for research and teaching, on images that you may use."
+)
+
+LIMITS = (
+    "The scores are those of images like its training images. Expect less on any others.",
+    "Small, blurred, covered and turned faces are recognised less well.",
+    "Some groups of people may be recognised less well than others.",
+    "It knows only the expressions named above, and chooses among them even for a face that shows several or "
+    "another.",
 )
 
 PRIVACY = (
@@ -29,6 +43,9 @@ PRIVACY = (
     "The only copies are the files that you download."
 )
 
+WIDE_PARTS = re.compile(r"(^```.*?^```$|^\|[^\n]*\n\|[-:| ]+\n(?:\|[^\n]*\n?)+)", re.DOTALL | re.MULTILINE)
+"""Of Markdown: blocks of code, and tables."""
+
 
 def show() -> None:
     """Show the page."""
@@ -36,26 +53,51 @@ def show() -> None:
     name = choose_model_name()
     folder = find_checkpoint(name)
     variant = choose_variant(name)
-    config = list_variants(read_config(folder))[variant]
-    st.markdown(f"**{name}.** {describe_model(config)}")
+    variants = list_variants(read_config(folder))
+    config = variants[variant]
+    title = f"{name}, {variant}" if len(variants) > 1 else name
+    st.markdown(f"**{title}.** {describe_model(config)}")
     st.warning(WARNING, icon=":material/gavel:")
     st.header("How far to trust it")
     with st.container(horizontal=True):
-        for label, value, interval in list_scores(config):
-            st.metric(label, value, interval or None, delta_color="off", delta_arrow="off", border=True)
-    st.markdown("\n".join(f"- {sentence}" for sentence in describe_trust(config)))
+        for label, value, remark in [*list_scores(config), *list_costs(config)]:
+            st.metric(label, value, remark or None, delta_color="off", delta_arrow="off", border=True)
+    _show_list([*describe_trust(config), *describe_saliency(config)])
+    st.header("What it was trained on")
+    _show_list(describe_training(config))
+    st.header("Its limits")
+    _show_list(LIMITS)
     st.header("What happens to your images")
     st.write(PRIVACY)
-    attacks = read_stage_metrics(config.get("dataset", ""), "privacy")
-    st.markdown("\n".join(f"- {sentence}" for sentence in describe_privacy(config, attacks)))
+    _show_list(describe_privacy(config, read_stage_metrics(config.get("dataset", ""), "privacy")))
     st.header("Where it comes from")
     st.table(list_facts(config), border="horizontal")
     card = read_card(folder)
     if card:
         with st.expander("The whole model card"):
-            st.markdown(card)
+            if len(variants) > 1:
+                st.caption("Of all variants together.")
+            _show_card(card)
     else:
         st.caption("This model has no card of its own; the facts are those of its `config.json`.")
+
+
+def _show_card(card: str) -> None:
+    """Show Markdown whose code and tables are wider than a telephone."""
+    for part in WIDE_PARTS.split(card):
+        if part.startswith("```"):  # wrapped, since only a mouse can scroll it
+            st.code(part.partition("\n")[2].removesuffix("```"), language=None, wrap_lines=True)
+        elif part.startswith("|"):  # scrolls by itself, where a table of Markdown would widen the page
+            head, _, *rows = (
+                [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()
+            )
+            st.table(pd.DataFrame(rows, columns=head), hide_index=True)
+        elif part.strip():
+            st.markdown(part)
+
+
+def _show_list(sentences: Iterable[str]) -> None:
+    st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
 
 
 if __name__ == "__main__":

@@ -1,143 +1,210 @@
-// The page: an image or the camera in, probabilities out, at the device's own speed.
+// The page: an image or the camera in, boxes and answers out.
 
-import * as ort from "./ort.wasm.min.mjs";
-import { enlarge, normalise, shrink, softmax, toGrey } from "./preprocessing.js";
+import { decode, paint, readPixels } from "./images.js";
+import { Recognizer } from "./recognizer.js";
+import { Tracker } from "./tracking.js";
+import { count, drawBoxes, listFaces, summarise } from "./view.js";
 
-const SPEED_OVER = 20; // runs that the frames per second are the mean of
+const FRAMES_COUNTED = 20; // that the frames per second are the mean of
+const NO_FACE =
+  "No face was found. Try an image with faces turned to the camera, well lit, and at least 12 pixels wide.";
+const NOT_LOADED =
+  "The networks could not be loaded. Check that the page's whole folder is served, and reload.";
+const FAILED =
+  "This device could not search the image; its memory may be full. Make the image smaller, or reload the page.";
+const EXAMPLES = {
+  photograph: ["photograph.jpg", ""],
+  drawing: [
+    "drawing.jpg",
+    "The networks were not made for drawn faces: this shows how the page works, not how well.",
+  ],
+};
+
 const $ = (id) => document.getElementById(id);
+const frame = document.createElement("canvas"); // of the camera, not mirrored
+let recognizer, camera, note;
+export let shown = { faces: [], mirrored: false }; // for whoever automates the page, too
+let task = 0; // a number for whatever was started last; what was started before is dropped
 
-ort.env.wasm.wasmPaths = new URL(".", location.href).href;
-ort.env.wasm.numThreads = 1; // more would need headers that a plain folder on a web server does not send
-
-const context = $("face").getContext("2d", { willReadFrequently: true });
-const model = await (await fetch("model.json")).json();
-let session, variant, source, times, camera;
-let updates = 0;
-
-for (const [name, { megabytes, accuracy }] of Object.entries(model.variants)) {
-  $("variant").add(new Option(`${name}: ${megabytes} MB, ${accuracy} by annotators`, name));
+function show(faces, { width, height } = {}) {
+  shown = { faces, width, height, mirrored: Boolean(camera) };
+  drawBoxes($("boxes"), shown, recognizer.model.colours);
+  listFaces($("faces"), shown, recognizer.model);
+  $("result").classList.toggle("many", faces.length > 2);
 }
 
-async function open(name) {
-  if (!session) $("answer").textContent = "Loading the network …";
-  const opened = await ort.InferenceSession.create(model.variants[name].file);
-  if ($("variant").value !== name) return; // another was chosen meanwhile
-  [session, variant, times] = [opened, model.variants[name], []]; // at once: the camera may be running
+function tell(status, isError = false, isBusy = false) {
+  $("result").ariaBusy = String(isBusy);
+  $("status").classList.toggle("error", isError);
+  if ($("status").textContent !== status) $("status").textContent = status; // the same is not read out again
 }
 
-function draw() {
-  const width = source.videoWidth || source.naturalWidth;
-  const height = source.videoHeight || source.naturalHeight;
-  const side = Math.min(width, height) * $("side").value;
-  const left = (width - side) * $("x").value;
-  const top = (height - side) * $("y").value;
-  context.imageSmoothingQuality = "high";
-  context.drawImage(source, left, top, side, side, 0, 0, context.canvas.width, context.canvas.height);
+/** Take away image and answers, and say what happens now or what went wrong. */
+function clear(status, isError, isBusy) {
+  $("stage").hidden = true;
+  show([]);
+  for (const id of ["note", "speed"]) $(id).textContent = "";
+  tell(status, isError, isBusy);
 }
 
-async function classify() {
-  draw();
-  const [run, shape] = [session, variant];
-  const { width, height } = context.canvas;
+/** Show the image in a file, given by a function that resolves to it, and then its faces. */
+async function showImage(getFile, about = "") {
+  stopCamera();
+  const mine = ++task;
+  clear("Looking for faces …", false, true);
+  let bitmap;
+  try {
+    bitmap = await decode(await getFile());
+  } catch (error) {
+    return mine === task && clear(error.message, true);
+  }
+  if (mine !== task) return;
+  paint(bitmap, $("image"));
+  bitmap.close();
+  [$("stage").hidden, note] = [false, about];
+  await nameFaces(mine);
+}
+
+async function nameFaces(mine) {
+  await new Promise((resolve) => setTimeout(resolve, 30)); // the image is painted before the search
   const start = performance.now();
-  const grey = toGrey(context.getImageData(0, 0, width, height).data);
-  const face = shrink(grey, width, width / model.framing);
-  const input = normalise(enlarge(face, model.framing, shape.image_size), shape.mean, shape.std);
-  const image = new ort.Tensor("float32", input, [1, 3, shape.image_size, shape.image_size]);
-  const { logits } = await run.run({ image });
-  times.push(performance.now() - start);
-  return softmax(logits.data);
+  const pixels = readPixels($("image"));
+  let faces;
+  try {
+    faces = await recognizer.recognize(pixels, await recognizer.detector.detect(pixels));
+  } catch {
+    return mine === task && clear(FAILED, true);
+  }
+  if (mine !== task) return;
+  show(faces, pixels);
+  tell(faces.length ? summarise(faces) : NO_FACE, !faces.length);
+  const turned = faces[0]?.turned
+    ? `Found after the image was turned by ${faces[0].turned} degrees, anticlockwise.`
+    : "";
+  $("note").textContent = `${turned} ${note}`.trim();
+  $("speed").textContent = `${(performance.now() - start).toFixed(0)} ms on this device.`;
 }
 
-function show(probabilities) {
-  const ranked = model.emotions
-    .map((emotion, i) => ({ emotion, p: probabilities[i] }))
-    .sort((a, b) => b.p - a.p);
-  const percent = (p) => `${(100 * p).toFixed(0)} %`;
-  const [best] = ranked;
-  $("answer").textContent =
-    best.p < variant.abstain_below ? `unsure (${best.emotion} ${percent(best.p)})` : `${best.emotion} ${percent(best.p)}`;
-  $("bars").replaceChildren(
-    ...ranked.map(({ emotion, p }) => {
-      const row = document.createElement("li");
-      const meter = Object.assign(document.createElement("meter"), { value: p });
-      meter.ariaHidden = "true";
-      const [name, value] = [emotion, percent(p)].map((textContent) =>
-        Object.assign(document.createElement("span"), { textContent }),
-      );
-      row.append(name, meter, value);
-      return row;
-    }),
-  );
-  const mean = times.reduce((a, b) => a + b, 0) / times.length;
-  $("speed").textContent =
-    `${(1000 / mean).toFixed(0)} frames per second on this device: ${mean.toFixed(1)} ms a face, one thread.`;
-  document.body.dataset.probabilities = JSON.stringify(Array.from(probabilities)); // for whoever automates the page
+async function startCamera() {
+  const mine = ++task;
+  clear("Waiting for the camera …", false, true);
+  let stream;
+  try {
+    const video = { facingMode: "user", width: { ideal: 640 }, height: { ideal: 480 } };
+    stream = await navigator.mediaDevices.getUserMedia({ video });
+  } catch {
+    const why = window.isSecureContext ? "Allow it for this page" : "It is only given to pages with https";
+    return mine === task && clear(`The browser gives no camera. ${why}, or open an image.`, true);
+  }
+  if (mine !== task) return end(stream);
+  camera = stream;
+  stream.getVideoTracks()[0].onended = () => camera === stream && stopCamera("The camera was disconnected.");
+  $("video").srcObject = stream;
+  [$("video").hidden, $("image").hidden, $("stage").hidden] = [false, true, false];
+  $("camera").textContent = "Stop camera";
+  try {
+    await $("video").play();
+    await follow(stream);
+  } catch {
+    if (camera === stream) stopCamera(FAILED);
+  }
 }
 
-async function update() {
-  const mine = ++updates;
-  let probabilities = await classify();
-  times = []; // the first run of a network warms it up
-  for (let i = 0; i < SPEED_OVER && mine === updates; i++) probabilities = await classify();
-  if (mine === updates) show(probabilities); // else a later one does
-}
-
-async function follow() {
-  while (camera) {
-    const probabilities = await classify();
-    times = times.slice(-SPEED_OVER);
-    show(probabilities);
+async function follow(stream) {
+  const times = [];
+  const tracker = new Tracker(recognizer.detector);
+  while (camera === stream) {
+    paint($("video"), frame);
+    const pixels = readPixels(frame);
+    const faces = await recognizer.recognize(pixels, await tracker.follow(pixels));
+    if (camera !== stream) return; // stopped meanwhile
+    faces.sort((one, other) => other.box[0] - one.box[0]); // from left to right in the mirror
+    show(faces, pixels);
+    tell(faces.length ? count(faces) : "No face in view."); // not each change of a face is read out
+    times.push(performance.now());
+    if (times.length > FRAMES_COUNTED) times.shift();
+    const rate = (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
+    if (times.length > 1) $("speed").textContent = `${rate.toFixed(0)} frames per second on this device.`;
     await new Promise(requestAnimationFrame);
   }
 }
 
-function stopCamera() {
-  camera?.getTracks().forEach((track) => track.stop());
+function stopCamera(status = "The camera is off.") {
+  task++;
+  if (!camera) return;
+  end(camera);
   camera = undefined;
-  $("camera").textContent = "Use the camera";
+  $("video").srcObject = null;
+  [$("video").hidden, $("image").hidden] = [true, false];
+  $("camera").textContent = "Use camera";
+  clear(status);
 }
 
-async function showImage(url, hint) {
-  stopCamera();
-  const image = new Image();
-  image.src = url;
+function end(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+function openFile(file) {
+  if (file) showImage(() => file);
+}
+
+function openExample(name) {
+  const [address, about] = EXAMPLES[name];
+  return showImage(async () => (await fetch(address)).blob(), about);
+}
+
+async function useNetwork() {
+  const { dataset, variants } = recognizer.model;
+  await recognizer.use($("variant").value);
+  const [share, low, high] = ["accuracy", "accuracy_lo", "accuracy_hi"].map((key) => {
+    return (100 * variants[$("variant").value][key]).toFixed(1);
+  });
+  $("accuracy").textContent =
+    `On the test images of ${dataset}, this network agrees with the majority of ten annotators in ` +
+    `${share}\u00a0% [${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, ` +
+    "above all where a face is small, blurred, covered or turned away. " +
+    'Where the best guess is too often wrong, the answer is "unsure".';
+}
+
+async function chooseNetwork() {
+  tell("Loading the network …", false, true);
   try {
-    await image.decode();
+    await useNetwork();
   } catch {
-    $("answer").textContent = "This file is no image that the browser can read. Try another.";
-    return;
+    stopCamera();
+    return clear(NOT_LOADED, true);
   }
-  source = image;
-  $("hint").textContent = hint;
-  await update();
+  if (camera) return;
+  if ($("stage").hidden) tell("");
+  else await nameFaces(++task);
 }
 
-$("variant").onchange = async () => {
-  await open($("variant").value);
-  if (!camera) await update();
-};
 $("file").onchange = () => {
-  const [file] = $("file").files;
-  if (file) showImage(URL.createObjectURL(file), file.name);
+  openFile($("file").files[0]);
+  $("file").value = ""; // so that the same file can be opened again
 };
-$("example").onclick = () => showImage("example.png", "the drawn example");
-for (const id of ["x", "y", "side"]) $(id).oninput = () => !camera && update();
-$("camera").onclick = async () => {
-  if (camera) return stopCamera();
-  try {
-    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-  } catch {
-    $("answer").textContent = "The browser gives no camera. Allow it for this page, or open an image.";
-    return;
-  }
-  $("video").srcObject = camera;
-  await $("video").play();
-  source = $("video");
-  $("hint").textContent = "the camera";
-  $("camera").textContent = "Stop the camera";
-  follow();
+$("camera").onclick = () => (camera ? stopCamera() : startCamera());
+$("variant").onchange = chooseNetwork;
+for (const name of Object.keys(EXAMPLES)) $(name).onclick = () => openExample(name);
+document.ondragover = (event) => event.preventDefault();
+document.ondrop = (event) => {
+  event.preventDefault();
+  openFile(event.dataTransfer.files[0]);
 };
+document.onpaste = (event) => openFile(event.clipboardData.files[0]);
+const redraw = () => recognizer && drawBoxes($("boxes"), shown, recognizer.model.colours);
+new ResizeObserver(redraw).observe($("boxes"));
 
-await open($("variant").value);
-await showImage("example.png", "the drawn example");
+try {
+  recognizer = await Recognizer.load();
+  const { variants, default: usual } = recognizer.model;
+  for (const [name, { bytes }] of Object.entries(variants)) {
+    $("variant").add(new Option(`${name}, ${(bytes / 1e6).toFixed(1)} MB`, name));
+  }
+  $("variant").value = usual;
+  await useNetwork();
+  for (const control of document.querySelectorAll(":disabled")) control.disabled = false;
+  await openExample("photograph");
+} catch {
+  tell(NOT_LOADED, true);
+}

@@ -21,7 +21,8 @@ from fer_lib.files import write_atomically
 from fer_lib.params import load_params
 from fer_lib.paths import PARAMS_FILE, ROOT, get_output_dirs
 from fer_lib.provenance import find_commit, hash_values, run_git
-from fer_lib.reporting.index_page import RERUN, build_index
+from fer_lib.reporting.index_page import build_index
+from fer_lib.reporting.results import RERUN
 
 RERUN_DIR = ROOT / "rerun"
 """Second checkouts, which Git ignores: what another machine computes changes no committed file."""

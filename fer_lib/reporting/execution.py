@@ -15,8 +15,9 @@ from fer_lib.files import write_atomically
 from fer_lib.metrics_file import read_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
-from fer_lib.reporting.index_page import build_index, list_notebooks, read_if_written, read_opening
-from fer_lib.reporting.stage import TEMPLATE_DIR, get_stage_name
+from fer_lib.reporting.index_page import build_index
+from fer_lib.reporting.results import read_if_written, read_opening
+from fer_lib.reporting.stage import CHART_TYPE, TEMPLATE_DIR, get_stage_name
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -32,6 +33,12 @@ HIDDEN_TAGS = {"parameters", "injected-parameters"}
 
 MEMORY_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+")
 """As in `<Figure at 0x7f10>`; the ` at ` keeps the pattern out of embedded images."""
+
+HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"')
+"""Of a section, as nbconvert writes it: its anchor and its title."""
+
+MIN_CONTENTS = 3
+"""Sections from which on a page lists them."""
 
 KERNEL_SETTLES_SECONDS = 60
 """How long the kernel may take to fall idle after a cell; nbclient's 4 are too few on a busy machine."""
@@ -89,10 +96,14 @@ def export_html(
     smoke: bool = False,
     is_alone: bool = False,
 ) -> str:
-    """Return the executed notebook as one HTML page that needs nothing from outside itself.
+    """Return the executed notebook as one HTML page that shows everything without another file.
+
+    Links to the pages before and after it, and interactive charts, come from the files that `build_index`
+    writes beside it.
 
     dataset: what the page's head says it is about.   is_alone: there are no other pages to link.
     """
+    import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -100,23 +111,29 @@ def export_html(
         config=Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": HIDDEN_TAGS}),
         template_name=TEMPLATE_DIR.name,
         extra_template_basedirs=[str(TEMPLATE_DIR.parent)],
-        exclude_anchor_links=True,
     )
     title, _ = read_opening(notebook, name)
-    order = [None, *(path.stem for path in list_notebooks(dataset)), None]
-    position = order.index(name)
     page = {
         "name": name,
         "dataset": dataset,
         "smoke": smoke,
         "title": title,
         "is_alone": is_alone,
-        "previous": order[position - 1],
-        "next": order[position + 1],
+        "has_charts": CHART_TYPE in nbformat.writes(notebook),
         "provenance": read_if_written(dirs, get_stage_name(name)).provenance,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return MEMORY_ADDRESS.sub("0x…", body)
+    return _insert_contents(MEMORY_ADDRESS.sub("0x…", body))
+
+
+def _insert_contents(page: str) -> str:
+    """Return a page with a list of its sections after the opening one, where it has enough of them."""
+    headings = HEADING.findall(page)
+    if len(headings) < MIN_CONTENTS:
+        return page
+    items = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in headings)
+    contents = f'<nav class="contents" aria-label="On this page"><ol>{items}</ol></nav>'
+    return page.replace("</section>", f"</section>\n{contents}", 1)
 
 
 def _execute(notebook: str, parameters: Mapping[str, Any], without: str | None = None) -> "NotebookNode":

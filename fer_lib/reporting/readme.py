@@ -15,6 +15,7 @@ from fer_lib.inference.registry import RELEASE_DIR, list_checkpoints, list_varia
 from fer_lib.metrics_file import HEADLINES, read_metrics, show_score
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import ROOT, get_output_dirs
+from fer_lib.reporting.results import read_if_written
 
 VERDICTS_OF = {
     MEASURED: "Claims of the paper that a measurement could have contradicted:",
@@ -31,6 +32,9 @@ README_COLUMNS = {
     "ensemble_tta.test.accuracy": "Weighted vote, 12 views: accuracy",
 }
 """Columns of the table in README.md, by the key in the metrics of stage `evaluation`."""
+
+INT8_COLUMN = "Selected INT8 network: accuracy"
+"""The last one, from stage `compression`."""
 
 
 def update_readme() -> None:
@@ -51,8 +55,8 @@ def build_results_table() -> str:
     if not evaluated:
         return f"{BEGIN}\nNo results yet: `make results` computes them.\n{END}"
     lines = [
-        f"| Data set | Test images | {' | '.join(README_COLUMNS.values())} |",
-        "|---|" + "--:|" * (len(README_COLUMNS) + 1),
+        f"| Data set | Test images | {' | '.join([*README_COLUMNS.values(), INT8_COLUMN])} |",
+        "|---|" + "--:|" * (len(README_COLUMNS) + 2),
         *map(_build_row, evaluated),
     ]
     last = EPOCHS.iloc[-1]
@@ -107,14 +111,18 @@ def _list_released() -> list[str]:
 
 
 def _build_row(dataset: str) -> str:
-    metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
+    dirs = get_output_dirs(dataset, ROOT)
+    metrics, compression = read_metrics(dirs, "evaluation"), read_if_written(dirs, "compression")
     values = {key: f"{metrics.interval(key):.1%}" if key in metrics else "–" for key in README_COLUMNS}
     # What each network saw is not the same everywhere.
     for key, name in {"baseline.test.accuracy": "baseline", "test.accuracy": metrics.get("selected")}.items():
         if f"{name}.budget" in metrics:
             values[key] += f" (`{name}`, {metrics[f'{name}.budget']})"
     cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
-    return f"| {' | '.join([*cells, *values.values()])} |"
+    int8 = "–"
+    if "int8.test.accuracy" in compression:
+        int8 = f"{compression.interval('int8.test.accuracy'):.1%} (`{compression['int8.variant']}`)"
+    return f"| {' | '.join([*cells, *values.values(), int8])} |"
 
 
 def _cut_table(text: str) -> str:

@@ -9,6 +9,7 @@ stage.show_finding(f"The best epoch reaches {stage.metrics['val.accuracy']:.1%}.
 import base64
 import html
 import io
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,9 @@ TableStyler = Styler.from_custom_template(str(TEMPLATE_DIR), html_table="table.h
 PIXELS_PER_INCH = 144
 SHOWN_PIXELS_PER_INCH = 96
 """A figure of 8 inches is drawn 1152 pixels wide and shown 768 wide, so it is sharp on dense screens."""
+
+CHART_TYPE = "application/vnd.vegalite+json"
+"""Of the element that holds a figure's chart; `report.js` looks for it."""
 
 SMOKE_FACES = 128
 """Faces per split in smoke mode: every step runs, none takes long."""
@@ -80,11 +84,16 @@ class Stage:
         """The stage's metrics as they stand in its files. Raises FerError before `write_metrics`."""
         return read_metrics(self.dirs, self.name)
 
-    def show_figure(self, fig: "Figure", name: str, caption: str) -> None:
+    def show_figure(
+        self, fig: "Figure", name: str, caption: str, chart: Mapping[str, Any] | None = None
+    ) -> None:
         """Save `fig` to `figures/<stage>/<name>.png`, show it with its caption, and close it.
 
-        `caption` is plain text; it is also what a screen reader says in place of the image. The first figure
-        of a notebook is its thumbnail on the index page.
+        `caption` is plain text and also the image's text alternative. The first figure of a notebook is its
+        thumbnail on the index page.
+
+        chart: the same figure as a Vega-Lite specification, of a `chart_*` function. A browser with
+        JavaScript shows it in place of the image.
         """
         import matplotlib.pyplot as plt
 
@@ -94,10 +103,13 @@ class Stage:
         content, (width, height) = reduce_png(drawn)
         write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
         data, text = base64.b64encode(content).decode(), html.escape(caption)
+        # Compact, and free of what would end the element.
+        spec = json.dumps(chart, separators=(",", ":")).replace("<", "\\u003c") if chart else ""
         _display_html(
             f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
             f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
-            f"<figcaption>{text}</figcaption></figure>"
+            + (f'<script type="{CHART_TYPE}">{spec}</script>' if chart else "")
+            + f"<figcaption>{text}</figcaption></figure>"
         )
 
     def show_table(self, df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
@@ -114,11 +126,16 @@ class Stage:
         """Show the notebook's conclusion and keep it for the index page, in `findings/<stage>.md`.
 
         Its numbers come from `metrics`, never from a keyboard.   markdown: a plain sentence or two.
-        measures: what they rest on, for a small table: name to value.
+        measures: what they rest on, for a small table: name to value. The interval of a formatted `Interval`
+        gets a column of its own.
         """
-        rows = [f"| {name} | {value} |" for name, value in (measures or {}).items()]
-        table = ["", "| measure | value |", "|---|--:|", *rows] if rows else []
-        text = "\n".join([markdown.strip(), *table])
+        rows = [[name, *_split_interval(str(value))] for name, value in (measures or {}).items()]
+        if not any(interval for _, _, interval in rows):
+            rows = [row[:2] for row in rows]
+        columns = ["quantity", "value", "95 % interval"][: len(rows[0])] if rows else []
+        lines = [columns, ["---", "--:", "--:"][: len(columns)], *rows] if rows else []
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = f"{markdown.strip()}\n\n{table}".strip()
         write_atomically(self.dirs.reports / "findings" / f"{self.name}.md", f"{text}\n".encode())
         self.show_text(f'<div class="finding">\n\n{text}\n\n</div>')
 
@@ -207,6 +224,12 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
     table = styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
     return re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), table)
+
+
+def _split_interval(text: str) -> tuple[str, str]:
+    """Return `0.652` and `[0.637, 0.668]` of a formatted Interval; of another text itself and nothing."""
+    value, bracket, rest = text.partition("\N{NO-BREAK SPACE}[")
+    return (value, f"[{rest}") if bracket else (text, "")
 
 
 def _display_html(content: str) -> None:
