@@ -261,6 +261,11 @@ def test_pages_fit_a_telephone_and_follow_the_theme(browser, address, scheme):
         if name == "photo":
             page.get_by_role("radiogroup", name="Image from").get_by_text("An example").click()
             expect(page.get_by_text("Eileen Collins: 1 face")).to_be_visible(timeout=PATIENCE)
+        if name == "compare":
+            expect(page.get_by_text("answer happy.")).to_be_visible(timeout=PATIENCE)
+        if name in ("photo", "compare"):
+            wait_until_done(page)
+            assert not find_violations(page)
         for width, height in ((390, 844), (1280, 900)):
             page.set_viewport_size({"width": width, "height": height})
             wait_until_done(page)
