@@ -47,7 +47,7 @@ def choose_threshold(recognizer: Recognizer, data: PackedDataset, judge: Judge) 
 
 
 def measure_abstention(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> dict[str, list[float]]:
-    """Return what abstaining costs and brings on validation, as the lists `threshold`, `coverage`, `accuracy`.
+    """Return what abstaining costs and brings on validation: lists `threshold`, `coverage` and `accuracy`.
 
     coverage: share of the faces that are answered under a threshold.   accuracy: share of these that are
     correct. The network's own threshold is among them; those under which nothing is answered are not.
@@ -58,8 +58,12 @@ def measure_abstention(recognizer: Recognizer, data: PackedDataset, judge: Judge
     n_answered = answered.sum(axis=0)
     known = n_answered > 0
     accuracy = (answered & correct[:, None]).sum(axis=0)[known] / n_answered[known]
-    values = {"threshold": thresholds[known], "coverage": n_answered[known] / len(correct), "accuracy": accuracy}
-    return {name: value.round(4).tolist() for name, value in values.items()}
+    curve = {
+        "threshold": thresholds[known],
+        "coverage": n_answered[known] / len(correct),
+        "accuracy": accuracy,
+    }
+    return {name: values.round(4).tolist() for name, values in curve.items()}
 
 
 def _judge_validation(
