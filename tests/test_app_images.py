@@ -14,7 +14,7 @@ from conftest import REPO
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from app import common, many_images, saliency
+from app import common, gallery, many_images, saliency
 from app.image_source import EXAMPLES_DIR
 from app.many_images import Batch, build_archive, build_table, list_entries
 from app.model_comparison import describe_agreement, describe_difference
@@ -40,9 +40,9 @@ def _no_preparation(monkeypatch):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Collect what the pages offer for download: file name to bytes, or a function that makes them."""
+    """Collect what the gallery offers for download: file name to bytes, or a function that makes them."""
     offered = {}
-    monkeypatch.setattr(common, "offer_download", lambda label, data, name, _: offered.update({name: data}))
+    monkeypatch.setattr(gallery, "offer_download", lambda label, data, name, _: offered.update({name: data}))
     return offered
 
 
