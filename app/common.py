@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from starlette.formparsers import MultiPartParser
@@ -13,7 +14,7 @@ from starlette.formparsers import MultiPartParser
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import (
-    describe_variant,
+    DEFAULT_MODEL,
     find_checkpoint,
     find_variant,
     list_checkpoints,
@@ -23,6 +24,9 @@ from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.palette import EMOTION_COLOURS
 
 LOG = logging.getLogger("fer_lib.app")
+
+Stamps = tuple[tuple[str, int, int], ...]
+Identity = tuple[str, str, Stamps]
 
 MAX_LOADED = 3
 """Models kept in memory for all visitors together; one takes some 100 MB."""
@@ -56,6 +60,14 @@ def guard() -> Iterator[None]:
         )
 
 
+def show_notice() -> None:
+    """Show what the answers must not be used for."""
+    st.caption(
+        "An expression is not a feeling. Do not judge people by it. At work and at school the EU AI Act "
+        "prohibits software that infers emotions (Article 5(1)(f))."
+    )
+
+
 def choose_model() -> Recognizer:
     """Return the model and variant chosen in the sidebar. Raises ModelError as `load_recognizer`."""
     name = choose_model_name()
@@ -72,13 +84,29 @@ def choose_variant(name: str) -> str:
         "Variant",
         list(variants),
         index=list(variants).index(default),
-        captions=[describe_variant(entry) for entry in variants.values()],
+        captions=[describe_costs(entry) for entry in variants.values()],
         key=f"variant of {name}",
         persist_state="session",
         help="Size, time for one face on one thread of the machine that measured it, and accuracy on the "
-        "test images, judged by the annotators' majority and by the data set's labels.",
+        "test images. Without a choice it is the one that the release recommends.",
     )
     return variant or default
+
+
+def describe_costs(variant: Mapping[str, Any]) -> str:
+    """Return what a variant costs and how accurate it is; empty where nothing was measured."""
+    metrics = variant.get("metrics", {})
+    judge, place = (
+        ("test.majority", "annotators") if "test.majority.accuracy" in metrics else ("test", "labels")
+    )
+    parts = []
+    if "bytes" in variant:
+        parts.append(f"{variant['bytes'] / 1e6:.1f} MB")
+    if "milliseconds" in variant:
+        parts.append(f"{variant['milliseconds']:.1f} ms a face")
+    if f"{judge}.accuracy" in metrics:
+        parts.append(f"accuracy {metrics[f'{judge}.accuracy']:.1%} by {place}")
+    return ", ".join(parts)
 
 
 def choose_model_name() -> str:
@@ -92,10 +120,20 @@ def choose_model_name() -> str:
     return st.sidebar.selectbox(
         "Model",
         names,
+        format_func=name_model,
         key="model",
         persist_state="session",
-        help="The released model comes first; those that `make results` trained follow as data set/name.",
+        help="Released models come first; those that `make results` trained for the study follow.",
     )
+
+
+def name_model(name: str, variant: str = "") -> str:
+    """Return a model's name in `list_checkpoints`, and that of a variant, as the pages show them."""
+    if "/" in name:
+        return f"{name} (study)"
+    if variant:
+        return f"{name}, {variant} (released)"
+    return f"{name} (released, default)" if name == DEFAULT_MODEL else f"{name} (released)"
 
 
 def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
@@ -108,7 +146,12 @@ def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     return _load(str(folder), variant, read_stamps(folder))
 
 
-def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def identify(recognizer: Recognizer) -> Identity:
+    """Return what tells a model and its variant from every other, and from itself with other files."""
+    return str(recognizer.folder), recognizer.variant, read_stamps(recognizer.folder)
+
+
+def read_stamps(folder: Path) -> Stamps:
     """Return name, time of change in nanoseconds, and size in bytes of each file that makes up a model."""
     found = [folder / CONFIG_NAME, folder / WEIGHTS_NAME, *sorted(folder.glob("*.onnx"))]
     stats = [(path.name, path.stat()) for path in found if path.is_file()]
@@ -116,7 +159,7 @@ def read_stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
-def _load(folder: str, variant: str, stamps: tuple[tuple[str, int, int], ...]) -> Recognizer:
+def _load(folder: str, variant: str, stamps: Stamps) -> Recognizer:
     return Recognizer.load(folder, variant=variant)
 
 

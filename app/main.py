@@ -14,6 +14,7 @@ from app.common import guard, keep_uploads_in_memory  # noqa: E402
 # File in `views/` (and address), title, icon: all that a new page needs. The first opens by itself.
 PAGES = (
     ("photo", "Photo", ":material/photo_camera:"),
+    ("compare", "Compare", ":material/compare:"),
     ("video", "Video", ":material/movie:"),
     ("live", "Live", ":material/videocam:"),
     ("results", "Results", ":material/bar_chart:"),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import tomllib
 from dataclasses import replace
 
@@ -17,22 +18,32 @@ from PIL import Image
 from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
 
-from app import common
+from app import common, image_analysis, image_source, saliency
 from app.model_facts import describe_privacy, describe_trust, list_facts, list_scores, read_card
 from app.views import photo
 from demo_faces.clips import draw_scene
+from fer_lib.analysis import explain
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models.checkpoints import read_config
 
-PAGES = ("Photo", "Video", "Live", "Results", "About this model")
+PAGES = ("Facial expressions", "Compare", "Video", "Live", "Results", "About this model")
 SECONDS = 60  # a loaded machine; a page takes one
 
 
 @pytest.fixture
-def app():
+def prepared(monkeypatch):
+    """Collect the recognizers whose network would be built in the background, and build none."""
+    built = []
+    monkeypatch.setattr(saliency, "_warm", set())
+    monkeypatch.setattr(saliency, "_build_network", built.append)
+    return built
+
+
+@pytest.fixture
+def app(prepared):
     """Return the app, opened on its first page."""
     return AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS).run()
 
@@ -63,6 +74,10 @@ def encode(pixels, kind="PNG"):
 
 def upload(app, name, content):
     return app.file_uploader[0].upload(name, content).run()
+
+
+def find_toggle(app, words):
+    return next(toggle for toggle in app.toggle if words in toggle.label)
 
 
 def open_about(app):
@@ -102,7 +117,7 @@ def edit_release(models, **changes):
 
 def test_every_page_opens_from_the_menu(app, monkeypatch):
     monkeypatch.setitem(sys.modules, "streamlit_webrtc", None)  # needs a browser; Live does without it
-    names = ("photo", "video", "live", "results", "about")
+    names = ("photo", "compare", "video", "live", "results", "about")
     assert sorted(names) == sorted(path.stem for path in (REPO / "app" / "views").glob("*.py"))
     for title, name in zip(PAGES, names, strict=True):
         app.switch_page(f"views/{name}.py").run()
@@ -118,12 +133,13 @@ def test_app_is_for_this_computer_alone_and_shows_no_traces():
     assert config["server"]["enableXsrfProtection"]
     assert config["browser"]["gatherUsageStats"] is False
     assert config["client"]["showErrorDetails"] == "none"
-    assert photo.MAX_MEGABYTES <= config["server"]["maxUploadSize"] <= 200
+    assert image_source.MAX_MEGABYTES <= config["server"]["maxUploadSize"] <= 200
 
 
 def test_model_choice_stays_from_page_to_page(app, models):
     write_model(models / "mine" / "baseline", dataset="mine")
-    assert app.run().selectbox(key="model").options == [DEFAULT_MODEL, "mine/baseline"]
+    titles = [f"{DEFAULT_MODEL} (released, default)", "mine/baseline (study)"]
+    assert app.run().selectbox(key="model").options == titles
     open_about(app).selectbox(key="model").set_value("mine/baseline").run()
     app.switch_page("views/results.py").run()
     assert open_about(app).selectbox(key="model").value == "mine/baseline"
@@ -245,6 +261,13 @@ def test_face_in_doubt_says_that_it_is_the_way_up():
     assert "names no emotion below 95" in photo.describe_face(doubtful, abstain_below=0.95)
 
 
+def test_surprise_is_not_called_positive():
+    (face,) = Recognizer.load()(draw_scene(1, 320, 240)[0])
+    assert photo.describe_face(face, 0.0) == "A positive expression."
+    surprised = replace(face, label="surprise", group="positive")
+    assert photo.describe_face(surprised, 0.0) == "An expression that may be positive or negative."
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -272,10 +295,26 @@ def test_image_without_a_face_gets_advice_and_is_shown(app, downloads):
     assert not downloads
 
 
-def test_examples_need_no_file_and_no_camera(app):
+def test_examples_need_no_file_and_say_where_they_come_from(app):
     app.segmented_control[0].set_value("An example").run()
-    assert app.image[0].captions == ["One person: 1 face"]
     assert not app.camera_input
+    assert "NASA, public domain" in read_page(app)
+    for name, (file, _) in image_source.PHOTOGRAPHS.items():
+        assert f"`{file}`" in (image_source.EXAMPLES_DIR / "README.md").read_text()
+        app.segmented_control[1].set_value(name).run()
+        assert app.image[0].captions == [f"{name}: 1 face"]
+
+
+def test_drawn_example_says_how_many_of_its_faces_are_recognised(app):
+    app.segmented_control[0].set_value("An example").run()
+    app.segmented_control[1].set_value("Seven drawn people").run()
+    example = image_source.load_example("Seven drawn people")
+    n_correct = 0
+    for face in Recognizer.load()(example.source):
+        nearest = min(example.drawn, key=lambda drawn: np.hypot(*np.subtract(drawn.box, face.box)[:2]))
+        n_correct += nearest.emotion == face.label and not face.abstained
+    assert f"here it names {n_correct} of 7 expressions correctly" in read_page(app)
+    assert 0 < n_correct < 7
 
 
 def test_camera_is_there_only_when_asked_for(app):
@@ -301,9 +340,58 @@ def test_image_is_analysed_once_however_often_the_page_runs(app, monkeypatch):
 
 def test_image_is_forgotten_when_it_is_removed(app):
     upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
-    assert photo.STATE in app.session_state
+    assert "photo analysis" in app.session_state
     app.file_uploader[0].set_value(None).run()
-    assert photo.STATE not in app.session_state
+    assert "photo analysis" not in app.session_state
+    assert not app.image
+
+
+def test_work_is_kept_while_another_page_is_open(app):
+    upload(app, "two.png", encode(draw_scene(2, 800, 500)[0]))
+    find_toggle(app, "speak for").set_value(True).run()
+    app.main.selectbox[0].set_value(1).run()
+    app.main.selectbox[1].set_value("disgust").run()
+    open_about(app)
+    app.switch_page("views/photo.py").run()
+    assert not app.file_uploader[0].value, "the browser has forgotten the file"
+    assert app.image[0].captions == ["two.png: 2 faces"]
+    assert [choice.value for choice in app.main.selectbox] == [1, "disgust"]
+    assert app.image[-1].captions == ["What speaks for disgust"]
+    next(button for button in app.button if button.label == "Remove").click().run()
+    assert not app.image
+
+
+def test_pasted_image_is_read_like_a_file(app):
+    app.chat_input[0].upload("image.png", encode(draw_scene(1, 320, 240)[0]), "image/png").run()
+    assert app.image[0].captions == ["image.png: 1 face"]
+
+
+def test_saliency_map_is_computed_once_and_prepared_after_the_first_answer(app, prepared, monkeypatch):
+    seen = []
+    original = explain.explain_face
+    monkeypatch.setattr(explain, "explain_face", lambda *args: seen.append(args[2]) or original(*args))
+    assert not prepared
+    upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
+    assert prepared == [common.load_recognizer(DEFAULT_MODEL)]
+    find_toggle(app, "speak for").set_value(True).run()
+    app.run()
+    assert len(seen) == len(prepared) == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_network_of_a_saliency_map_is_built_in_the_background(monkeypatch, fails):
+    def fail(*_):
+        raise OSError("on purpose")
+
+    monkeypatch.setattr(saliency, "_warm", set())
+    recognizer = Recognizer.load()
+    if fails:
+        monkeypatch.setattr(Recognizer, "_load_torch", fail)
+    saliency.warm_up(recognizer)
+    for thread in threading.enumerate():
+        if thread.name == "warm up":
+            thread.join()
+    assert ("checkpoint" in vars(recognizer)) != fails
 
 
 def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
@@ -312,7 +400,7 @@ def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
     recognizer = Recognizer.load()
     plain = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
     assert len(recognizer(plain)) == 1
-    next(toggle for toggle in app.toggle if "Blur" in toggle.label).set_value(True).run()
+    find_toggle(app, "Blur").set_value(True).run()
     blurred = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
     assert recognizer(blurred) == []
     assert app.image[-1].captions == ["As it will be downloaded"]
@@ -338,7 +426,7 @@ def test_crowd_is_described_in_full_only_when_asked_for(app):
 def test_explanation_is_shown_for_the_emotion_that_is_chosen(app):
     upload(app, "two.png", encode(draw_scene(2, 800, 500)[0]))
     n_images = len(app.image)
-    next(toggle for toggle in app.toggle if "speak for" in toggle.label).set_value(True).run()
+    find_toggle(app, "speak for").set_value(True).run()
     assert len(app.image) == n_images + 2
     assert not app.error
     face, emotion = app.main.selectbox
@@ -350,15 +438,19 @@ def test_explanation_is_shown_for_the_emotion_that_is_chosen(app):
 
 def test_downloaded_image_carries_no_metadata_and_is_large_enough_to_use():
     tall = np.zeros((66_000, 8, 3), np.uint8)
-    image = Image.open(io.BytesIO(photo.encode_jpeg(tall)))
-    assert image.height == photo.JPEG_SIDE, "more than that is no JPEG"
+    image = Image.open(io.BytesIO(image_analysis.encode_jpeg(tall)))
+    assert image.height == image_analysis.JPEG_SIDE, "more than that is no JPEG"
     assert not image.getexif()
 
 
 def test_shown_image_is_not_larger_than_a_page():
-    assert photo.shrink(np.zeros((4000, 3000, 3), np.uint8), photo.SHOWN_SIDE).shape == (1600, 1200, 3)
+    assert image_analysis.shrink(np.zeros((4000, 3000, 3), np.uint8), image_analysis.SHOWN_SIDE).shape == (
+        1600,
+        1200,
+        3,
+    )
     small = np.zeros((40, 30, 3), np.uint8)
-    assert photo.shrink(small, photo.SHOWN_SIDE) is small
+    assert image_analysis.shrink(small, image_analysis.SHOWN_SIDE) is small
 
 
 # About this model
@@ -488,12 +580,12 @@ def test_about_describes_the_chosen_variant(app):
         assert ("votes (70%)" in text) == (name == "tiny")
 
 
-def test_a_vote_says_why_it_is_not_explained(app):
+def test_saliency_is_offered_only_where_there_is_a_map(app):
     upload(app.run(), "face.png", encode(draw_scene(1, 320, 240)[0]))
-    assert any("parts of a face" in toggle.label for toggle in app.toggle)
+    assert "Why this answer?" in read_page(app)
     app.sidebar.radio[0].set_value("accurate").run()
     assert not any("parts of a face" in toggle.label for toggle in app.toggle)
-    assert "averages several networks, which has no saliency map; choose float, balanced" in read_page(app)
+    assert "Why this answer?" not in read_page(app)
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():

@@ -31,11 +31,13 @@ SECONDS = 1000
 PATIENCE = 60 * SECONDS  # a loaded machine of two cores also runs the server, the network and the browser
 PAGES = {
     "photo": "Photo",
+    "compare": "Compare",
     "video": "Video",
     "live": "Live",
     "results": "Results",
     "about": "About this model",
 }
+HEADINGS = PAGES | {"photo": "Facial expressions"}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,9 @@ def page(browser, address):
 
 def open_page(page, name):
     page.goto("/" if name == "photo" else f"/{name}")  # the first page is the root
-    expect(page.get_by_role("heading", name=PAGES[name], exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name=HEADINGS[name], exact=True, level=1)).to_be_visible(
+        timeout=PATIENCE
+    )
 
 
 def wait_until_done(page):
@@ -118,7 +122,9 @@ def encode(image, kind):
 
 
 def upload(page, name, content, mime="image/jpeg"):
-    page.locator('input[type="file"]').set_input_files({"name": name, "mimeType": mime, "buffer": content})
+    page.locator('input[type="file"]').first.set_input_files(
+        {"name": name, "mimeType": mime, "buffer": content}
+    )
 
 
 def test_menu_leads_to_every_page(page):
@@ -127,7 +133,9 @@ def test_menu_leads_to_every_page(page):
         page.get_by_role("link", name=title).click()
         if name == "live":  # its component draws the page once more when it is there
             expect(page.frame_locator("iframe").get_by_role("button").first).to_be_visible(timeout=PATIENCE)
-        expect(page.get_by_role("heading", name=title, exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("heading", name=HEADINGS[name], exact=True, level=1)).to_be_visible(
+            timeout=PATIENCE
+        )
         wait_until_done(page)
         expect_no_trace(page)
 
@@ -144,6 +152,13 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
     assert Image.open(download.value.path()).size == (640, 480)
     page.get_by_text("Show which parts of a face speak for an emotion").click()
     expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)
+    for name in ("about", "photo"):
+        page.get_by_role("link", name=PAGES[name]).click()
+        expect(page.get_by_role("heading", name=HEADINGS[name], level=1)).to_be_visible(timeout=PATIENCE)
+        wait_until_done(page)
+    expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)  # as it was left
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_text("two.jpg")).to_have_count(0, timeout=PATIENCE)
     expect_no_trace(page)
 
 
@@ -245,7 +260,12 @@ def test_pages_fit_a_telephone_and_follow_the_theme(browser, address, scheme):
         open_page(page, name)
         if name == "photo":
             page.get_by_role("radiogroup", name="Image from").get_by_text("An example").click()
-            expect(page.get_by_text("One person: 1 face")).to_be_visible(timeout=PATIENCE)
+            expect(page.get_by_text("Eileen Collins: 1 face")).to_be_visible(timeout=PATIENCE)
+        if name == "compare":
+            expect(page.get_by_text("answer happy.")).to_be_visible(timeout=PATIENCE)
+        if name in ("photo", "compare"):
+            wait_until_done(page)
+            assert not find_violations(page)
         for width, height in ((390, 844), (1280, 900)):
             page.set_viewport_size({"width": width, "height": height})
             wait_until_done(page)

@@ -381,6 +381,24 @@ def test_threshold_has_most_faces_on_the_right_side(project, family):
     chosen = choose_threshold(recognizer, data, "majority")
     assert chosen == recognizer.abstain_below
     assert count(chosen) == max(count(threshold / 100) for threshold in range(100))
+    curve = list_variants(read_config(family))["float"]["abstention"]
+    assert chosen in curve["threshold"]
+    for threshold, coverage, accuracy in zip(*curve.values(), strict=True):
+        answered = confidence >= threshold
+        assert coverage == pytest.approx(answered.mean(), abs=1e-4)
+        assert accuracy == pytest.approx(correct[answered].mean(), abs=1e-4)
+    assert curve["threshold"] == sorted(curve["threshold"])
+    assert not (confidence >= curve["threshold"][-1] + 0.05).any() or curve["threshold"][-1] == 0.95
+
+
+@pytest.mark.parametrize("folder", sorted(COMMITTED.parent.glob("[!.]*/")), ids=lambda folder: folder.name)
+def test_committed_curves_agree_with_the_committed_scores(folder):
+    for variant in list_variants(read_config(folder)).values():
+        curve, metrics = variant["abstention"], variant["metrics"]
+        own = curve["threshold"].index(variant["abstain_below"])
+        assert curve["coverage"][own] == pytest.approx(metrics["val.coverage"], abs=1e-4)
+        assert curve["accuracy"][own] == pytest.approx(metrics["val.accuracy_answered"], abs=1e-4)
+        assert curve["accuracy"][0] == pytest.approx(metrics["val.accuracy"], abs=1e-4)
 
 
 def test_voter_that_is_no_variant_of_its_own_is_refused():

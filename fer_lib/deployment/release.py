@@ -28,6 +28,7 @@ from fer_lib.deployment.memory import Network
 from fer_lib.deployment.release_scores import (
     choose_threshold,
     fit_vote_temperature,
+    measure_abstention,
     score_release,
     select_judged,
 )
@@ -123,7 +124,9 @@ def _write_variants(folder: Path, source: _Source) -> dict[str, Any]:
         sure = Recognizer(folder, variant=variant)
         entry["abstain_below"] = choose_threshold(sure, data, plan.judged_by)
         _write_config(folder, config)
-        entry["metrics"] = score_release(Recognizer(folder, variant=variant), data, plan.judged_by)
+        scored = Recognizer(folder, variant=variant)
+        entry["abstention"] = measure_abstention(scored, data, plan.judged_by)
+        entry["metrics"] = score_release(scored, data, plan.judged_by)
     _write_config(folder, config)
     return config
 

@@ -16,6 +16,10 @@ from fer_lib.training.targets import has_votes
 Judge = Literal["label", "majority"]
 """What decides whether a prediction is correct: the data set's label, or the annotators' majority."""
 
+THRESHOLDS = np.arange(100) / 100
+CURVE_STEP = 5
+"""Of the thresholds every fifth is on the curve that a config keeps."""
+
 
 def select_judged(data: PackedDataset, split: str, judge: Judge) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of a split on whose emotion `judge` decides, and these emotions, both int (N,)."""
@@ -37,12 +41,38 @@ def choose_threshold(recognizer: Recognizer, data: PackedDataset, judge: Judge) 
 
     It has more validation faces on their side than any other: correct ones above it, wrong ones below.
     """
+    correct, confidence = _judge_validation(recognizer, data, judge)
+    on_its_side = (confidence[:, None] >= THRESHOLDS) == correct[:, None]
+    return float(THRESHOLDS[on_its_side.sum(axis=0).argmax()])
+
+
+def measure_abstention(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> dict[str, list[float]]:
+    """Return what abstaining costs and brings on validation: lists `threshold`, `coverage` and `accuracy`.
+
+    coverage: share of the faces that are answered under a threshold.   accuracy: share of these that are
+    correct. The network's own threshold is among them; those under which nothing is answered are not.
+    """
+    correct, confidence = _judge_validation(recognizer, data, judge)
+    thresholds = np.union1d(THRESHOLDS[::CURVE_STEP], [recognizer.abstain_below])
+    answered = confidence[:, None] >= thresholds
+    n_answered = answered.sum(axis=0)
+    known = n_answered > 0
+    accuracy = (answered & correct[:, None]).sum(axis=0)[known] / n_answered[known]
+    curve = {
+        "threshold": thresholds[known],
+        "coverage": n_answered[known] / len(correct),
+        "accuracy": accuracy,
+    }
+    return {name: values.round(4).tolist() for name, values in curve.items()}
+
+
+def _judge_validation(
+    recognizer: Recognizer, data: PackedDataset, judge: Judge
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return of every validation face whether its prediction is correct, bool (N,), and its confidence."""
     rows, labels = select_judged(data, "val", judge)
     probabilities = recognizer.compute_probabilities(data.faces[rows])
-    correct, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
-    thresholds = np.arange(100) / 100
-    on_its_side = (confidence[:, None] >= thresholds) == correct[:, None]
-    return float(thresholds[on_its_side.sum(axis=0).argmax()])
+    return probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
 
 
 def score_release(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> dict[str, float]:
@@ -55,10 +85,8 @@ def score_release(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> 
     `val.accuracy`, `val.coverage` (share not abstained), `val.accuracy_answered`, `val.accuracy_abstained`.
     """
     metrics = Metrics("release")
-    rows, labels = select_judged(data, "val", judge)
-    probabilities = recognizer.compute_probabilities(data.faces[rows])
-    correct = probabilities.argmax(axis=1) == labels
-    sure = probabilities.max(axis=1) >= recognizer.abstain_below
+    correct, confidence = _judge_validation(recognizer, data, judge)
+    sure = confidence >= recognizer.abstain_below
     metrics.add("accuracy", correct.mean(), split="val")
     metrics.add("coverage", sure.mean(), split="val")
     for title, chosen in {"answered": sure, "abstained": ~sure}.items():
