@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, SUPPORTED
 from fer_lib.evaluation.claims import group_verdicts
@@ -27,7 +27,6 @@ from fer_lib.reporting.figures.style import (
     PURPLE,
     SECOND,
     SKY,
-    SOFT,
     STYLE,
     build_figure,
     draw_interval,
@@ -207,18 +206,33 @@ def plot_gains(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> Figure:
-    """Plot the rows of `paper.collect_accuracies`, and a line at `value`."""
-    figure, axes = build_figure(9, 1.2 + 0.34 * len(accuracies))
-    names = []
-    for y, row in enumerate(accuracies):
-        accuracy = Interval(row["accuracy"], row["low"], row["high"])
-        draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], f"{accuracy.value:.1%}")
-        split = "" if row["split"] == "test" else f", {row['split']}"
-        names.append(f"{row['model']}, {describe_labels(row)}{split}")
-    axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(value, -0.7, f"the paper's {value:.0%}", ha="center", va="bottom", color=SOFT)
-    name_rows([axes], names)
-    axes.set(xlabel="accuracy")
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.grid(axis="x")
+    """Plot the rows of `paper.collect_accuracies`: a row per model, a panel per split and labels.
+
+    A dashed line in each panel marks `value`. An accuracy below half the median is written at the left edge,
+    so that the scale shows the intervals of the others.
+    """
+    models = list(dict.fromkeys(row["model"] for row in accuracies))
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in accuracies:
+        groups.setdefault(f"{row['split']},\n{describe_labels(row)}", []).append(row)
+    half = np.median([row["accuracy"] for row in accuracies]) / 2
+    bounds = [row[end] for row in accuracies if row["accuracy"] >= half for end in ("low", "high")]
+    left, right = min(bounds) - 0.02, max(*bounds, value) + 0.02
+    size = {"columns": len(groups), "sharey": True, "squeeze": False}
+    figure, panels = build_figure(9, 1.3 + 0.25 * len(models), **size)
+    for axes, (title, rows) in zip(panels[0], groups.items(), strict=True):
+        for row in rows:
+            y, accuracy = models.index(row["model"]), Interval(row["accuracy"], row["low"], row["high"])
+            if accuracy.value < half:
+                axes.text(left, y, f"\N{LEFTWARDS ARROW} {accuracy.value:.1%}", va="center", size=9)
+            else:
+                draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], size=3.5)
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_title(title.replace(" by ", "\nby "), size=10)
+        axes.set_xlim(left, right)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.grid()
+    name_rows(panels[0], models)
+    figure.supxlabel(f"accuracy; dashed: the paper's {value:.0%}", fontsize=10.5)
     return figure
