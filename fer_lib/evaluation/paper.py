@@ -21,7 +21,7 @@ EPOCHS = pd.DataFrame(
 )
 """The three epochs that the paper reports. It names neither data set, split nor kind of loss for them."""
 
-SILENT = "not said"
+SILENT = "not stated"
 
 WAYS = {
     "tta": "{}, more views",

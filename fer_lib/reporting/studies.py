@@ -111,6 +111,14 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 
+def describe_gain(gain: Interval) -> str:
+    """Return a difference of shares in words: `1.4 points higher [-0.2, +2.9]`."""
+    points = gain.to_points()
+    side = "lower" if points.value < 0 else "higher"
+    interval = f"{points:+.1f}".partition("[")[2]
+    return f"{abs(points.value):.1f} points {side} [{interval}"
+
+
 def describe_clear(rows: pd.DataFrame, share: str) -> tuple[str, dict[str, str]]:
     """Return which arms change `share` clearly, so that the interval leaves out 0: in a sentence and a table.
 
