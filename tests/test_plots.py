@@ -16,7 +16,7 @@ from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compute_reliability, compute_risk_coverage, score_predictions
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval
-from fer_lib.reporting.figures import classes, data, evaluation, studies
+from fer_lib.reporting.figures import classes, compression, data, evaluation, studies
 from fer_lib.reporting.figures.style import COLOURS
 
 RNG = np.random.default_rng(0)
@@ -84,6 +84,30 @@ VOTE_SHARES = pd.DataFrame(
     }
 )
 
+VARIANTS = pd.DataFrame(
+    {
+        "network": ["tiny", "lite", "lite"],
+        "variant": ["int8", "int8", "float32"],
+        "accuracy": [0.68, 0.71, 0.7],
+        "low": [0.66, 0.69, 0.68],
+        "high": [0.7, 0.73, 0.72],
+        "ms": [0.3, 0.6, 1.2],
+        "bytes": [9e5, 4e6, 1.4e7],
+    }
+)
+LAYERS = pd.DataFrame({"kind": ["stem", "conv"], "error": [0.1, 0.02]})
+PRUNED = pd.DataFrame(
+    {
+        "kind": ["channels removed"] * 2,
+        "left": [1.0, 0.5],
+        "accuracy": [0.7, 0.6],
+        "accuracy_low": [0.68, 0.58],
+        "accuracy_high": [0.72, 0.62],
+        "speedup": [1.0, 2.0],
+        "speedup_low": [1.0, 1.9],
+        "speedup_high": [1.0, 2.3],
+    }
+)
 VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not tested"} for n in range(1, 15)]
 
 FIGURES = {
@@ -119,6 +143,11 @@ FIGURES = {
     "differences": lambda _: studies.plot_differences(DIFFERENCES),
     "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0]),
     "vote_shares": lambda _: studies.plot_vote_shares(VOTE_SHARES),
+    "front": lambda _: compression.plot_front(VARIANTS, VARIANTS.index[:2]),
+    "sensitivity": lambda _: compression.plot_sensitivity(
+        {"lite": LAYERS, "tiny": LAYERS.assign(error=0.01)}, 0.04
+    ),
+    "pruning": lambda _: compression.plot_pruning(PRUNED),
     "verdicts": lambda _: studies.plot_verdicts(VERDICTS),
 }
 
@@ -299,6 +328,11 @@ def test_charts_hold_what_the_figures_show():
     assert (curves[["fpr", "tpr"]].max() == 1).all(axis=None)
     assert len(json.dumps(chart)) < 150_000
 
+    chart = compression.chart_front(VARIANTS, VARIANTS.index[:2])
+    listed = [point for points in chart["datasets"].values() for point in points]
+    assert {point["variant"] for point in listed} == {"INT8", "FP32"}
+    assert {point["megabytes"] for point in listed if point["network"] == "tiny"} == {0.9}
+
 
 def test_pairs_of_networks_stand_once():
     axes = evaluation.plot_disagreement(DISAGREEMENT).axes[0]
@@ -324,6 +358,20 @@ def test_vote_shares_have_a_line_per_judge_and_an_interval_per_point():
     assert ends == pytest.approx([0, 0.1, 0.15])
 
 
+def test_compression_has_one_scale_of_errors_and_an_interval_per_point():
+    panels = FIGURES["sensitivity"](None).axes
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    left, right = FIGURES["pruning"](None).axes
+    segments = right.containers[0][2][0].get_segments()
+    assert sorted(np.ptp(segment[:, 1]) for segment in segments) == pytest.approx([0, 0.4])
+    assert left.get_title("left") == "Test accuracy"
+    front = FIGURES["front"](None).axes[0]
+    bars = [
+        tuple(lines.get_segments()[0][:, 1]) for lines in front.collections if hasattr(lines, "get_segments")
+    ]
+    assert bars == [(0.66, 0.7), (0.69, 0.73), (0.68, 0.72)]
+
+
 def test_differences_are_filled_where_they_are_clear():
     panels = studies.plot_differences(DIFFERENCES).axes
     filled = [
@@ -332,3 +380,5 @@ def test_differences_are_filled_where_they_are_clear():
     ]
     # Gain, loss, an interval around 0, and no difference at all.
     assert filled == [[True, True], [True, True], [False, False], [False, False]]
+    scales = [axes.get_xlim() for axes in panels]
+    assert scales[0] == scales[1] != scales[2] == scales[3]

@@ -134,8 +134,8 @@ def chart_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[
     colours = alt.Scale(domain=list(names), range=[COLOURS[name] for name in names])
     picked = alt.selection_point(fields=["emotion"], bind="legend", name="picked")
     chart = alt.Chart(points).encode(
-        x=alt.X("fpr:Q", title="false positive rate (1 − specificity)"),
-        y=alt.Y("tpr:Q", title="true positive rate (recall)"),
+        x=alt.X("fpr:Q", title="false positive rate (1 − specificity)", axis=alt.Axis(tickCount=5)),
+        y=alt.Y("tpr:Q", title="true positive rate (recall)", axis=alt.Axis(tickCount=5)),
         order="row:Q",
         color=alt.Color("emotion:N", scale=colours, sort=None),
         tooltip=[
@@ -146,11 +146,10 @@ def chart_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[
             alt.Tooltip("fpr", title="false positive rate", format=".1%"),
         ],
     )
-    opacity = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1))
-    lines = chart.mark_line().encode(opacity=opacity).add_params(picked)
-    near = alt.selection_point(on="pointerover", nearest=True, empty=False, name="near")
-    shown = alt.when(near).then(alt.value(1)).otherwise(alt.value(0))
-    dots = chart.mark_point(filled=True, size=60).encode(opacity=shown).add_params(near)
+    shown = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1))
+    lines = chart.mark_line().encode(opacity=shown).add_params(picked)
+    # What the mouse meets; a line alone has no points. Not the nearest: Vega-Lite then loses the emotion.
+    dots = chart.mark_point(filled=True, size=90, opacity=0)
     return alt.layer(lines, dots).properties(width="container", height=440).to_dict()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 from fer_lib.evaluation.variant_names import KINDS
 from fer_lib.reporting.figures.style import (
@@ -55,6 +55,7 @@ def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # whole percents, no halves
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set(xlabel="milliseconds per face, one thread (log scale)", ylabel="test accuracy")
     axes.grid()
