@@ -24,7 +24,7 @@ from fer_lib.reporting.figures.style import (
     name_rows,
 )
 
-N_CHART_POINTS = 100
+N_CHART_POINTS = 60
 """So many points of a ROC curve a chart keeps."""
 
 
