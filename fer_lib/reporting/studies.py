@@ -42,10 +42,11 @@ def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, ca
         f"{title}: gains in points on the test split, mean over seeds. Bars are 95 % intervals; filled dots "
         "are clear gains (blue) and losses (orange), whose interval excludes 0.",
     )
-    formats = {"h": "+.2f", "p": ".2g", "McNemar p": ".2g"}
-    formats |= {column: "+.1f" for column in build_study_table(rows) if column.startswith("points of ")}
+    study_table = build_study_table(rows)
+    recalls = study_table.columns.drop(["accuracy", "gain", "p", "h", "McNemar p"])
+    formats = {"h": "+.2f", "p": ".2g", "McNemar p": ".2g"} | dict.fromkeys(recalls, "+.1f")
     stage.show_table(
-        build_study_table(rows),
+        study_table,
         f"{title}: test accuracy and its gain in points with the 95 % interval, the gain's p and Cohen's h, "
         "McNemar's p, and the gains in macro recall and in the recall of rare emotions.",
         formats,

@@ -76,7 +76,9 @@ def plot_confusion(confusion: np.ndarray, emotions: Sequence[str]) -> Figure:
 
 def chart_confusion(confusion: np.ndarray, emotions: Sequence[str]) -> dict[str, Any]:
     """Return `plot_confusion` as a chart: shares of a label's images or, by choice, of a prediction's."""
-    table = pd.DataFrame(confusion, emotions, emotions).rename_axis(index="label", columns="predicted")
+    table = pd.DataFrame(confusion, list(emotions), list(emotions)).rename_axis(
+        index="label", columns="predicted"
+    )
     cells = table.reset_index().melt("label", value_name="images")
     for column, key in (("recalled", "label"), ("precise", "predicted")):
         cells[column] = (cells["images"] / cells.groupby(key)["images"].transform("sum")).round(4).fillna(0)
@@ -112,7 +114,7 @@ def plot_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[s
     figure, axes = build_figure(8.2, 6)
     curves = _trace_roc(labels, probabilities, emotions)
     for (emotion, auroc), curve in curves.groupby(["emotion", "AUROC"], sort=False):
-        axes.plot(curve["fpr"], curve["tpr"], color=COLOURS[emotion], label=f"{auroc:.3f}  {emotion}")
+        axes.plot(curve["fpr"], curve["tpr"], color=COLOURS[str(emotion)], label=f"{auroc:.3f}  {emotion}")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(0.43, 0.36, "chance", rotation=45, rotation_mode="anchor", color=SOFT)
     axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
@@ -178,13 +180,14 @@ def _trace_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence
     Columns emotion, AUROC, fpr, tpr, threshold (the probability from which the emotion counts as predicted)
     and row, which orders the points.
     """
-    curves = []
+    curves, areas = [], []
     for c, emotion in enumerate(emotions):
         positive = np.asarray(labels) == c
         if 0 < positive.sum() < len(positive):
             scores = probabilities[:, c]
             fpr, tpr, threshold = roc_curve(positive, scores)
-            facts = {"emotion": emotion, "AUROC": roc_auc_score(positive, scores)}
+            area = roc_auc_score(positive, scores)
             curve = pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": np.minimum(threshold, 1)})
-            curves.append(curve.assign(**facts).rename_axis("row").reset_index())
-    return pd.concat(sorted(curves, key=lambda curve: -curve["AUROC"].iloc[0]), ignore_index=True)
+            curves.append(curve.rename_axis("row").reset_index().assign(emotion=emotion, AUROC=area))
+            areas.append(area)
+    return pd.concat([curves[i] for i in np.argsort(areas)[::-1]], ignore_index=True)

@@ -91,7 +91,7 @@ def chart_front(variants: pd.DataFrame, front: pd.Index) -> dict[str, Any]:
             alt.Tooltip("megabytes", title="MB", format=".2f"),
         ],
     )
-    axis = {"scale": alt.Scale(zero=False), "axis": alt.Axis(format=".0%"), "title": "test accuracy"}
+    axis: Any = {"scale": alt.Scale(zero=False), "axis": alt.Axis(format=".0%"), "title": "test accuracy"}
     bars = chart.mark_rule().encode(y=alt.Y("low:Q", **axis), y2="high:Q")
     dots = chart.mark_point(filled=True).encode(
         y=alt.Y("accuracy:Q", **axis),

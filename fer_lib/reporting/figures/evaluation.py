@@ -21,6 +21,7 @@ from fer_lib.reporting.figures.style import (
     SOFT,
     STYLE,
     build_figure,
+    draw_band,
     draw_heatmap,
     draw_interval,
     name_rows,
@@ -170,8 +171,8 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
     first = next(iter(lines.values()))
     first = first.iloc[np.linspace(0, len(first) - 1, N_BAND_POINTS).astype(int)]
     below, above = _reach(first["accuracy"], first.index + 1)
-    band = {"color": axes.lines[0].get_color(), "alpha": 0.15, "linewidth": 0}
-    axes.fill_between(first["coverage"], first["accuracy"] - below, first["accuracy"] + above, **band)
+    curve = np.array([first["accuracy"], first["accuracy"] - below, first["accuracy"] + above])
+    draw_band(axes, first["coverage"], curve, color=axes.lines[0].get_color(), linewidth=0)
     axes.set(xlabel="coverage: share of faces predicted, the surest first", ylabel="accuracy on these")
     axes.set(xlim=(0, 1))
     axes.xaxis.set_major_formatter(PERCENT)
