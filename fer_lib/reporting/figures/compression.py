@@ -76,9 +76,10 @@ def chart_front(variants: pd.DataFrame, front: pd.Index) -> dict[str, Any]:
     networks = list(table["network"].unique())
     colours = alt.Scale(domain=networks, range=list(LINES[: len(networks)]))
     shapes = alt.Scale(domain=[KINDS[kind] for kind in MARKERS], range=["circle", "square"])
+    milliseconds = alt.Scale(type="log", nice=False, padding=24)
     picked = alt.selection_point(fields=["network"], bind="legend", name="picked")
     chart = alt.Chart(table).encode(
-        x=alt.X("ms:Q", scale=alt.Scale(type="log"), title="milliseconds per face, one thread (log scale)"),
+        x=alt.X("ms:Q", scale=milliseconds, title="milliseconds per face, one thread (log scale)"),
         color=alt.Color("network:N", scale=colours, sort=None),
         opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.1)),
         tooltip=[
@@ -96,10 +97,10 @@ def chart_front(variants: pd.DataFrame, front: pd.Index) -> dict[str, Any]:
     dots = chart.mark_point(filled=True).encode(
         y=alt.Y("accuracy:Q", **axis),
         shape=alt.Shape("variant:N", scale=shapes),
-        size=alt.Size("megabytes:Q", title="MB"),
+        size=alt.Size("megabytes:Q", legend=None),
     )
     line = alt.Chart(table.loc[front]).mark_line(interpolate="step-after", color=FAINT)
-    line = line.encode(x="ms:Q", y=alt.Y("accuracy:Q", **axis))
+    line = line.encode(x=alt.X("ms:Q", scale=milliseconds), y=alt.Y("accuracy:Q", **axis))
     layers = alt.layer(line, bars, dots.add_params(picked))
     return layers.properties(width="container", height=400).to_dict()
 
