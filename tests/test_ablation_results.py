@@ -297,7 +297,7 @@ def test_the_table_shows_points_and_the_sentence_counts_what_is_clear(dirs):
     assert shown.index.tolist() == ["better", "same"]
     assert shown.loc["better", "accuracy"] == "70.0%"
     assert shown.loc["better", "gain"].startswith("+20.0\N{NO-BREAK SPACE}[")
-    assert shown.loc["same", "points of macro recall"] == 0
+    assert shown.loc["same", "macro recall"] == 0
     assert not shown["gain"].str.contains(" ").any()
     nothing = build_study_table(rows[:0])
     assert nothing.empty

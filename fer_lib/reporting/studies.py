@@ -48,7 +48,7 @@ def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, ca
     stage.show_table(
         study_table,
         f"{title}: test accuracy and its gain in points with the 95 % interval, the gain's p and Cohen's h, "
-        "McNemar's p, and the gains in macro recall and in the recall of rare emotions.",
+        "McNemar's p; then the gains, in points too, in macro recall and in the recall of rare emotions.",
         formats,
     )
 
@@ -102,8 +102,8 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
             arm["accuracy"], arm["gain"] = f"{row['value']:.1%}", f"{points:+.1f}"
             arm["p"], arm["h"], arm["McNemar p"] = row["p_value"], row["effect"], row["mcnemar"]
         else:
-            arm[f"points of {show_share(row['share'])}"] = points.value
-    recalls = [f"points of {show_share(share)}" for share in SHARES[1:] if share in set(rows["share"])]
+            arm[show_share(row["share"])] = points.value
+    recalls = [show_share(share) for share in SHARES[1:] if share in set(rows["share"])]
     columns = ["accuracy", "gain", "p", "h", "McNemar p", *recalls]
     return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
