@@ -22,7 +22,7 @@ from fer_lib.evaluation.ablation_results import (
     score_reference,
     tabulate_rare,
 )
-from fer_lib.evaluation.ablations import get_predictions_path
+from fer_lib.evaluation.ablations import REFERENCE, find_arms, get_predictions_path
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compare_mcnemar
 from fer_lib.evaluation.predictions import write_table
@@ -32,11 +32,14 @@ from fer_lib.param_sections import AblationsParams, Changes
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.studies import (
+    build_clear_table,
     build_study_table,
     describe_clear,
+    describe_gain,
     select_studies,
     trace_vote_shares,
 )
+from fer_lib.reporting.study_names import name_arm, name_baseline
 from fer_lib.training.loading import select_train_rows
 from fer_lib.training.targets import VOTE_COLUMNS
 
@@ -288,39 +291,61 @@ def test_accuracy_is_traced_from_labels_alone_to_votes_alone():
     assert trace_vote_shares(pd.DataFrame(rows[:0], columns=columns), params).empty
 
 
-def test_the_table_shows_points_and_the_finding_names_what_is_clear(dirs):
-    table = compare_studies(dirs, SETTINGS, DATA)
-    rows = select_studies(table, "loss")
+def test_the_table_shows_points_and_the_sentence_counts_what_is_clear(dirs):
+    rows = select_studies(compare_studies(dirs, SETTINGS, DATA), "loss")
     shown = build_study_table(rows)
     assert shown.index.tolist() == ["better", "same"]
-    assert shown.loc["better", "accuracy"] == "0.700"
-    assert shown.loc["better", "points"].startswith("+20.0\N{NO-BREAK SPACE}[")
-    assert shown.loc["same", "macro recall"].endswith("(+0.0)")
-    assert not shown["points"].str.contains(" ").any()
-    raised, lowered = "macro recall clearly raised by", "macro recall clearly lowered by"
-    sentence, table = describe_clear(rows, "macro_recall")
-    assert sentence == "Macro recall is clearly raised by 1 of 2 arms, most by better (+20.0 points)."
-    assert table == {raised: "better (+20.0 points)", lowered: "none"}
-    better = rows[(rows["arm"] == "better") & (rows["share"] == "macro_recall")]
-    many = pd.concat([better.assign(arm=f"arm {n}", gain=n / 100) for n in range(1, 7)])
-    worse = better.assign(arm="worse", gain=-0.1, low=-0.2, high=-0.05)
-    sentence, table = describe_clear(pd.concat([many, worse]), "macro_recall")
-    assert (
-        "raised by 6 of 7 arms, most by arm 6 (+6.0 points); it is clearly lowered by 1 of 7 arms" in sentence
-    )
-    named = "arm 6 (+6.0 points), arm 5 (+5.0 points), arm 4 (+4.0 points), arm 3 (+3.0 points), 2 more"
-    assert table == {raised: named, lowered: "worse (-10.0 points)"}
-    sentence, table = describe_clear(rows[rows["arm"] == "same"], "macro_recall")
-    assert sentence == "No arm changes macro recall clearly."
-    assert set(table.values()) == {"none"}
-
-
-def test_arms_of_several_studies_carry_the_study_s_name(dirs):
-    table = compare_studies(dirs, SETTINGS, DATA)
-    assert set(select_studies(table, "loss", "image_size")["arm"]) == {"loss: better", "loss: same"}
-    nothing = build_study_table(select_studies(table, "not_run"))
+    assert shown.loc["better", "accuracy"] == "70.0%"
+    assert shown.loc["better", "gain"].startswith("+20.0\N{NO-BREAK SPACE}[")
+    assert shown.loc["same", "macro recall"] == 0
+    assert not shown["gain"].str.contains(" ").any()
+    nothing = build_study_table(rows[:0])
     assert nothing.empty
-    assert nothing.columns.tolist() == ["accuracy", "points", "p", "h", "McNemar"]
+    assert nothing.columns.tolist() == ["accuracy", "gain", "p", "h", "McNemar p"]
+
+    better = rows[(rows["arm"] == "better") & (rows["share"] == "accuracy")]
+    gains = {f"arm {n}": n / 100 for n in range(1, 7)} | {"worse": -0.1, "worst": -0.2}
+    many = pd.concat(
+        [
+            better.assign(arm=arm, gain=gain, low=gain - 0.005, high=gain + 0.005)
+            for arm, gain in gains.items()
+        ]
+    )
+    sentence = describe_clear(many, "the recipe").replace("\N{NO-BREAK SPACE}", " ")
+    assert sentence == (
+        "Of 8 changes to the recipe, 6 clearly raise test accuracy (most of all arm 6, +6.0 [+5.5, +6.5] "
+        "points) and 2 clearly lower it (most of all worst, -20.0 [-20.5, -19.5] points)."
+    )
+    one = describe_clear(many[many["arm"] == "worse"], "the recipe").replace("\N{NO-BREAK SPACE}", " ")
+    assert one == (
+        "Of 1 change to the recipe, 1 clearly lowers test accuracy (worse, -10.0 [-10.5, -9.5] points)."
+    )
+    none = describe_clear(rows[rows["arm"] == "same"], "the recipe")
+    assert none == "Of 1 change to the recipe, none makes a clear difference to test accuracy."
+    clear = build_clear_table(many)
+    assert clear.index.tolist() == ["arm 6", "arm 5", "arm 4", "arm 3", "worse", "worst"]
+    assert set(clear["compared with"]) == {"cross-entropy without the weighted sampler"}
+
+
+def test_a_gain_in_words_says_its_direction():
+    assert describe_gain(Interval(0.014, -0.002, 0.029)) == "1.4 points higher [-0.2, +2.9]"
+    assert describe_gain(Interval(-0.004, -0.01, 0.002)) == "0.4 points lower [-1.0, +0.2]"
+    assert describe_gain(Interval(-0.0001, -0.01, 0.01)) == "unchanged [-1.0, +1.0]"
+
+
+def test_every_arm_of_the_study_has_a_name_of_its_own():
+    params = load_params("fer2013")
+    names = [
+        (name_baseline(study), name_arm(study, arm))
+        for study in params.ablations.list_studies()
+        for arm in find_arms(params, study)
+        if arm != REFERENCE
+    ]
+    assert len(names) == len(set(names))
+    assert not [name for _, name in names if "_" in name]
+    assert name_arm("stacked", "focal_1_sampler_over_focal_1") == "sampler, added to focal loss, gamma 1"
+    alone = name_arm("stacked", "weighted_sampler_over_cross_entropy_sampler")
+    assert alone == "weighted cross-entropy, added to sampler"
 
 
 def test_without_the_reference_there_is_nothing_to_compare_with(tmp_path):

@@ -620,6 +620,27 @@ class TestAccuracies:
         rows = collect_accuracies(Records("demo", {"demo": {"evaluation": metrics}}), 0.89)
         assert [(row["model"], row["classes"]) for row in rows] == [("the network", 1)]
 
+    def test_lists_compressed_variants_once(self):
+        compressed = Metrics("compression", provenance={"commit": "d0d0"})
+        for model, accuracy in {
+            "b0.float32": 0.8,
+            "b0.int8": 0.79,
+            "b0.int8_all": 0.78,
+            "b0.sparse_70": 0.1,
+            "smallest": 0.79,  # another one's, by what it was chosen for
+        }.items():
+            compressed.add("accuracy", surround(accuracy), model=model, split="test")
+        stages = {"evaluation": build_evaluation(0.8), "compression": compressed}
+        rows = collect_accuracies(Records("demo", {"demo": stages}), 0.89)
+        found = [(row["model"], row["accuracy"]) for row in rows if row["split"] == "test"]
+        assert found[4:-1] == [
+            ("b0, FP32", 0.8),
+            ("b0, INT8", 0.79),
+            ("b0, INT8 throughout", 0.78),
+            ("b0, 70 % zeros", 0.1),
+        ]
+        assert rows[4]["commit"] == "d0d0"
+
     def test_reads_nothing_where_nothing_was_evaluated(self):
         assert collect_accuracies(Records("demo", {"demo": {}}), 0.89) == []
 
@@ -772,11 +793,15 @@ class TestFigures:
         assert low < -10 < 10 < high  # the widest interval, in points
         assert [patch.get_width() > 0 for patch in axes.patches] == [True, False]  # the expected sides
 
-    def test_accuracies_show_a_row_each_and_the_paper_s_line(self):
+    def test_accuracies_have_a_row_per_model_and_a_panel_per_split_and_labels(self):
         records = Records("demo", {"demo": {"evaluation": build_evaluation(0.8)}})
         rows = collect_accuracies(records, 0.89)
-        axes = plots_claims.plot_accuracies(rows, 0.89).axes[0]
-        labels = [label.get_text() for label in axes.get_yticklabels()]
-        assert len(labels) == len(rows)
-        assert labels[0] == "baseline (the paper's recipe), 7 emotions"
-        assert any(list(line.get_xdata()) == [0.89, 0.89] for line in axes.lines)
+        rows.append(rows[0] | {"model": "b0, 70 % zeros", "accuracy": 0.1, "low": 0.05, "high": 0.15})
+        panels = plots_claims.plot_accuracies(rows, 0.89).axes
+        titles = [axes.get_title("left").replace("\n", " ") for axes in panels]
+        assert titles == ["test, 7 emotions", "test, 3 groups", "validation, 7 emotions"]
+        names = [label.get_text() for label in panels[0].get_yticklabels()]
+        assert names == [*dict.fromkeys(row["model"] for row in rows)]
+        assert [len(axes.collections) for axes in panels] == [4, 1, 1]
+        assert [text.get_text() for text in panels[0].texts if text.get_text()] == ["← 10.0%"]
+        assert all(list(axes.lines[-1].get_xdata()) == [0.89, 0.89] for axes in panels)

@@ -137,7 +137,9 @@ class TestSmokeRun:
         assert images
         assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
         assert not re.search(r"""(?:src|href)=["'](?!data:|(?:\.\./scale/)?[\w.]+\.html)""", page)
-        text = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
+        chart = r'<script type="application/vnd\.vegalite\+json">.*?</script>'
+        assert sum(map(len, re.findall(chart, page))) < 150_000
+        text = re.sub(rf"data:image/png;base64,[A-Za-z0-9+/=]+|{chart}", "", page)
         assert len(text) < 150_000
 
     def test_page_names_no_folder_of_this_machine(self, smoke_results, name):

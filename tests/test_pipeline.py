@@ -34,6 +34,7 @@ TRAINED = ("reference", "head")
 """Studies of the copy."""
 
 STAGES = list(list_stages("demo"))
+PLOTS = ("accuracy", "confusion", "reliability", "roc")
 NOTEBOOKS = [name.removesuffix("@demo") for name in STAGES if name[0].isdigit()]
 
 
@@ -187,7 +188,9 @@ def test_reader_can_compare_metrics_and_history(project):
     assert "val.accuracy" in run_dvc(project, "metrics", "show", "--json")
     assert len(run_dvc(project, "metrics", "diff", "--all").splitlines()) < 15 * len(NOTEBOOKS)
     assert "metrics/training.json" in run_dvc(project, "metrics", "diff", "--all")
-    assert "recipes/baseline.csv" in run_dvc(project, "plots", "diff", "--json")
+    plots = run_dvc(project, "plots", "diff", "--json")
+    for name in ("recipes/baseline", *(f"plots/{name}" for name in PLOTS)):
+        assert f"{name}.csv" in plots
 
 
 def test_new_words_in_notebooks_rerun_their_stages_alone(project):

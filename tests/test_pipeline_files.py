@@ -144,6 +144,8 @@ def test_stages_of_one_network_list_that_network():
         asked = {"saliency": params.gradcam.network, "privacy": params.robustness.explained}
         for stage, network in asked.items():
             assert f"models/demo/{network}" in STAGES[stage]["deps"]
+        released = {f"models/release/{name}" for name in params.releases}
+        assert released <= set(STAGES["04_evaluation"]["deps"])
 
 
 @pytest.mark.parametrize("name", NOTEBOOK_STAGES)

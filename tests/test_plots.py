@@ -1,3 +1,5 @@
+import json
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +16,7 @@ from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compute_reliability, compute_risk_coverage, score_predictions
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval
-from fer_lib.reporting.figures import data, evaluation, studies
+from fer_lib.reporting.figures import classes, compression, data, evaluation, studies
 from fer_lib.reporting.figures.style import COLOURS
 
 RNG = np.random.default_rng(0)
@@ -82,6 +84,30 @@ VOTE_SHARES = pd.DataFrame(
     }
 )
 
+VARIANTS = pd.DataFrame(
+    {
+        "network": ["tiny", "lite", "lite"],
+        "variant": ["int8", "int8", "float32"],
+        "accuracy": [0.68, 0.71, 0.7],
+        "low": [0.66, 0.69, 0.68],
+        "high": [0.7, 0.73, 0.72],
+        "ms": [0.3, 0.6, 1.2],
+        "bytes": [9e5, 4e6, 1.4e7],
+    }
+)
+LAYERS = pd.DataFrame({"kind": ["stem", "conv"], "error": [0.1, 0.02]})
+PRUNED = pd.DataFrame(
+    {
+        "kind": ["channels removed"] * 2,
+        "left": [1.0, 0.5],
+        "accuracy": [0.7, 0.6],
+        "accuracy_low": [0.68, 0.58],
+        "accuracy_high": [0.72, 0.62],
+        "speedup": [1.0, 2.0],
+        "speedup_low": [1.0, 1.9],
+        "speedup_high": [1.0, 2.3],
+    }
+)
 VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not tested"} for n in range(1, 15)]
 
 FIGURES = {
@@ -93,16 +119,16 @@ FIGURES = {
     "augmentations": lambda _: data.plot_augmentations(FACES[:3], {"flip": FACES[:3, :, ::-1]}),
     "pixel_statistics": lambda _: data.plot_pixel_statistics(STATS),
     "training_curves": lambda _: evaluation.plot_training_curves(HISTORY, PAPER),
-    "confusion": lambda _: evaluation.plot_confusion(
+    "confusion": lambda _: classes.plot_confusion(
         confusion_matrix(LABELS, PROBABILITIES.argmax(axis=1)), EMOTIONS_7
     ),
-    "class_scores": lambda scores: evaluation.plot_class_scores(
-        scores, {"recall": "recall", "precision": "precision", "f1": "F1"}, EMOTIONS_7
+    "class_scores": lambda scores: classes.plot_class_scores(
+        scores, {name: name for name in ("recall", "precision", "f1", "specificity")}, EMOTIONS_7
     ),
     "reliability": lambda _: evaluation.plot_reliability(compute_reliability(LABELS, PROBABILITIES)),
-    "roc": lambda _: evaluation.plot_roc(LABELS, PROBABILITIES, EMOTIONS_7),
+    "roc": lambda _: classes.plot_roc(LABELS, PROBABILITIES, EMOTIONS_7),
     "split_comparison": lambda scores: evaluation.plot_split_comparison(
-        {"test": scores, "test_dedup": scores}, {"accuracy": "accuracy", "macro.f1": "macro F1"}
+        {"test": scores, "test_dedup": scores}, [{"accuracy": "accuracy", "macro.f1": "macro F1"}]
     ),
     "scores": lambda _: evaluation.plot_scores(SCORES, "test accuracy"),
     "risk_coverage": lambda _: evaluation.plot_risk_coverage({"b0": CURVE, "ensemble, twelve views": CURVE}),
@@ -117,6 +143,11 @@ FIGURES = {
     "differences": lambda _: studies.plot_differences(DIFFERENCES),
     "no differences": lambda _: studies.plot_differences(DIFFERENCES[:0]),
     "vote_shares": lambda _: studies.plot_vote_shares(VOTE_SHARES),
+    "front": lambda _: compression.plot_front(VARIANTS, VARIANTS.index[:2]),
+    "sensitivity": lambda _: compression.plot_sensitivity(
+        {"lite": LAYERS, "tiny": LAYERS.assign(error=0.01)}, 0.04
+    ),
+    "pruning": lambda _: compression.plot_pruning(PRUNED),
     "verdicts": lambda _: studies.plot_verdicts(VERDICTS),
 }
 
@@ -228,7 +259,7 @@ def test_training_curves_draws_the_run_and_the_paper():
 
 
 def test_confusion_is_normalised_by_row_and_survives_an_empty_one():
-    figure = evaluation.plot_confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
+    figure = classes.plot_confusion(np.array([[3, 1], [0, 0]]), ("happy", "sad"))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["happy  (4)", "sad  (0)"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["happy", "sad"]
@@ -237,7 +268,7 @@ def test_confusion_is_normalised_by_row_and_survives_an_empty_one():
 
 def test_class_scores_draws_whiskers_and_skips_what_is_undefined(scores):
     partial = {name: value for name, value in scores.items() if name != "recall.disgust"}
-    axes = evaluation.plot_class_scores(partial, {"recall": "recall"}, EMOTIONS_7).axes[0]
+    axes = classes.plot_class_scores(partial, {"recall": "recall"}, EMOTIONS_7).axes[0]
     assert len(axes.collections) == 7  # six emotions and the macro average
     segment = axes.collections[0].get_segments()[0]
     assert segment[:, 0].tolist() == [scores["recall.angry"].low, scores["recall.angry"].high]
@@ -248,24 +279,59 @@ def test_reliability_leaves_out_empty_bins():
     table = compute_reliability(LABELS, PROBABILITIES)
     top, bottom = evaluation.plot_reliability(table).axes
     assert len(top.lines[1].get_xdata()) == (table["count"] > 0).sum()
+    ends = np.array([segment[:, 1] for segment in top.collections[0].get_segments()])
+    assert (ends[:, 0] < top.lines[1].get_ydata()).any()
+    assert ends.min() >= 0
+    assert ends.max() <= 1
     assert sum(bar.get_height() for bar in bottom.patches) == 300
 
 
 def test_roc_has_a_curve_per_class_that_occurs():
     kept = EMOTIONS_7.index("disgust") != LABELS
-    axes = evaluation.plot_roc(LABELS[kept], PROBABILITIES[kept], EMOTIONS_7).axes[0]
+    axes = classes.plot_roc(LABELS[kept], PROBABILITIES[kept], EMOTIONS_7).axes[0]
     names = [text.get_text().split()[1] for text in axes.get_legend().texts]
     assert sorted(names) == sorted(set(EMOTIONS_7) - {"disgust"})
     scores = [float(text.get_text().split()[0]) for text in axes.get_legend().texts]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_split_comparison_names_both_splits(scores):
+def test_split_comparison_names_both_splits_and_gives_each_panel_its_scale(scores):
     splits = {"test  (300 images)": scores, "test_dedup  (250 images)": scores}
-    axes = evaluation.plot_split_comparison(splits, {"accuracy": "accuracy", "macro.f1": "macro F1"}).axes[0]
-    assert [text.get_text() for text in axes.get_legend().texts] == list(splits)
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["accuracy", "macro F1"]
-    assert len(axes.collections) == 4
+    panels = [{"accuracy": "accuracy", "macro.f1": "macro F1"}, {"macro.specificity": "macro specificity"}]
+    figure = evaluation.plot_split_comparison(splits, panels)
+    assert [text.get_text() for text in figure.legends[0].texts] == list(splits)
+    names = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert names == [["accuracy", "macro F1"], ["macro specificity"]]
+    assert [len(axes.collections) for axes in figure.axes] == [4, 2]
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        low, high = axes.get_xlim()
+        assert low < min(scores[name].low for name in panel)
+        assert high > max(scores[name].high for name in panel)
+
+
+def test_charts_hold_what_the_figures_show():
+    predictions = PROBABILITIES.argmax(axis=1)
+    matrix = confusion_matrix(LABELS, predictions)
+    chart = classes.chart_confusion(matrix, EMOTIONS_7)
+    (cells,) = chart["datasets"].values()
+    assert sum(cell["images"] for cell in cells) == 300
+    happy = next(cell for cell in cells if cell["label"] == cell["predicted"] == "happy")
+    i = EMOTIONS_7.index("happy")
+    assert happy["recalled"] == pytest.approx(matrix[i, i] / matrix[i].sum(), abs=1e-4)
+    assert happy["precise"] == pytest.approx(matrix[i, i] / matrix[:, i].sum(), abs=1e-4)
+
+    chart = classes.chart_roc(LABELS, PROBABILITIES, EMOTIONS_7)
+    (points,) = chart["datasets"].values()
+    curves = pd.DataFrame(points).groupby("emotion")
+    assert set(curves.groups) == set(EMOTIONS_7)
+    assert curves.size().max() <= 100
+    assert (curves[["fpr", "tpr"]].max() == 1).all(axis=None)
+    assert len(json.dumps(chart)) < 150_000
+
+    chart = compression.chart_front(VARIANTS, VARIANTS.index[:2])
+    listed = [point for points in chart["datasets"].values() for point in points]
+    assert {point["variant"] for point in listed} == {"INT8", "FP32"}
+    assert {point["megabytes"] for point in listed if point["network"] == "tiny"} == {0.9}
 
 
 def test_pairs_of_networks_stand_once():
@@ -292,6 +358,20 @@ def test_vote_shares_have_a_line_per_judge_and_an_interval_per_point():
     assert ends == pytest.approx([0, 0.1, 0.15])
 
 
+def test_compression_has_one_scale_of_errors_and_an_interval_per_point():
+    panels = FIGURES["sensitivity"](None).axes
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    left, right = FIGURES["pruning"](None).axes
+    segments = right.containers[0][2][0].get_segments()
+    assert sorted(np.ptp(segment[:, 1]) for segment in segments) == pytest.approx([0, 0.4])
+    assert left.get_title("left") == "Test accuracy"
+    front = FIGURES["front"](None).axes[0]
+    bars = [
+        tuple(lines.get_segments()[0][:, 1]) for lines in front.collections if hasattr(lines, "get_segments")
+    ]
+    assert bars == [(0.66, 0.7), (0.69, 0.73), (0.68, 0.72)]
+
+
 def test_differences_are_filled_where_they_are_clear():
     panels = studies.plot_differences(DIFFERENCES).axes
     filled = [
@@ -300,3 +380,5 @@ def test_differences_are_filled_where_they_are_clear():
     ]
     # Gain, loss, an interval around 0, and no difference at all.
     assert filled == [[True, True], [True, True], [False, False], [False, False]]
+    scales = [axes.get_xlim() for axes in panels]
+    assert scales[0] == scales[1] != scales[2] == scales[3]

@@ -79,7 +79,7 @@ def test_people_are_not_judged_by_their_own_labels():
     assert set(metrics) == {
         f"votes.{key}" for key in ("model", "model_at_5", "model_at_8", "model_at_9", "soft_nll", "entropy")
     }
-    assert "annotators" not in describe_votes(metrics)
+    assert "Judged by" not in describe_votes(metrics)
 
 
 def test_few_agreeing_voters_are_counted_together():
@@ -131,8 +131,8 @@ def test_summary_of_votes_weighs_by_images_and_leaves_out_faces_without_a_vote()
     for name, accuracy in {"annotators": 0.8125, "annotators_ensemble_tta": 0.9}.items():
         found.add("accuracy", Interval(accuracy, 0.7, 0.95), model=name, split="test", n=3500)
     text = describe_votes(found)
-    assert "annotators name that of 87.5%" in text
-    assert "on the 3,500 test faces that have one, the same predictions are 81.2% correct" in text
+    assert "the annotators' most frequent answer on 87.5%" in text
+    assert "on the 3,500 test faces that have one, the network is correct on 81.2%" in text
 
 
 def make_votes(**counts: int) -> list[int]:

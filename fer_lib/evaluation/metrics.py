@@ -64,11 +64,11 @@ def score_predictions(
         shares[f"specificity.{emotion}"] = labels != label
     for name, rows in shares.items():
         if found[name].is_defined and found[name].low == found[name].high:
-            found[name] = _compute_wilson(found[name].value, bootstrap.count_units(rows))
+            found[name] = compute_wilson(found[name].value, bootstrap.count_units(rows))
     return {name: interval for name, interval in found.items() if interval.is_defined}
 
 
-def _compute_wilson(share: float, n: int) -> Interval:
+def compute_wilson(share: float, n: int) -> Interval:
     """Return a share of n with Wilson's interval; where n is 0, as of a class never predicted, all of it."""
     if not n:
         return Interval(share, 0.0, 1.0)

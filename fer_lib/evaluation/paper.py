@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from fer_lib.evaluation.claim_rules import CONTAINED, REACHED, Records, judge_threshold
+from fer_lib.evaluation.variant_names import name_variant
 from fer_lib.labels import EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval, Metrics, build_key
 from fer_lib.param_sections import TrainingParams
@@ -20,7 +21,7 @@ EPOCHS = pd.DataFrame(
 )
 """The three epochs that the paper reports. It names neither data set, split nor kind of loss for them."""
 
-SILENT = "not said"
+SILENT = "not stated"
 
 WAYS = {
     "tta": "{}, more views",
@@ -30,6 +31,8 @@ WAYS = {
     "annotators_ensemble_tta": "ensemble, more views",
 }
 """Ways to predict and to judge among the models of stage `evaluation`, besides the single networks."""
+
+SPLITS = ("test", "test.group", "val", "val.group")
 
 
 def compare_recipe(config: dict[str, Any]) -> pd.DataFrame:
@@ -60,9 +63,10 @@ def compare_recipe(config: dict[str, Any]) -> pd.DataFrame:
 
 
 def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
-    """Return a row for every accuracy on test or validation that stage `evaluation` has an interval of.
+    """Return a row for every accuracy on test or validation that has an interval.
 
-    Single networks come first, then other ways to predict; groups and validation come last.
+    They are of stages `evaluation` and `compression`. Single networks come first, then other ways to predict
+    and compressed variants; then the annotators as judges, groups, and validation.
 
     Returns
     -------
@@ -71,29 +75,36 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
         majority), classes, model, accuracy, its interval low and high, reached (where that lies:
         `claim_rules.judge_threshold`), data_hash, commit.
     """
-    metrics = records.metrics.get(records.dataset, {}).get("evaluation")
+    stages = records.metrics.get(records.dataset, {})
+    metrics = stages.get("evaluation")
     if metrics is None:
         return []
     precisions = set(metrics.select(split="test", metric="precision")["class"])
     n_emotions, selected = len(precisions & set(EMOTIONS_8)), metrics.get("selected")
+    found = [(metrics, *place, _name_model(place[0], selected)) for place in _order_accuracies(metrics)]
+    if compressed := stages.get("compression"):
+        # One without a dot is another one under what it was chosen for.
+        places = sorted(place for place in _find_accuracies(compressed) if "." in place[0])
+        found += [(compressed, *place, name_variant(place[0])) for place in places]
+    found.sort(key=lambda each: (SPLITS.index(each[2]), each[1].startswith("annotators")))
     rows = []
-    for model, split in _order_accuracies(metrics):
+    for source, model, split, name in found:
         place, _, groups = split.partition(".")
         kind = "annotators" if model.startswith("annotators") else "emotions"
-        accuracy, low, high = metrics.interval(build_key("accuracy", model, split))
+        accuracy, low, high = source.interval(build_key("accuracy", model, split))
         rows.append(
             {
                 "dataset": records.dataset,
                 "split": "validation" if place == "val" else "test",
                 "labels": "groups" if groups else kind,
                 "classes": len(GROUPS) if groups else n_emotions,
-                "model": _name_model(model, selected),
+                "model": name,
                 "accuracy": accuracy,
                 "low": low,
                 "high": high,
                 "reached": judge_threshold(low, high, value),
-                "data_hash": metrics.provenance.get("data"),
-                "commit": metrics.provenance.get("commit"),
+                "data_hash": source.provenance.get("data"),
+                "commit": source.provenance.get("commit"),
             }
         )
     return rows
@@ -101,16 +112,21 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
 
 def _order_accuracies(metrics: Metrics) -> list[tuple[str, str]]:
     """Return model and split of the accuracies with an interval: test before validation, groups last."""
-    found = metrics.select(metric="accuracy").dropna(subset="lo")
-    splits = ["test", "test.group", "val", "val.group"]
-    places = {place for place in zip(found["model"], found["split"], strict=True) if place[1] in splits}
+    places = _find_accuracies(metrics)
     # The selected network's numbers stand in the table twice: under its name, and without one.
     selected = metrics.get("selected")
     for nameless, named in (("", selected), ("annotators", f"annotators.{selected}")):
-        places -= {(nameless, split) for split in splits if (named, split) in places}
+        places -= {(nameless, split) for split in SPLITS if (named, split) in places}
     networks = sorted({model for model, _ in places} - WAYS.keys())
     order = ["", "baseline", *networks, *WAYS]
-    return sorted(places, key=lambda place: (splits.index(place[1]), order.index(place[0])))
+    return sorted(places, key=lambda place: (SPLITS.index(place[1]), order.index(place[0])))
+
+
+def _find_accuracies(metrics: Metrics) -> set[tuple[str, str]]:
+    """Return model and split of every accuracy with an interval on one of `SPLITS`."""
+    found = metrics.select(metric="accuracy").dropna(subset="lo")
+    places = zip(found["model"], found["split"], strict=True)
+    return {(model, split) for model, split in places if split in SPLITS}
 
 
 def _name_model(model: str, selected: str | None) -> str:

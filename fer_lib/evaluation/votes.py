@@ -81,19 +81,19 @@ def add_votes(
 def describe_votes(metrics: Metrics) -> str:
     """Return in words what `add_votes` found, and the accuracy by the annotators' majority label."""
     text = (
-        "Against the distribution of the votes for the emotions here, without single votes (FER+'s "
-        f"protocol), the network's NLL is {metrics['votes.soft_nll']:.2f} nats; the entropy of these votes, "
-        f"the least there can be, is {metrics['votes.entropy']:.2f}."
+        "The network's NLL against the distribution of the annotators' votes is "
+        f"{metrics['votes.soft_nll']:.2f} nats; none can go below the entropy of these votes, "
+        f"{metrics['votes.entropy']:.2f} nats. As in FER+'s protocol, single votes do not count."
     )
     if "votes.annotators" not in metrics:
         return text
     return (
-        f"{text}\n\nOverall the network predicts the label of {metrics['votes.model']:.1%} of the faces, the "
-        f"annotators name that of {metrics['votes.annotators']:.1%}, and one annotator of "
-        f"{metrics['votes.voter']:.1%}. Judged by FER+'s majority label instead, on the "
-        f"{metrics.count('annotators.test.accuracy'):,} test faces that have one, the same predictions are "
-        f"{metrics['annotators.test.accuracy']:.1%} correct (ensemble with twelve views "
-        f"{metrics['annotators_ensemble_tta.test.accuracy']:.1%})."
+        f"{text}\n\nJudged by the labels, the network is correct on {metrics['votes.model']:.1%} of the "
+        f"faces, the annotators' most frequent answer on {metrics['votes.annotators']:.1%}, and one "
+        f"annotator on {metrics['votes.voter']:.1%}. Judged by the annotators' majority, on the "
+        f"{metrics.count('annotators.test.accuracy'):,} test faces that have one, the network is correct on "
+        f"{metrics['annotators.test.accuracy']:.1%}, and the ensemble with twelve views on "
+        f"{metrics['annotators_ensemble_tta.test.accuracy']:.1%}."
     )
 
 

@@ -116,6 +116,11 @@ class Stage:
         """Show `df` as a table; see `build_table`."""
         _display_html(build_table(df, caption, formats))
 
+    def write_plot(self, df: pd.DataFrame, name: str) -> None:
+        """Write what `dvc plots` draws, `plots/<name>.csv`, with four decimals."""
+        content = df.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        write_atomically(self.dirs.reports / "plots" / f"{name}.csv", content.encode())
+
     def show_text(self, markdown: str) -> None:
         """Show generated prose."""
         from IPython.display import Markdown, display

@@ -11,49 +11,46 @@ from fer_lib.metrics_file import Interval
 from fer_lib.params import Params
 from fer_lib.reporting.figures.studies import plot_differences, plot_vote_shares, show_share
 from fer_lib.reporting.stage import Stage
-
-ARMS = {
-    "b0": "B0",
-    "blend": "50 % votes",
-    "cosine": "cosine rate",
-    "lite0": "Lite0",
-    "neither": "neither sampler nor focal loss",
-    "px_32": "32 px",
-    "px_64": "64 px",
-    "resnet18": "ResNet-18 from random weights",
-    "soft_vote": "soft vote of the three networks",
-    "three_times": "three times the epochs",
-    "votes_25": "25 % votes",
-    "votes_75": "75 % votes",
-}
-"""Arms whose names in `params.yaml` say too little to a reader."""
+from fer_lib.reporting.study_names import name_arm, name_baseline
 
 N_NAMED = 4
-"""So many arms the table of a finding names for each direction."""
+"""So many arms `build_clear_table` names for each direction."""
+
+MISSED = {1: "1 in 20", 2: "1 in 7"}
+"""By number of seeds: how often an interval excludes 0 although there is no difference; of more as of one."""
 
 
-def select_studies(table: pd.DataFrame, *studies: str, say_study: bool = True) -> pd.DataFrame:
-    """Return the rows of these studies, with `arm` as a reader sees it: `<study>: <arm>` of several."""
+def select_studies(table: pd.DataFrame, *studies: str) -> pd.DataFrame:
+    """Return the rows of these studies, with `arm` as a reader sees it."""
     rows = table[table["study"].isin(studies)]
-    names = rows["arm"].replace(ARMS)
-    if say_study and len(studies) > 1:
-        names = rows["study"] + ": " + names
-    return rows.assign(arm=names.str.replace("_", " "))
+    return rows.assign(arm=list(map(name_arm, rows["study"], rows["arm"])))
 
 
-def show_studies(
-    stage: Stage, table: pd.DataFrame, *studies: str, name: str, caption: str, against: str = "the reference"
-) -> None:
-    """Show the arms of these studies as figure `name` and as a table, or say that there are none."""
+def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, caption: str) -> None:
+    """Show the arms of these studies, which share a baseline, as figure `name` and as a table.
+
+    Where none was trained, a sentence says so.
+    """
     rows = select_studies(table, *studies)
     if rows.empty:
         stage.show_text(f"{caption}: none of these arms was trained on this data set.")
         return
-    title = f"{caption}, against {against}"
-    figure = plot_differences(rows)
-    stage.show_figure(figure, name, f"{title}: gains in points with 95 % intervals, clear ones filled.")
-    formats = {"h": "+.2f", "p": ".2g", "McNemar": ".2g"}
-    stage.show_table(build_study_table(rows), f"{title}; in parentheses the gain in points.", formats)
+    title = f"{caption}, compared with {name_baseline(studies[0])}"
+    stage.show_figure(
+        plot_differences(rows),
+        name,
+        f"{title}: gains in points on the test split, mean over seeds. Bars are 95 % intervals; filled dots "
+        "are clear gains (blue) and losses (orange), whose interval excludes 0.",
+    )
+    study_table = build_study_table(rows)
+    recalls = study_table.columns.drop(["accuracy", "gain", "p", "h", "McNemar p"])
+    formats = {"h": "+.2f", "p": ".2g", "McNemar p": ".2g"} | dict.fromkeys(recalls, "+.1f")
+    stage.show_table(
+        study_table,
+        f"{title}: test accuracy and its gain in points with the 95 % interval, the gain's p and Cohen's h, "
+        "McNemar's p; then the gains, in points too, in macro recall and in the recall of rare emotions.",
+        formats,
+    )
 
 
 def show_reference(stage: Stage, shares: pd.DataFrame, caption: str) -> None:
@@ -102,28 +99,65 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
         arm = cells.setdefault(row["arm"], {})
         points = Interval(row["gain"], row["low"], row["high"]).to_points()
         if row["share"] == "accuracy":
-            arm["accuracy"], arm["points"] = f"{row['value']:.3f}", f"{points:+.1f}"
-            arm["p"], arm["h"], arm["McNemar"] = row["p_value"], row["effect"], row["mcnemar"]
+            arm["accuracy"], arm["gain"] = f"{row['value']:.1%}", f"{points:+.1f}"
+            arm["p"], arm["h"], arm["McNemar p"] = row["p_value"], row["effect"], row["mcnemar"]
         else:
-            arm[show_share(row["share"])] = f"{row['value']:.3f}\N{NO-BREAK SPACE}({points.value:+.1f})"
+            arm[show_share(row["share"])] = points.value
     recalls = [show_share(share) for share in SHARES[1:] if share in set(rows["share"])]
-    columns = ["accuracy", "points", "p", "h", "McNemar", *recalls]
+    columns = ["accuracy", "gain", "p", "h", "McNemar p", *recalls]
     return pd.DataFrame.from_dict(cells, orient="index", columns=columns).rename_axis("arm")
 
 
-def describe_clear(rows: pd.DataFrame, share: str) -> tuple[str, dict[str, str]]:
-    """Return which arms change `share` clearly, so that the interval leaves out 0: in a sentence and a table.
+def describe_gain(gain: Interval) -> str:
+    """Return a difference of shares in words: `1.4 points higher [-0.2, +2.9]`, or `unchanged [...]`."""
+    points = gain.to_points()
+    size = f"{abs(points.value):.1f}"
+    change = f"{size} points {'lower' if points.value < 0 else 'higher'}"
+    return f"{'unchanged' if size == '0.0' else change} [{points.low:+.1f}, {points.high:+.1f}]"
 
-    The largest come first; the table names only so many that it can be read.   rows: of `select_studies`.
+
+def describe_clear(rows: pd.DataFrame, what: str) -> str:
+    """Return in a sentence how many arms clearly change accuracy, and which of them changes it most.
+
+    An arm is clear where its interval excludes 0.   rows: of `select_studies`.   what: the arms change, such
+    as `the paper's recipe`.
     """
-    rows = rows[rows["share"] == share].sort_values("gain", key=abs, ascending=False)
-    subject, parts, table = show_share(share), [], {}
-    for verb, clear in (("raised", rows[rows["low"] > 0]), ("lowered", rows[rows["high"] < 0])):
-        named = [f"{row['arm']} ({100 * row['gain']:+.1f} points)" for row in clear.to_dict("records")]
-        more = [f"{len(clear) - N_NAMED} more"] if len(clear) > N_NAMED else []
-        table[f"{subject} clearly {verb} by"] = ", ".join([*named[:N_NAMED], *more]) or "none"
-        if named:
-            parts.append(f"clearly {verb} by {len(clear)} of {len(rows)} arms, most by {named[0]}")
-    if not parts:
-        return f"No arm changes {subject} clearly.", table
-    return f"{subject.capitalize()} is {'; it is '.join(parts)}.", table
+    rows = rows[rows["share"] == "accuracy"]
+    parts: list[str] = []
+    for verb, clear in (("raise", rows[rows["low"] > 0]), ("lower", rows[rows["high"] < 0])):
+        if clear.empty:
+            continue
+        most = clear.sort_values("gain", key=abs).iloc[-1]
+        points = Interval(most["gain"], most["low"], most["high"]).to_points()
+        ending, others = ("s", "") if len(clear) == 1 else ("", "most of all ")
+        changed = "it" if parts else "test accuracy"
+        named = f"{others}{most['arm']}, {points:+.1f} points"
+        parts.append(f"{len(clear)} clearly {verb}{ending} {changed} ({named})")
+    found = " and ".join(parts) or "none makes a clear difference to test accuracy"
+    return f"Of {len(rows)} change{'s' * (len(rows) > 1)} to {what}, {found}."
+
+
+def build_clear_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the arms that clearly change accuracy, the largest gains and losses, and their baselines.
+
+    rows: of `select_studies`.
+    """
+    rows = rows[rows["share"] == "accuracy"].sort_values("gain", ascending=False)
+    clear = pd.concat([rows[rows["low"] > 0].head(N_NAMED), rows[rows["high"] < 0].tail(N_NAMED)])
+    gains = map(Interval, clear["gain"], clear["low"], clear["high"])
+    return pd.DataFrame(
+        {
+            "compared with": list(map(name_baseline, clear["study"])),
+            "gain in points": [f"{gain.to_points():+.1f}" for gain in gains],
+        },
+        index=pd.Index(clear["arm"], name="arm"),
+    )
+
+
+def describe_chance(n_arms: int, n_seeds: int) -> str:
+    """Return what so many comparisons find by chance."""
+    missed = MISSED.get(n_seeds, MISSED[1])
+    return (
+        f"{n_arms} arms are compared here. If none of them made any difference, about {missed} would still "
+        "look clear in each measure, by chance: a single clear arm among many is weak evidence."
+    )

@@ -1,4 +1,4 @@
-"""Draw the figures of training and evaluation."""
+"""Draw the figures of training and evaluation; those of single emotions are in `classes`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,25 +9,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_auc_score, roc_curve
 
+from fer_lib.evaluation.metrics import compute_wilson
 from fer_lib.metrics_file import UNDEFINED, Interval
 from fer_lib.reporting.figures.style import (
-    COLOURS,
     FAINT,
     GREY,
-    GRID,
-    INK,
     MAIN,
     PERCENT,
     SECOND,
     SOFT,
     STYLE,
     build_figure,
+    draw_band,
     draw_heatmap,
     draw_interval,
     name_rows,
 )
+
+N_BAND_POINTS = 60
 
 
 @mpl.rc_context(STYLE)
@@ -112,75 +112,46 @@ def plot_conditions(accuracies: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_confusion(confusion: np.ndarray, emotions: Sequence[str]) -> Figure:
-    """Plot int (C, C) counts, rows = labels: colour and percentage per row, and the counts."""
-    totals = confusion.sum(axis=1)
-    names = [f"{name}  ({total:,})" for name, total in zip(emotions, totals, strict=True)]
-    counts = pd.DataFrame(confusion, names, list(emotions))
-    shares = counts.div(np.maximum(totals, 1), axis=0)
-    texts = shares.map("{:.0%}".format) + "\n" + counts.map("{:,}".format)
-    figure, axes = build_figure(8, 7)
-    draw_heatmap(axes, shares, annot=texts, fmt="", vmin=0, vmax=1, square=True)
-    axes.set(title="Confusion matrix: share and number of each label's images")
-    axes.set(xlabel="predicted", ylabel="label (images)")
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_class_scores(
-    scores: Mapping[str, Interval], names: Mapping[str, str], emotions: Sequence[str]
+def plot_split_comparison(
+    scores: Mapping[str, Mapping[str, Interval]], panels: Sequence[Mapping[str, str]]
 ) -> Figure:
-    """Plot scores of each class with their 95 % intervals: a panel per name, which maps to its title.
-
-    scores: of `metrics.score_predictions`. The last row is the macro average; undefined ones are left empty.
-    """
-    rows = [*emotions, "macro average"]
-    figure, panels = build_figure(9, 0.9 + 0.42 * len(rows), columns=len(names), sharey=True, squeeze=False)
-    for axes, (name, title) in zip(panels[0], names.items(), strict=True):
-        keys = [*(f"{name}.{emotion}" for emotion in emotions), f"macro.{name}"]
-        for y, (row, key) in enumerate(zip(rows, keys, strict=True)):
-            score = scores.get(key, UNDEFINED)
-            draw_interval(axes, y, score, COLOURS.get(row, INK), f"{score.value:.3f}")
-        axes.axhline(len(emotions) - 0.5, color=GRID, linewidth=1)
-        axes.set(title=title, xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
-        axes.grid(axis="x")
-    name_rows(panels[0], rows)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_split_comparison(scores: Mapping[str, Mapping[str, Interval]], names: Mapping[str, str]) -> Figure:
     """Plot scores of two splits with their 95 % intervals: a row per name, which maps to its title.
 
-    scores: name of a split, as the legend shows it, to `metrics.score_predictions`.
+    scores: name of a split, as the legend shows it, to `metrics.score_predictions`.   panels: the names of
+    each; every panel has a scale of its own, so that it shows the intervals.
     """
-    figure, axes = build_figure(9, 1.2 + 0.62 * len(names))
-    for (split, found), offset, colour in zip(scores.items(), (-0.15, 0.15), (MAIN, SECOND), strict=True):
-        for y, name in enumerate(names):
-            score = found.get(name, UNDEFINED)
-            draw_interval(axes, y + offset, score, colour, f"{score.value:.3f}")
-        axes.plot([], [], "o", color=colour, label=split)
-    axes.set_title("All test images against those without a copy in training", pad=30)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handletextpad=0.2)
-    axes.grid(axis="x")
-    axes.margins(x=0.05)
-    name_rows([axes], names.values())
+    heights = [len(names) for names in panels]
+    figure, rows = build_figure(
+        9, 1.6 + 0.62 * sum(heights), rows=len(panels), height_ratios=heights, squeeze=False
+    )
+    for axes, names in zip(rows[:, 0], panels, strict=True):
+        for (split, found), offset, colour in zip(scores.items(), (-0.15, 0.15), (MAIN, SECOND), strict=True):
+            for y, name in enumerate(names):
+                score = found.get(name, UNDEFINED)
+                draw_interval(axes, y + offset, score, colour, f"{score.value:.3f}")
+            axes.plot([], [], "o", color=colour, label=split)
+        axes.grid(axis="x")
+        axes.margins(x=0.05)
+        name_rows([axes], names.values())
+    figure.supxlabel("score (a scale for each panel)", fontsize=10.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, handletextpad=0.2)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def plot_reliability(reliability: pd.DataFrame) -> Figure:
-    """Plot accuracy against confidence from `metrics.compute_reliability`, over the images per bin."""
+    """Plot accuracy against confidence from `metrics.compute_reliability`, over the images per bin.
+
+    The bars are Wilson's 95 % intervals.
+    """
     figure, (top, bottom) = build_figure(6.5, 7, rows=2, sharex=True, height_ratios=(4, 1))
     filled = reliability[reliability["count"] > 0]
-    confidence, accuracy = filled["confidence"], filled["accuracy"]
     top.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    top.vlines(confidence, confidence, accuracy, color=SECOND, linewidth=2, alpha=0.6)
-    top.plot(confidence, accuracy, color=MAIN, marker="o", clip_on=False)
+    bars = _reach(filled["accuracy"], filled["count"])
+    top.errorbar(filled["confidence"], filled["accuracy"], bars, color=MAIN, marker="o", elinewidth=1.2)
     along = {"rotation": 45, "transform_rotates_text": True, "rotation_mode": "anchor"}
     top.text(0.03, 0.045, "ideal", color=SOFT, **along)
-    top.set(title="Reliability: accuracy of predictions by their confidence", ylabel="accuracy")
-    top.set(xlim=(0, 1), ylim=(0, 1))
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     top.grid()
     width = reliability["upper"] - reliability["lower"]
     bottom.bar(reliability["lower"], reliability["count"], width, align="edge", color=MAIN, edgecolor="white")
@@ -189,32 +160,19 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_roc(labels: np.ndarray, probabilities: np.ndarray, emotions: Sequence[str]) -> Figure:
-    """Plot one ROC curve per class against the rest; classes without images are left out."""
-    figure, axes = build_figure(6.5, 6.6)
-    curves = []
-    for c, emotion in enumerate(emotions):
-        positive = np.asarray(labels) == c
-        if 0 < positive.sum() < len(positive):
-            scores = probabilities[:, c]
-            curves.append((roc_auc_score(positive, scores), emotion, roc_curve(positive, scores)[:2]))
-    for auroc, emotion, (fall_out, recall) in sorted(curves, key=lambda curve: -curve[0]):
-        axes.plot(fall_out, recall, color=COLOURS[emotion], label=f"{auroc:.3f}  {emotion}")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(0.43, 0.36, "chance", rotation=45, rotation_mode="anchor", color=SOFT)
-    axes.set(title="ROC, each emotion against the rest", xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
-    axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)")
-    axes.grid()
-    axes.legend(loc="lower right", title="AUROC", alignment="left", borderaxespad=1)
-    return figure
-
-
-@mpl.rc_context(STYLE)
 def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Plot the accuracy of selective prediction by coverage; curves by name, of `compute_risk_coverage`."""
+    """Plot the accuracy of selective prediction by coverage; curves by name, of `compute_risk_coverage`.
+
+    The first has a band, Wilson's 95 % interval.
+    """
     # Below 5 % a handful of faces decides.
     lines = {name: curve[curve["coverage"] >= 0.05] for name, curve in curves.items()}
     figure, axes = _plot_lines(lines, "coverage", "accuracy")
+    first = next(iter(lines.values()))
+    first = first.iloc[np.linspace(0, len(first) - 1, N_BAND_POINTS).astype(int)]
+    below, above = _reach(first["accuracy"], first.index + 1)
+    curve = np.array([first["accuracy"], first["accuracy"] - below, first["accuracy"] + above])
+    draw_band(axes, first["coverage"], curve, color=axes.lines[0].get_color(), linewidth=0)
     axes.set(xlabel="coverage: share of faces predicted, the surest first", ylabel="accuracy on these")
     axes.set(xlim=(0, 1))
     axes.xaxis.set_major_formatter(PERCENT)
@@ -223,22 +181,27 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_agreement(agreement: pd.DataFrame) -> Figure:
-    """Plot `votes.measure_agreement`: accuracy by the number of annotators who agree."""
-    figure, axes = build_figure(8, 4.2)
+    """Plot `votes.measure_agreement`: accuracy by the number of annotators who agree.
+
+    The network has Wilson's 95 % intervals.
+    """
+    figure, axes = build_figure(8, 4.4)
     shown = {
-        "annotators": ("the annotators' answer", GREY, "--"),
+        "annotators": ("the annotators' most frequent answer", GREY, "--"),
         "model": ("the network", MAIN, "-"),
         "voter": ("one annotator", SECOND, "--"),
     }
     for column, (name, colour, line) in shown.items():
         if column in agreement:
             axes.plot(agreement[column], line, marker="o", color=colour, label=name)
+    bars = _reach(agreement["model"], agreement["n_images"])
+    axes.errorbar(agreement.index, agreement["model"], bars, color=MAIN, fmt="none", elinewidth=1.2)
     ticks = [f"{n}\n{count:,}" for n, count in agreement["n_images"].items()]
     axes.set_xticks(agreement.index, [f"up to {ticks[0]}", *ticks[1:]])
     axes.set(xlabel="annotators who gave the most frequent answer / images", ylabel="accuracy", ylim=(0, 1))
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(axis="y")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -273,3 +236,9 @@ def _plot_lines(
     axes.grid()
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure, axes
+
+
+def _reach(shares: pd.Series, counts: Sequence[int] | pd.Series | pd.Index) -> np.ndarray:
+    """Return how far Wilson's 95 % intervals of shares of so many faces reach below and above, (2, N)."""
+    bounds = [compute_wilson(share, int(n)) for share, n in zip(shares, counts, strict=True)]
+    return np.array([(each.value - each.low, each.high - each.value) for each in bounds]).T

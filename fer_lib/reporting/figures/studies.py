@@ -1,15 +1,15 @@
-"""Draw the figures of the ablations, of compression, and of the claims ledger."""
+"""Draw the figures of the ablations and of the claims ledger."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, SUPPORTED
 from fer_lib.evaluation.claims import group_verdicts
@@ -21,13 +21,10 @@ from fer_lib.reporting.figures.style import (
     GREEN,
     GRID,
     INK,
-    LINES,
     MAIN,
     PERCENT,
-    PURPLE,
     SECOND,
     SKY,
-    SOFT,
     STYLE,
     build_figure,
     draw_interval,
@@ -38,31 +35,35 @@ VERDICT_COLOURS = {"partly": AMBER, "inconclusive": SKY, "not tested": FAINT}
 VERDICT_COLOURS |= {"reproduced": GREEN, "implemented": GREEN}
 VERDICT_COLOURS |= {"not reproduced": SECOND, "not implemented": SECOND}
 POSITION_COLOURS = {REACHED: GREEN, CONTAINED: AMBER, BELOW: MAIN}
-LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": GREEN, "classifier": PURPLE}
 
 
 def show_share(share: str) -> str:
-    """Return the name of a share as a reader sees it: `recall disgust`."""
-    return share.replace("_", " ").replace(".", " ")
+    """Return the name of a share as a reader sees it: `recall of disgust`."""
+    return share.replace("_", " ").replace(".", " of ")
 
 
 @mpl.rc_context(STYLE)
 def plot_differences(differences: pd.DataFrame) -> Figure:
     """Plot the gain of each arm, a panel per share; columns arm, share, gain, low, high (-1 to 1).
 
-    Clear ones, whose interval leaves out 0, are filled.
+    Clear ones, whose interval excludes 0, are filled. Accuracy and macro recall have one scale, and so have
+    the recalls of single emotions, of which there are few faces.
     """
     arms, shares = list(differences["arm"].unique()), list(differences["share"].unique())
     size = {"columns": max(1, len(shares)), "sharey": True, "squeeze": False}
-    figure, panels = build_figure(9, 1.1 + 0.34 * len(arms), **size)
+    figure, panels = build_figure(9, 1.3 + 0.34 * len(arms), **size)
+    first_of_scale: dict[bool, Axes] = {}
     for axes, share in zip(panels[0], shares, strict=False):
+        first = first_of_scale.setdefault(share.startswith("recall."), axes)
+        if first is not axes:
+            axes.sharex(first)
         for row in differences[differences["share"] == share].to_dict("records"):
             gain = Interval(row["gain"], row["low"], row["high"]).to_points()
             is_clear = gain.low > 0 or gain.high < 0
             colour = FAINT if not is_clear else MAIN if gain.value > 0 else SECOND
-            draw_interval(axes, arms.index(row["arm"]), gain, colour, is_filled=is_clear)
+            draw_interval(axes, arms.index(row["arm"]), gain, colour, is_filled=is_clear, size=5)
         axes.axvline(0, color=INK, linewidth=0.9)
-        axes.set_title(show_share(share))
+        axes.set_title(show_share(share).replace(" of ", " of\n"), size=11)
         axes.grid(axis="x")
     name_rows(panels[0], arms)
     figure.supxlabel("points gained or lost", fontsize=10.5)
@@ -84,75 +85,6 @@ def plot_vote_shares(points: pd.DataFrame) -> Figure:
     axes.set(xlabel="share of the annotators' votes", ylabel="test accuracy", xticks=points["share"].unique())
     axes.grid()
     figure.legend(loc="outside lower center", ncols=2, title="judged by")
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
-    """Plot accuracy (0 to 1, with `low` and `high`) against milliseconds `ms`, and the front as a line.
-
-    Columns network, variant, accuracy, low, high, ms, bytes; the area of a marker grows with the file.
-    """
-    figure, axes = build_figure(9, 5.2)
-    line = variants.loc[front]
-    axes.step(line["ms"], line["accuracy"], where="post", color=FAINT, linewidth=1.2, zorder=1)
-    colours = dict(zip(variants["network"].unique(), cycle(LINES)))
-    for row in variants.to_dict("records"):
-        colour, ms, accuracy = colours[row["network"]], row["ms"], row["accuracy"]
-        # On two sides: variants of a network may stand close together.
-        marker, kind, shift, side = "o", "", 11, "left"
-        if row["variant"] != "float32":
-            marker, kind, shift, side = "s", ", int8", -11, "right"
-        axes.vlines(ms, row["low"], row["high"], color=colour, linewidth=1, alpha=0.5)
-        axes.scatter(ms, accuracy, s=30 + row["bytes"] / 8e4, color=colour, marker=marker, zorder=2)
-        label = f"{row['network']}{kind}"
-        axes.annotate(label, (ms, accuracy), (shift, -3), textcoords="offset points", size=9, ha=side)
-    axes.set_xscale("log")
-    axes.set_xlim(variants["ms"].min() / 1.6, variants["ms"].max() * 1.6)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.set(xlabel="milliseconds per face, one thread (log scale)", ylabel="test accuracy")
-    axes.grid()
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_sensitivity(networks: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
-    """Plot the error of the logits when one layer alone is int8: a panel per network, columns kind, error."""
-    figure, panels = build_figure(9, 1.9 * len(networks), rows=len(networks), squeeze=False)
-    for axes, (name, layers) in zip(panels[:, 0], networks.items(), strict=True):
-        axes.bar(np.arange(len(layers)), layers["error"], color=layers["kind"].map(LAYER_COLOURS))
-        axes.axhline(threshold, color=INK, linewidth=0.9, linestyle="--")
-        axes.set(title=name, ylabel="error", xlim=(-0.7, len(layers) - 0.3))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(axis="y")
-    panels[-1, 0].set_xlabel("layer, from the image to the emotion")
-    kinds = set(pd.concat(networks.values())["kind"])
-    handles = [Patch(color=colour, label=kind) for kind, colour in LAYER_COLOURS.items() if kind in kinds]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_pruning(rows: pd.DataFrame) -> Figure:
-    """Plot accuracy and speed-up by the share of weights or multiply-adds that is left.
-
-    Columns kind, left (0 to 1), accuracy (0 to 1) and speedup; one line per kind.
-    """
-    figure, (left, right) = build_figure(9, 3.9, columns=2)
-    for kind, line in rows.sort_values("left").groupby("kind"):
-        left.plot(line["left"], line["accuracy"], marker="o", markersize=5, label=kind)
-        right.plot(line["left"], line["speedup"], marker="o", markersize=5)
-    for axes in (left, right):
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.set(xlabel="left of the baseline", xlim=(1.03, 0))
-        axes.grid()
-    left.set(title="Test accuracy")
-    left.yaxis.set_major_formatter(PERCENT)
-    left.legend(loc="lower left")
-    right.set(title="Times as fast as the baseline", ylim=(0, None))
     return figure
 
 
@@ -207,18 +139,33 @@ def plot_gains(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> Figure:
-    """Plot the rows of `paper.collect_accuracies`, and a line at `value`."""
-    figure, axes = build_figure(9, 1.2 + 0.34 * len(accuracies))
-    names = []
-    for y, row in enumerate(accuracies):
-        accuracy = Interval(row["accuracy"], row["low"], row["high"])
-        draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], f"{accuracy.value:.1%}")
-        split = "" if row["split"] == "test" else f", {row['split']}"
-        names.append(f"{row['model']}, {describe_labels(row)}{split}")
-    axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(value, -0.7, f"the paper's {value:.0%}", ha="center", va="bottom", color=SOFT)
-    name_rows([axes], names)
-    axes.set(xlabel="accuracy")
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.grid(axis="x")
+    """Plot the rows of `paper.collect_accuracies`: a row per model, a panel per split and labels.
+
+    A dashed line in each panel marks `value`. An accuracy below half the median is written at the left edge,
+    so that the scale shows the intervals of the others.
+    """
+    models = list(dict.fromkeys(row["model"] for row in accuracies))
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in accuracies:
+        groups.setdefault(f"{row['split']},\n{describe_labels(row)}", []).append(row)
+    half = np.median([row["accuracy"] for row in accuracies]) / 2
+    bounds = [row[end] for row in accuracies if row["accuracy"] >= half for end in ("low", "high")]
+    left, right = min(bounds) - 0.02, max(*bounds, value) + 0.02
+    size = {"columns": len(groups), "sharey": True, "squeeze": False}
+    figure, panels = build_figure(9, 1.3 + 0.25 * len(models), **size)
+    for axes, (title, rows) in zip(panels[0], groups.items(), strict=True):
+        for row in rows:
+            y, accuracy = models.index(row["model"]), Interval(row["accuracy"], row["low"], row["high"])
+            if accuracy.value < half:
+                axes.text(left, y, f"\N{LEFTWARDS ARROW} {accuracy.value:.1%}", va="center", size=9)
+            else:
+                draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], size=3.5)
+        axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_title(title.replace(" by ", "\nby "), size=10)
+        axes.set_xlim(left, right)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.grid()
+    name_rows(panels[0], models)
+    figure.supxlabel(f"accuracy; dashed: the paper's {value:.0%}", fontsize=10.5)
     return figure

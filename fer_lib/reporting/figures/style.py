@@ -94,14 +94,23 @@ def name_rows(panels: Sequence[Axes], names: Iterable[str]) -> None:
 
 
 def draw_interval(
-    axes: Axes, y: float, interval: Interval, colour: str, text: str = "", is_filled: bool = True
+    axes: Axes,
+    y: float,
+    interval: Interval,
+    colour: str,
+    text: str = "",
+    is_filled: bool = True,
+    size: float = 6,
 ) -> None:
-    """Draw a dot, its 95 % whisker, and a text to the right; nothing for an undefined score."""
+    """Draw a dot, its 95 % whisker, and a text to the right; nothing for an undefined score.
+
+    size: of the dot, in points; it may not hide a short whisker.
+    """
     if not interval.is_defined:
         return
     axes.hlines(y, interval.low, interval.high, color=colour, linewidth=2)
     inside = colour if is_filled else "white"
-    axes.plot(interval.value, y, "o", color=colour, markerfacecolor=inside, markersize=6, clip_on=False)
+    axes.plot(interval.value, y, "o", color=colour, markerfacecolor=inside, markersize=size, clip_on=False)
     axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", size=9.5)
 
 
