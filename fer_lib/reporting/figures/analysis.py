@@ -1,4 +1,4 @@
-"""Draw the figures of saliency maps, and of robustness and fairness."""
+"""Draw the figures of saliency maps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,13 +10,10 @@ from matplotlib.figure import Figure
 
 from fer_lib.analysis.explain import METHOD, explain_face, overlay_saliency
 from fer_lib.analysis.explain_study import CHOSEN
-from fer_lib.analysis.severity_curves import Curves, list_family
-from fer_lib.evaluation.perturbations import CORRUPTIONS, FAMILIES, SEVERITIES, Sample, perturb
 from fer_lib.inference.recognizer import Face
 from fer_lib.metrics_file import Interval
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.preprocessing import to_rgb
-from fer_lib.reporting.figures.data import plot_face_grid
 from fer_lib.reporting.figures.style import (
     INK,
     MAIN,
@@ -185,82 +182,4 @@ def plot_explanations(checkpoint: Checkpoint, faces: Sequence[Face], emotion: st
         show_image(seen, face.crop, f"face {number}, as the model sees it")
         show_image(explained, overlay, f"{name}: {face.probabilities[name]:.0%}")
     figure.suptitle(f"Brighter parts speak more for the emotion ({METHOD})", fontsize=10)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_curves(curves: Mapping[str, Curves], measure: str = "accuracy") -> Figure:
-    """Plot a panel per corruption, a row per family, a line per network; a band is the first's interval."""
-    families = {family: list_family(family) for family in FAMILIES}
-    size = {"rows": len(families), "columns": max(map(len, families.values()))}
-    figure, panels = build_figure(12, 1.95 * len(families) + 0.6, **size, sharey=True)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for row, (family, names) in zip(panels, families.items(), strict=True):
-        row[0].set_ylabel(family, fontweight="bold")
-        for axes, name in zip(row, names, strict=False):
-            axes.set_axis_on()
-            for number, (network, found) in enumerate(curves.items()):
-                if number == 0:
-                    draw_band(axes, SEVERITIES, np.transpose(found.trace(name, measure)), label=network)
-                else:
-                    axes.plot(SEVERITIES, found.get_values(name, measure), linewidth=1.5, label=network)
-            corruption = CORRUPTIONS[name]
-            ticks = ["–", *(f"{level:g}" for level in corruption.levels)]
-            axes.set_xticks(list(SEVERITIES), ticks, fontsize=7)
-            axes.set_title(name, fontsize=10)
-            axes.set_xlabel(corruption.unit, fontsize=8, labelpad=1)
-            axes.set_ylim(0, 0.5 if measure == "ece" else 1)
-            axes.yaxis.set_major_formatter(PERCENT)
-            axes.grid(axis="y")
-    if len(curves) > 1:
-        handles, names = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
-    """Plot one face under every corruption, severity 0 to 5 in a strip. Drawn or averaged faces only."""
-    gap = ((0, 0), (0, face.shape[1] // 12), (0, 0))[: face.ndim]
-    strips = []
-    for name in CORRUPTIONS:
-        changed = [perturb(face, name, severity, sample) for severity in SEVERITIES]
-        strips.append(np.hstack([np.pad(each, gap, constant_values=255) for each in changed]))
-    return plot_face_grid(strips, list(CORRUPTIONS), 2)
-
-
-@mpl.rc_context(STYLE)
-def plot_groups(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Plot a panel per factor: each group's accuracy with its interval, of `fairness.score_groups`."""
-    columns = min(3, len(tables))
-    rows = -(-len(tables) // columns)
-    figure, panels = build_figure(10, 2.6 * rows, rows=rows, columns=columns, sharey=True, squeeze=False)
-    for axes in panels.flat[len(tables) :]:
-        axes.set_axis_off()
-    for axes, (factor, table) in zip(panels.flat, tables.items(), strict=False):
-        places = range(len(table))
-        middle, low, high = np.transpose(table["accuracy"].tolist())
-        axes.vlines(places, low, high, color=MAIN, linewidth=1.5)
-        axes.plot(places, middle, "o", color=MAIN)
-        axes.set_xticks(places, [str(name) for name in table.index], fontsize=8)
-        axes.set_title(factor.replace("_", " "), fontsize=10)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.grid(axis="y")
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_following(followed: Mapping[str, Interval]) -> Figure:
-    """Plot `severity_curves.score_following`: a panel per family, a line per corruption, with intervals."""
-    figure, panels = build_figure(12, 3.1, columns=len(FAMILIES), sharey=True)
-    for axes, family in zip(panels, FAMILIES, strict=True):
-        for name in list_family(family):
-            steps = np.transpose([followed[f"{name}/{severity}"] for severity in SEVERITIES[1:]])
-            draw_band(axes, SEVERITIES[1:], steps, linewidth=1.5, label=name)
-        axes.set(title=family, xlabel="severity", ylim=(-0.2, 1))
-        axes.axhline(0, color=SOFT, linewidth=1)
-        axes.grid(axis="y")
-        axes.legend(fontsize=7.5, loc="lower left")
-    panels[0].set_ylabel("rank correlation")
     return figure
