@@ -26,9 +26,9 @@ from fer_lib.reporting.figures.style import (
 from fer_lib.reporting.wording import spell_group
 
 PROXY_AXES = {
-    "luminance": "grey level near the nose: dark to bright",
+    "luminance": "grey level at the nose: dark to bright",
     "sharpness": "sharpness: blurred to sharp",
-    "size": "distance between the eyes: short to long",
+    "size": "eye distance: short to long",
     "yaw": "nose off the midline: little to much",
     "roll": "tilt of the eyes: little to much",
 }
@@ -113,28 +113,20 @@ def chart_curves(curves: Curves) -> dict[str, Any]:
     """Return `plot_curves` as a Vega-Lite chart: one family at a time, intervals on hover."""
     values = []
     for name, corruption in CORRUPTIONS.items():
-        levels = ["clean", *(f"{level:g} {corruption.unit}" for level in corruption.levels)]
+        levels = ["clean", *(f"{level:g} ({corruption.unit})" for level in corruption.levels)]
         for severity, score, level in zip(SEVERITIES, curves.trace(name), levels, strict=True):
-            row = dict(zip(("accuracy", "low", "high"), (round(end, 4) for end in score), strict=True))
-            values.append(
-                {"family": corruption.family, "corruption": name, "severity": severity, "level": level} | row
-            )
+            row = {"family": corruption.family, "corruption": name, "severity": severity, "level": level}
+            ends = dict(zip(("accuracy", "low", "high"), (round(end, 4) for end in score), strict=True))
+            values.append(row | ends | {"shown": f"{score:.1%}"})
     colour = {
         "field": "corruption",
         "type": "nominal",
         "scale": {"range": list(LINES)},
         "sort": None,
-        "legend": {"orient": "right", "title": "corruption"},
+        "legend": {"orient": "bottom", "columns": 3, "symbolOpacity": 1, "title": None},
     }
-    shown = [
-        {"field": "corruption", "title": "corruption"},
-        {"field": "severity", "title": "severity"},
-        {"field": "level", "title": "level"},
-        *(
-            {"field": end, "title": title, "format": ".1%"}
-            for end, title in {"accuracy": "accuracy", "low": "95 % interval from", "high": "to"}.items()
-        ),
-    ]
+    shown = [{"field": name} for name in ("corruption", "severity", "level")]
+    shown.append({"field": "shown", "title": "accuracy, 95 % interval"})
     faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
     encoding = {
         "x": {"field": "severity", "type": "quantitative", "axis": {"tickCount": 5, "grid": False}},
@@ -227,7 +219,7 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -
         middle, low, high = np.transpose(table["accuracy"].tolist())
         axes.vlines(places, low, high, color=MAIN, linewidth=1.5)
         axes.plot(places, middle, "o", color=MAIN, markersize=5)
-        words = {"False": "no", "True": "yes", "no landmarks": "no\nmarks"}
+        words = {"False": "no", "True": "yes", "no landmarks": "not\nfound"}
         axes.set_xticks(places, [words.get(str(name), str(name)) for name in table.index], fontsize=9.5)
         axes.set_title(spell_group(factor), fontsize=10.5)
         axes.set_xlabel(titles[factor], fontsize=9.5)
