@@ -23,7 +23,7 @@ from fer_lib.reporting.figures.style import (
     draw_interval,
     name_rows,
 )
-from fer_lib.reporting.wording import spell_group
+from fer_lib.wording import spell_group
 
 PROXY_AXES = {
     "luminance": "grey level at the nose: dark to bright",

@@ -1,43 +1,32 @@
-"""Draw the figures of the ablations, of compression, and of the claims ledger."""
+"""Draw the figures of the ablations and of compression."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, SUPPORTED
-from fer_lib.evaluation.claims import group_verdicts
-from fer_lib.evaluation.paper import describe_labels
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import (
     AMBER,
     FAINT,
     GREEN,
-    GRID,
     INK,
     LINES,
     MAIN,
     PERCENT,
     PURPLE,
     SECOND,
-    SKY,
-    SOFT,
     STYLE,
     build_figure,
     draw_interval,
     name_rows,
 )
 
-VERDICT_COLOURS = {"partly": AMBER, "inconclusive": SKY, "not tested": FAINT}
-VERDICT_COLOURS |= {"reproduced": GREEN, "implemented": GREEN}
-VERDICT_COLOURS |= {"not reproduced": SECOND, "not implemented": SECOND}
-POSITION_COLOURS = {REACHED: GREEN, CONTAINED: AMBER, BELOW: MAIN}
 LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": GREEN, "classifier": PURPLE}
 
 
@@ -153,72 +142,4 @@ def plot_pruning(rows: pd.DataFrame) -> Figure:
     left.yaxis.set_major_formatter(PERCENT)
     left.legend(loc="lower left")
     right.set(title="Times as fast as the baseline", ylim=(0, None))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_verdicts(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the rows of `claims.judge_claim`: a panel for each basis, a line per verdict, a tile per claim."""
-    groups = group_verdicts(rows)
-    heights = [len(verdicts) for verdicts in groups.values()]
-    figure, panels = build_figure(9, 5.6, rows=len(groups), height_ratios=heights)
-    longest = max(len(names) for verdicts in groups.values() for names in verdicts.values())
-    for axes, (basis, verdicts) in zip(panels, groups.items(), strict=True):
-        for y, (verdict, names) in enumerate(verdicts.items()):
-            colour = VERDICT_COLOURS[verdict]
-            axes.text(0, y, len(names), ha="right", va="center", weight="bold", size=12)
-            for x, name in enumerate(names, start=1):
-                axes.add_patch(Rectangle((x - 0.45, y - 0.36), 0.9, 0.72, color=colour, linewidth=0))
-                ink = INK if colour in (AMBER, SKY) else "white"
-                axes.text(x, y, name, color=ink, weight="bold", size=9.5, ha="center", va="center")
-        name_rows([axes], list(verdicts))
-        axes.tick_params(axis="y", pad=16)
-        axes.set(title=basis.capitalize(), xlim=(-0.4, max(12, longest) + 0.5), xticks=[])
-        axes.spines[:].set_visible(False)
-    return figure
-
-
-def list_gains(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the differences that rules of kind `gains` have found: the claim's id and the check of each."""
-    gains = [row for row in rows if row["rule"] == "gains"]
-    return [(row["id"], check) for row in gains for check in row["checks"] if check["low"] is not None]
-
-
-@mpl.rc_context(STYLE)
-def plot_gains(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the differences of `list_gains`, at least one, over the side of 0 that the claim expects."""
-    names, shown = [], []
-    for name, check in list_gains(rows):
-        names.append(f"{name}   {check['name']}")
-        shown.append((check, Interval(*(100 * check[end] for end in ("value", "low", "high")))))
-    figure, axes = build_figure(9, 1.2 + 0.36 * len(names))
-    reach = 1.08 * max(abs(end) for _, gain in shown for end in gain)
-    for y, (check, gain) in enumerate(shown):
-        is_clear = gain.low > 0 or gain.high < 0
-        colour = GREEN if check["outcome"] == SUPPORTED else SECOND if is_clear else FAINT
-        side = reach if check["expected"] == "above 0" else -reach
-        axes.barh(y, side, height=0.8, color=GRID, alpha=0.6)
-        draw_interval(axes, y, gain, colour, is_filled=is_clear)
-    axes.axvline(0, color=INK, linewidth=0.9)
-    axes.set(xlim=(-reach, reach), xlabel="points of 100")
-    name_rows([axes], names)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> Figure:
-    """Plot the rows of `paper.collect_accuracies`, and a line at `value`."""
-    figure, axes = build_figure(9, 1.2 + 0.34 * len(accuracies))
-    names = []
-    for y, row in enumerate(accuracies):
-        accuracy = Interval(row["accuracy"], row["low"], row["high"])
-        draw_interval(axes, y, accuracy, POSITION_COLOURS[row["reached"]], f"{accuracy.value:.1%}")
-        split = "" if row["split"] == "test" else f", {row['split']}"
-        names.append(f"{row['model']}, {describe_labels(row)}{split}")
-    axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(value, -0.7, f"the paper's {value:.0%}", ha="center", va="bottom", color=SOFT)
-    name_rows([axes], names)
-    axes.set(xlabel="accuracy")
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.grid(axis="x")
     return figure
