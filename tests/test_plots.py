@@ -97,7 +97,6 @@ CURVES = Curves(
     {"accuracy": RNG.random((9, 1 + 5 * len(perturbations.CORRUPTIONS)))},
 )
 AREAS = tabulate_areas({"student (FP32)": CURVES, "augmented": CURVES})
-FOLLOWED = {name: Interval(0.5, 0.4, 0.6) for name in CURVES.conditions}
 GROUPS_OF = pd.DataFrame({"accuracy": [Interval(0.5, 0.4, 0.6)] * 6}, index=[*"12345", "no landmarks"])
 MAPS = {name: {m: Interval(0.5, 0.4, 0.6) for m in analysis.MEASURES} for name in analysis.MAPS}
 HIDING = {
@@ -145,8 +144,7 @@ FIGURES = {
     "vote_shares": lambda _: studies.plot_vote_shares(VOTE_SHARES),
     "verdicts": lambda _: claims.plot_verdicts(VERDICTS),
     "severities": lambda _: robustness.plot_curves(CURVES),
-    "areas": lambda _: robustness.plot_areas(AREAS, "area"),
-    "following": lambda _: robustness.plot_following(FOLLOWED),
+    "areas": lambda _: robustness.plot_areas(AREAS[:9], "area"),
     "groups": lambda _: robustness.plot_groups(
         dict.fromkeys(robustness.PROXY_AXES, GROUPS_OF), robustness.PROXY_AXES
     ),
@@ -354,6 +352,6 @@ def test_severity_chart_has_every_point_its_interval_and_a_choice_of_family():
 
 
 def test_areas_put_the_most_harmful_corruption_first():
-    axes = robustness.plot_areas(AREAS, "area").axes[0]
+    axes = robustness.plot_areas(AREAS[:4], "area").axes[0]
     shown = [label.get_text().rpartition(" (")[0] for label in axes.get_yticklabels()]
-    assert shown == list(AREAS["student (FP32)"].map(lambda area: area.value).sort_values().index)
+    assert shown == list(AREAS["student (FP32)"][:4].map(lambda area: area.value).sort_values().index)
