@@ -116,8 +116,9 @@ def chart_curves(curves: Curves) -> dict[str, Any]:
         levels = ["clean", *(f"{level:g} ({corruption.unit})" for level in corruption.levels)]
         for severity, score, level in zip(SEVERITIES, curves.trace(name), levels, strict=True):
             row = {"family": corruption.family, "corruption": name, "severity": severity, "level": level}
-            ends = dict(zip(("accuracy", "low", "high"), (round(end, 4) for end in score), strict=True))
-            values.append(row | ends | {"shown": f"{score:.1%}"})
+            values.append(
+                row | dict(zip(("accuracy", "low", "high"), (round(end, 3) for end in score), strict=True))
+            )
     colour = {
         "field": "corruption",
         "type": "nominal",
@@ -145,7 +146,14 @@ def chart_curves(curves: Curves) -> dict[str, Any]:
                 "bind": {"input": "select", "options": list(FAMILIES), "name": "Family of corruptions: "},
             }
         ],
-        "transform": [{"filter": "datum.family === family"}],
+        "transform": [
+            {"filter": "datum.family === family"},
+            {
+                "calculate": "format(datum.accuracy, '.1%') + ' [' + format(datum.low, '.1%') + ', ' "
+                "+ format(datum.high, '.1%') + ']'",
+                "as": "shown",
+            },
+        ],
         "encoding": encoding,
         "layer": [
             {
