@@ -240,6 +240,12 @@ class TestGains:
                 "18.3 points lower than with the recipe [16.7, 20.0], as claimed.",
             ),
             (
+                (0.0002, -0.01, 0.0104),
+                "negative",
+                "the same as with the recipe [-1.0, 1.0]; the claim expects it to be lower, and the interval "
+                "contains 0.",
+            ),
+            (
                 (0.02, 0.01, 0.03),
                 "negative",
                 "2.0 points higher than with the recipe [1.0, 3.0]; the claim expects it to be lower.",
@@ -668,7 +674,7 @@ class TestAccuracies:
 
     def test_finding_names_the_highest_and_the_paper_s_figure(self, accuracies):
         sentence, table = describe_accuracies(accuracies, 0.89)
-        highest = f"{Interval(0.95, 0.93, 0.97):.1%} (b0 (selected) on test, 3 groups)"
+        highest = f"{Interval(0.95, 0.93, 0.97):.1%} (test, 3 groups: b0 (selected))"
         assert sentence == f"The highest of the 12 accuracies is {highest}, which reaches the paper's 89%."
         assert table == {
             "highest test accuracy for the 8 emotions of the labels": f"{Interval(0.87, 0.85, 0.89):.1%}",

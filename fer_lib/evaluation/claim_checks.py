@@ -75,7 +75,8 @@ def describe(check: Check) -> str:
     if check.value < 0:
         side, ends = "lower", (-check.high, -check.low)
     size, *bounds = (f"{100 * number:.1f}" for number in (abs(check.value), *ends))
-    return _capitalise(f"{quantity} is {size} points {side} than with {baseline} [{', '.join(bounds)}]")
+    how = f"{size} points {side} than" if float(size) else "the same as"
+    return _capitalise(f"{quantity} is {how} with {baseline} [{', '.join(bounds)}]")
 
 
 def explain_check(check: Check) -> str:

@@ -135,7 +135,7 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
         BELOW: f"below the paper's {value:.0%}",
     }[highest["reached"]]
     interval = Interval(highest["accuracy"], highest["low"], highest["high"])
-    what = f"{highest['model']} on {highest['split']}, {describe_labels(highest)}"
+    what = f"{highest['split']}, {describe_labels(highest)}: {highest['model']}"
     sentence = f"The highest of the {len(accuracies)} accuracies is {interval:.1%} ({what}), {place}."
     by_labels = [row for row in accuracies if row["labels"] == "emotions" and row["split"] == "test"]
     table = {}
