@@ -53,6 +53,11 @@ class OutputDirs:
         return self.reports / "provenance" / f"{name}.json"
 
     @property
+    def ledger(self) -> Path:
+        """The paper's claims with their verdicts, of the notebook on claims."""
+        return self.reports / "claims.json"
+
+    @property
     def figures(self) -> Path:
         """Folder of the figures, `<stage>/<name>.png`: each stage owns its folder."""
         return self.reports / "figures"

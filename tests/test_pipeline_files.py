@@ -28,7 +28,7 @@ NO_RESULT = {
     # The values they read are listed under `params:`.
     *("fer_lib/params.py", "fer_lib/param_sections.py", "fer_lib/params_file.py"),
     "fer_lib/onnx_session.py",  # threads and memory
-    "fer_lib/palette.py",  # a colour is no result
+    *("fer_lib/palette.py", "fer_lib/wording.py"),  # a colour and a name are no result
 }
 """The root of the library but for the labels: no number depends on it."""
 

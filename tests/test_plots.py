@@ -10,13 +10,24 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
+from fer_lib.analysis.severity_curves import Curves, tabulate_areas
 from fer_lib.evaluation import perturbations
 from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compute_reliability, compute_risk_coverage, score_predictions
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval
-from fer_lib.reporting.figures import classes, compression, data, evaluation, studies
+from fer_lib.reporting.figures import (
+    analysis,
+    claims,
+    classes,
+    compression,
+    data,
+    evaluation,
+    robustness,
+    scale,
+    studies,
+)
 from fer_lib.reporting.figures.style import COLOURS
 
 RNG = np.random.default_rng(0)
@@ -108,7 +119,31 @@ PRUNED = pd.DataFrame(
         "speedup_high": [1.0, 2.3],
     }
 )
-VERDICTS = [{"id": f"S{n}", "basis": "measured", "verdict": "not tested"} for n in range(1, 15)]
+VERDICTS = [
+    {
+        "id": f"S{n}",
+        "title": "Rare classes are found more often",
+        "basis": "measured",
+        "verdict": "not tested",
+    }
+    for n in range(1, 15)
+]
+CURVES = Curves(
+    ("clean/0", *(f"{name}/{severity}" for name in perturbations.CORRUPTIONS for severity in range(1, 6))),
+    {"accuracy": RNG.random((9, 1 + 5 * len(perturbations.CORRUPTIONS)))},
+)
+AREAS = tabulate_areas({"student (FP32)": CURVES, "augmented": CURVES})
+GROUPS_OF = pd.DataFrame({"accuracy": [Interval(0.5, 0.4, 0.6)] * 6}, index=[*"12345", "no landmarks"])
+MAPS = {name: {m: Interval(0.5, 0.4, 0.6) for m in analysis.MEASURES} for name in analysis.MAPS}
+HIDING = {
+    curve: {name: np.full((3, 11), 0.5) for name in analysis.MAPS} for curve in ("deletion", "insertion")
+}
+DENSITY = pd.DataFrame(RNG.random((7, 8)), index=EMOTIONS_7, columns=["rest of the face"] * 8)
+CORRELATIONS = pd.DataFrame(RNG.random((5, 3)), columns=["classifier", "blocks.6", "conv_stem"])
+RATES = pd.DataFrame(
+    {"work": ["crops, balanced"] * 4, "workers": [1, 1, 2, 2], "per_second": [5.0, 6, 9, 10]}
+)
+PARTS = {"crops, balanced": {"decode": 1.0, "classify": 3.0}}
 
 FIGURES = {
     "class_counts": lambda _: data.plot_class_counts(COUNTS),
@@ -148,7 +183,19 @@ FIGURES = {
         {"lite": LAYERS, "tiny": LAYERS.assign(error=0.01)}, 0.04
     ),
     "pruning": lambda _: compression.plot_pruning(PRUNED),
-    "verdicts": lambda _: studies.plot_verdicts(VERDICTS),
+    "verdicts": lambda _: claims.plot_verdicts(VERDICTS),
+    "severities": lambda _: robustness.plot_curves(CURVES),
+    "areas": lambda _: robustness.plot_areas(AREAS[:9], "area"),
+    "groups": lambda _: robustness.plot_groups(
+        dict.fromkeys(robustness.PROXY_AXES, GROUPS_OF), robustness.PROXY_AXES
+    ),
+    "measures of maps": lambda _: analysis.plot_measures(MAPS),
+    "hiding": lambda _: analysis.plot_hiding(HIDING),
+    "parts of the face": lambda _: analysis.plot_parts({"Correct": DENSITY, "Errors": DENSITY}),
+    "sanity": lambda _: analysis.plot_sanity(CORRELATIONS, CORRELATIONS),
+    "throughput": lambda _: scale.plot_throughput(RATES),
+    "parts of the work": lambda _: scale.plot_parts(PARTS),
+    "waiting": lambda _: scale.plot_waiting([3.0, 5.0, 4.0]),
 }
 
 
@@ -382,3 +429,20 @@ def test_differences_are_filled_where_they_are_clear():
     assert filled == [[True, True], [True, True], [False, False], [False, False]]
     scales = [axes.get_xlim() for axes in panels]
     assert scales[0] == scales[1] != scales[2] == scales[3]
+
+
+def test_severity_chart_has_every_point_its_interval_and_a_choice_of_family():
+    chart = robustness.chart_curves(CURVES)
+    rows = pd.DataFrame(chart["data"]["values"])
+    assert len(rows) == 6 * len(perturbations.CORRUPTIONS)
+    assert chart["params"][0]["bind"]["options"] == list(perturbations.FAMILIES)
+    blur = rows[rows["corruption"] == "blur"]
+    assert blur["accuracy"].tolist() == [round(score.value, 3) for score in CURVES.trace("blur")]
+    assert blur["level"].tolist()[:2] == ["clean", "0.5 (sigma, pixels of 48)"]
+    assert (rows["low"] <= rows["high"]).all()
+
+
+def test_areas_put_the_most_harmful_corruption_first():
+    axes = robustness.plot_areas(AREAS[:4], "area").axes[0]
+    shown = [label.get_text().rpartition(" (")[0] for label in axes.get_yticklabels()]
+    assert shown == list(AREAS["student (FP32)"][:4].map(lambda area: area.value).sort_values().index)

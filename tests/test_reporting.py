@@ -11,7 +11,6 @@ from PIL import Image
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claims import LEDGER
 from fer_lib.inference.registry import RELEASE_DIR
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models.checkpoints import read_config
@@ -328,7 +327,7 @@ def test_readme_names_measured_and_implemented_claims_apart(readme):
         ("S4", "measured", "partly"),
     ]
     rows = [dict(zip(("id", "basis", "verdict"), row, strict=True)) for row in judged]
-    (dirs.reports / LEDGER).write_text(json.dumps({"claims": rows}))
+    dirs.ledger.write_text(json.dumps({"claims": rows}))
     assert not check_readme()
     update_readme()
     page = "[demo](reports/demo/09_claims.html)"

@@ -24,7 +24,7 @@ from fer_lib.evaluation.metrics import compute_metrics
 from fer_lib.evaluation.perturbations import CORRUPTIONS
 from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.metrics_file import Metrics
+from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -356,6 +356,19 @@ def test_parts_and_background_are_shares_of_the_map(study):
     wrong = chosen[chosen["label"] != chosen["pred"]]
     assert background["wrong"].value == pytest.approx(wrong["part_background"].mean())
     assert background["image"].value == pytest.approx(chosen["area_background"].mean())
+
+
+def test_densest_part_stands_with_the_parts_that_its_interval_does_not_exclude():
+    densities = pd.DataFrame(
+        {
+            "eyes": [Interval(2.0, 1.5, 2.5)],
+            "mouth": [Interval(1.4, 1.1, 1.6)],
+            "nose": [Interval(1.0, 0.9, 1.1)],
+        },
+        index=["happy"],
+    )
+    row = explain_scores.tabulate_densest(densities).loc["happy"]
+    assert row.tolist() == ["eyes", f"{Interval(2.0, 1.5, 2.5):.1f}", "mouth"]
 
 
 def test_background_is_compared_among_faces_with_the_same_prediction(study):

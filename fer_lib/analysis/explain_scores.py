@@ -46,6 +46,23 @@ def tabulate_choice(choice: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
+def tabulate_densest(densities: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per emotion of `SaliencyScores.score_parts`: the part that the map marks most densely.
+
+    Columns: densest part, density with its interval, and the other parts whose intervals reach it.
+    """
+    rows = {}
+    for emotion, row in densities.iterrows():
+        densest = max(row.index, key=lambda part: row[part].value)
+        others = [part for part in row.index if part != densest and row[part].high >= row[densest].low]
+        rows[emotion] = {
+            "densest part": densest,
+            "density": f"{row[densest]:.1f}",
+            "also within the interval": ", ".join(others) or "–",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("predicted emotion")
+
+
 class SaliencyScores:
     """The table `faces` of `explain_study`, scored with intervals over images, or persons where known."""
 

@@ -12,6 +12,18 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from fer_lib.evaluation.browser_record import RECORD, read_record
+from fer_lib.evaluation.claim_checks import (
+    COMPARED,
+    CONTRARY,
+    HIGHER,
+    LOWER,
+    MISSING,
+    OUTCOMES,
+    SUPPORTED,
+    UNITS,
+    Check,
+    show,
+)
 from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.param_sections import Section
 from fer_lib.paths import ROOT
@@ -19,43 +31,12 @@ from fer_lib.paths import ROOT
 MEASURED, IMPLEMENTED = "measured", "implemented"
 """What a rule, and so a claim, rests on."""
 
-SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported", "missing"
-"""What one number does for a claim."""
-OUTCOMES = {True: SUPPORTED, False: CONTRARY, None: OPEN}
-
-UNITS = {" (points)": "points", " (%)": "%"}
-"""How the names of numbers end that are shown times 100."""
-
 REACHED, CONTAINED, BELOW = "reached", "interval contains it", "below"
 """Where an interval lies beside a value."""
 
 STAGES = "03_training|04_evaluation|05_ablations|06_compression|07_gradcam|08_robustness|10_scale"
 Number = Annotated[str, Field(pattern=rf"^({STAGES})(@\w+)?/\S+$")]
 """`<stage>/<key>`; `<stage>@<data set>/<key>` for a certain data set's."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that a rule looked at: where it stands, what the claim expects, and what was found.
-
-    name: what the number is, in words.   unit: it is shown in `points` of 100, in `%`, or as it is.   budget:
-    of the trainings behind it, as far as its stage tells.
-    """
-
-    file: str
-    key: str
-    name: str
-    unit: str
-    expected: str
-    outcome: str
-    value: float | int | str | None = None
-    low: float | None = None
-    high: float | None = None
-    why: str | None = None
-    budget: str | None = None
-    seeds: int | str | None = None
-    data_hash: str | None = None
-    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,15 +60,15 @@ class Records:
         place, key = number.split("/", 1)
         stage, _, other = place.partition("@")
         dataset, name = other or self.dataset, stage.split("_", 1)[-1]
-        words = self.names.get(f"{stage}/{key}", key)
+        words = self.names.get(number) or self.names.get(f"{stage}/{key}", key)
         ending = next(filter(words.endswith, UNITS), "")
         words, unit = words.removesuffix(ending), UNITS.get(ending, "")
         what = (f"reports/{dataset}/tables/{name}.csv", key, words, unit)
         found = self.metrics.get(dataset, {}).get(name)
         if found is None:
             is_there = (self.project / "notebooks" / f"{stage}.ipynb").is_file()
-            lack = f"not run on {other or 'this data set'}" if is_there else "no notebook yet"
-            return Check(*what, expected, MISSING, why=f"needs stage {stage}, which has {lack}")
+            lack = f"has not been run on {other or 'this data set'}" if is_there else "does not exist yet"
+            return Check(*what, expected, MISSING, why=f"page {stage.replace('_', ' (')}) {lack}")
         source = {
             "budget": _find_budget(found, key),
             "seeds": found.get("seeds", found.provenance.get("seed")),
@@ -95,13 +76,15 @@ class Records:
             "commit": found.provenance.get("commit"),
         }
         if key not in found:
-            return Check(*what, expected, MISSING, why=f"not measured: {words}", **source)
+            return Check(
+                *what, expected, MISSING, why=f"{words.partition(COMPARED)[0]} was not measured", **source
+            )
         values: tuple[Any, float | None, float | None]
         try:
             values = found.interval(key)
         except KeyError:
             if bounds:
-                why = f"measured without an interval: {words}"
+                why = f"{words} was measured without an interval"
                 return Check(*what, expected, MISSING, why=why, **source)
             values = found[key], None, None
         return Check(*what, expected, OUTCOMES[decide(*values)], *values, **source)
@@ -120,7 +103,7 @@ def compare(low: float, high: float, value: float) -> bool | None:
 
 
 class AtLeast(Section):
-    """A number counts when its interval lies at the value or above; inconclusive: it contains the value."""
+    """A number counts when its whole interval reaches the value; inconclusive: it contains the value."""
 
     basis: ClassVar = MEASURED
     kind: Literal["at_least"]
@@ -133,7 +116,8 @@ class AtLeast(Section):
     def _check_value(self, records: Records, number: str, value: float) -> Check:
         counts = {REACHED: True, CONTAINED: None, BELOW: False}
         check = records.check(number, "", lambda _, low, high: counts[judge_threshold(low, high, value)])
-        return replace(check, expected=f"at least {show(replace(check, value=value, low=None))}")
+        shown = show(replace(check, value=value, low=None)) if check.unit else f"{value:g}"
+        return replace(check, expected=f"at least {shown}")
 
 
 class Gains(Section):
@@ -146,14 +130,14 @@ class Gains(Section):
     def check(self, records: Records) -> list[Check]:
         """Return a check for each of `gains`."""
         sides = {
-            "positive": ("above 0", lambda _, low, high: compare(low, high, 0)),
-            "negative": ("below 0", lambda _, low, high: compare(-high, -low, 0)),
+            "positive": (HIGHER, lambda _, low, high: compare(low, high, 0)),
+            "negative": (LOWER, lambda _, low, high: compare(-high, -low, 0)),
         }
         return [records.check(number, *sides[sign]) for number, sign in self.gains.items()]
 
 
 class Greater(Section):
-    """A number counts when its interval lies above that of the one beside it; inconclusive: they overlap."""
+    """A number counts when its whole interval is above that of another number; inconclusive: they overlap."""
 
     basis: ClassVar = MEASURED
     kind: Literal["greater"]
@@ -173,7 +157,7 @@ class Greater(Section):
         def decide(_: float, low: float, high: float) -> bool | None:
             return None if low <= beside.high and high >= beside.low else low > beside.high
 
-        return records.check(first, f"above {other.name}, {show(other)}", decide)
+        return records.check(first, f"above {other.name}, which is {show(other)}", decide)
 
 
 class Equals(Section):
@@ -185,16 +169,15 @@ class Equals(Section):
 
     def check(self, records: Records) -> list[Check]:
         """Return a check for each of `values`."""
-        return [
-            records.check(
-                number, format_value(stated), lambda used, *_, stated=stated: used == stated, bounds=False
-            )
-            for number, stated in self.values.items()
-        ]
+        return [self._check_setting(records, *item) for item in self.values.items()]
+
+    def _check_setting(self, records: Records, number: str, stated: int | float | str) -> Check:
+        check = records.check(number, "", lambda used, *_: used == stated, bounds=False)
+        return replace(check, expected=show(replace(check, value=stated)))
 
 
 class Present(Section):
-    """A number counts when it is reported and else does not; when none is, the claim is not tested."""
+    """A number counts when it is reported; when none of them is, the claim is not tested."""
 
     basis: ClassVar = IMPLEMENTED
     kind: Literal["present"]
@@ -218,13 +201,13 @@ class Passed(Section):
     def check(self, records: Records) -> list[Check]:
         """Return a check for each of `tests`."""
         record = read_record(records.project)
-        return [self._check_test(name, record) for name in self.tests]
+        return [self._check_test(name, record, records.names) for name in self.tests]
 
-    def _check_test(self, name: str, record: Mapping[str, Any]) -> Check:
+    def _check_test(self, name: str, record: Mapping[str, Any], names: Mapping[str, str]) -> Check:
         found = record["tests"].get(name)
         outcome = {"passed": SUPPORTED, "failed": CONTRARY}.get(found, MISSING)
-        why = "needs the tests in a browser, which `make record` runs" if outcome == MISSING else None
-        words = name.removeprefix("test_").replace("_", " ")
+        why = "the tests in a browser have not been run (make record)" if outcome == MISSING else None
+        words = names.get(f"app/{name}", name.removeprefix("test_").replace("_", " "))
         what = (RECORD.as_posix(), name, words, "", "passed", outcome, found)
         return Check(*what, why=why, commit=record.get("commit"))
 
@@ -236,30 +219,10 @@ BASES = {get_args(rule.model_fields["kind"].annotation)[0]: rule.basis for rule 
 
 RULES = {
     "every rule": "A measured claim is reproduced, and an implemented one implemented, when everything that "
-    "its rule names counts, and partly when some of it does. When nothing counts it is inconclusive if every "
-    "number is, and else not reproduced. It is not tested while something is missing that the rule needs "
-    "(but see the rule present). Intervals are 95 % intervals."
+    "its rule names counts, and partly when only some of it does. When nothing counts, it is inconclusive if "
+    "every number is, and otherwise not reproduced. It is not tested while a number that the rule needs is "
+    "missing (the rule present differs). Intervals are 95 % intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
-
-
-def format_value(value: float | int | str | None) -> str:
-    """Return a number with three decimals or thousands separators, a setting or a text as it is."""
-    if not isinstance(value, float):
-        return str(value)
-    if value.is_integer() and abs(value) > 1:  # a setting, such as 224 pixels
-        return f"{value:.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def show(check: Check) -> str:
-    """Return what was found in the number's unit, with its 95 % interval where it has one."""
-    numbers = [check.value] if check.low is None else [check.value, check.low, check.high]
-    spec = {"points": "+.1f", "%": ".1f"}.get(check.unit)
-    shown = [
-        format(100 * x, spec) if spec and isinstance(x, float | int) else format_value(x) for x in numbers
-    ]
-    unit = f" {check.unit}" if check.unit else ""
-    return f"{shown[0]}{unit}" + (f" [{shown[1]}, {shown[2]}]" if shown[1:] else "")
 
 
 def _find_budget(metrics: Metrics, key: str) -> str | None:

@@ -16,31 +16,24 @@ import yaml
 from pydantic import Field
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claim_rules import (
+from fer_lib.evaluation.claim_checks import (
     CONTRARY,
-    IMPLEMENTED,
-    MEASURED,
     MISSING,
-    RULES,
-    STAGES,
     SUPPORTED,
     Check,
-    Number,
-    Records,
-    Rule,
-    show,
+    describe,
+    explain_check,
 )
+from fer_lib.evaluation.claim_rules import IMPLEMENTED, MEASURED, RULES, STAGES, Number, Records, Rule
 from fer_lib.files import write_atomically
 from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.param_sections import Section
 from fer_lib.params import validate
 from fer_lib.paths import ROOT, OutputDirs
+from fer_lib.wording import join_words
 
 CLAIMS_FILE = ROOT / "claims.yaml"
 """The ledger of the project that the results belong to."""
-
-LEDGER = "claims.json"
-"""The judged claims, among the reports of a data set."""
 
 INCONCLUSIVE = "inconclusive"
 """The verdict where every interval contains the value that decides."""
@@ -58,10 +51,12 @@ BESIDE = "decides nothing"
 class Claim(Section):
     """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides.
 
-    beside: numbers and facts that decide nothing, but that a reader must know.
+    title: the claim in a few words.   beside: numbers and facts that decide nothing, but that a reader must
+    know.
     """
 
     id: Annotated[str, Field(pattern="^[SN][1-9][0-9]?$")]
+    title: str
     claim: str
     paper: str | None
     note: str | None = None
@@ -120,7 +115,7 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
     beside = [records.check(number, "–", lambda *_: None, bounds=False) for number in claim.beside]
     beside = [check if check.outcome == MISSING else replace(check, outcome=BESIDE) for check in beside]
     first = checks[0]
-    return claim.model_dump(include={"id", "claim", "paper", "note"}) | {
+    return claim.model_dump(include={"id", "title", "claim", "paper", "note"}) | {
         "ours": first.value,
         "low": first.low,
         "high": first.high,
@@ -129,7 +124,7 @@ def judge_claim(claim: Claim, records: Records) -> dict[str, Any]:
         "basis": basis,
         "verdict": conclude(checks, basis),
         "reason": explain(checks),
-        "also": "; ".join(dict.fromkeys(c.why or f"{c.name} {show(c)}" for c in beside)) or None,
+        "also": " ".join(dict.fromkeys(f"{describe(check)}." for check in beside)) or None,
         "figure": _find_figure(claim, records),
         "rule": claim.rule.kind,
         "file": first.file,
@@ -159,15 +154,16 @@ def conclude(checks: Iterable[Check], basis: str) -> str:
 
 
 def explain(checks: list[Check]) -> str:
-    """Return in words what is missing, or else what was found: all of it, or what does not count."""
-    missing = dict.fromkeys(check.why or "" for check in checks if check.outcome == MISSING)
-    if missing:
-        return "; ".join(missing)
-    lost = [check for check in checks if check.outcome != SUPPORTED]
-    shown = "; ".join(c.why or f"{c.name} {show(c)}, expected {c.expected}" for c in lost)
-    found = "; ".join(dict.fromkeys(f"{check.name} {show(check)}" for check in checks))
-    counted = f"{len(checks) - len(lost)} of {len(checks)} as expected; else: " if len(checks) > 1 else ""
-    return f"{counted}{shown}" if lost else f"as expected: {found}"
+    """Return in sentences what is missing, or else what was found and what the claim asks for."""
+    missing = [check for check in checks if check.outcome == MISSING]
+    n_met = sum(check.outcome == SUPPORTED for check in checks)
+    counted = [f"{n_met} of {len(checks)} parts hold."] if 0 < n_met < len(checks) and not missing else []
+    return " ".join(dict.fromkeys([*counted, *map(explain_check, missing or checks)]))
+
+
+def name_claim(row: Mapping[str, Any]) -> str:
+    """Return the code of a claim and what it is about: `S4: Augmentation helps`."""
+    return f"{row['id']}: {row['title']}"
 
 
 def group_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
@@ -190,41 +186,50 @@ def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def describe_verdicts(counts: Mapping[str, Any]) -> str:
-    """Return the numbers of `count_verdicts` as part of a sentence, the two kinds of claims apart."""
-    parts = []
-    for (basis, (yes, *others)), kind in zip(
-        VERDICTS.items(), ("measured claims", "claims about the implementation"), strict=True
-    ):
-        n, n_yes = (round(counts[f"{basis}.{name}"]) for name in ("n", yes))
-        rest = ", ".join(f"{round(counts[f'{basis}.{_name(verdict)}'])} {verdict}" for verdict in others)
-        parts.append(f"of the {n} {kind}, {n_yes} {'is' if n_yes == 1 else 'are'} {yes}, {rest}")
-    return "; ".join(parts)
+def describe_verdicts(counts: Mapping[str, Any], dataset: str) -> str:
+    """Return the numbers of `count_verdicts` on the measured claims as a sentence."""
+    n, *found = (round(counts[f"{MEASURED}.{_name(name)}"]) for name in ("n", *VERDICTS[MEASURED]))
+    words = ("reproduced", "reproduced in part", "inconclusive", "not reproduced", "not tested")
+    parts = [
+        f"{of} {'is' if of == 1 else 'are'} {verdict}" for of, verdict in zip(found, words, strict=True) if of
+    ]
+    return f"Of the {n} measured claims, {join_words(parts)} on {dataset}."
+
+
+def tabulate_verdicts(counts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the numbers of `count_verdicts` for a small table: what to how many of how many."""
+    words = (
+        f"measured claims {verdict}"
+        for verdict in ("reproduced", "reproduced in part", *VERDICTS[MEASURED][2:])
+    )
+    table = {
+        title: f"{counts[f'{MEASURED}.{_name(verdict)}']:.0f} of {counts[f'{MEASURED}.n']:.0f}"
+        for title, verdict in zip(words, VERDICTS[MEASURED], strict=True)
+    }
+    met = counts[f"{IMPLEMENTED}.{_name(VERDICTS[IMPLEMENTED][0])}"]
+    return table | {
+        "claims about the implementation that are met": f"{met:.0f} of {counts[f'{IMPLEMENTED}.n']:.0f}"
+    }
 
 
 def tabulate_checks(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each number and test behind the verdicts, and for those beside them.
 
-    Columns: claim, number, found (with its interval), expected, outcome, budget and seeds of its trainings,
-    and its key in the tables of numbers.
+    Columns: claim, number, outcome, and the budget and seeds of its trainings.
     """
     table = []
     for row in rows:
         for check in (Check(**found) for found in (*row["checks"], *row["beside"])):
-            place = check.file.removeprefix(f"reports/{row['dataset']}/tables/").removesuffix(".csv")
-            found = "–" if check.value is None else show(check)
-            origin = (check.budget or "–", "–" if check.seeds is None else str(check.seeds))
-            judged = (check.name, found, check.expected, check.outcome)
-            table.append((row["id"], *judged, *origin, f"{place}: {check.key}"))
-    columns = ["claim", "number", "found", "expected", "outcome", "budget", "seeds", "key"]
-    return pd.DataFrame(table, columns=columns)
+            seeds = "–" if check.seeds is None else str(check.seeds)
+            table.append((name_claim(row), check.name, check.outcome, check.budget or "–", seeds))
+    return pd.DataFrame(table, columns=["claim", "number", "outcome", "budget", "seeds"])
 
 
 def write_ledger(dirs: OutputDirs, rows: list[dict[str, Any]], accuracies: list[dict[str, Any]]) -> None:
-    """Write `LEDGER`: the rules in words, the judged claims, and every accuracy beside the paper's."""
+    """Write the ledger: the rules in words, the judged claims, and every accuracy beside the paper's."""
     content = {"rules": RULES, "claims": rows, "accuracies": accuracies}
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_atomically(dirs.reports / LEDGER, f"{text}\n".encode())
+    write_atomically(dirs.ledger, f"{text}\n".encode())
 
 
 def _name(verdict: str) -> str:

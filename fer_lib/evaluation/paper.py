@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from fer_lib.evaluation.claim_rules import CONTAINED, REACHED, Records, judge_threshold
-from fer_lib.evaluation.variant_names import name_variant
+from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, Records, judge_threshold
 from fer_lib.labels import EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval, Metrics, build_key
 from fer_lib.param_sections import TrainingParams
+from fer_lib.wording import spell_network
 
 EPOCHS = pd.DataFrame(
     {
@@ -85,7 +85,7 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
     if compressed := stages.get("compression"):
         # One without a dot is another one under what it was chosen for.
         places = sorted(place for place in _find_accuracies(compressed) if "." in place[0])
-        found += [(compressed, *place, name_variant(place[0])) for place in places]
+        found += [(compressed, *place, spell_network(place[0])) for place in places]
     found.sort(key=lambda each: (SPLITS.index(each[2]), each[1].startswith("annotators")))
     rows = []
     for source, model, split, name in found:
@@ -140,28 +140,31 @@ def _name_model(model: str, selected: str | None) -> str:
 
 
 def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> tuple[str, dict[str, str]]:
-    """Return a sentence that counts where `value` is reached, and a table of what comes nearest to it."""
+    """Return a sentence on the highest accuracy beside the paper's `value`, and rows of a table."""
     if not accuracies:
-        return f"No accuracy has been measured yet to set beside {value:.0%}.", {}
-    reached = [_describe(row) for row in accuracies if row["reached"] == REACHED]
-    n_contained = sum(row["reached"] == CONTAINED for row in accuracies)
-    counted = f"{len(reached) or 'None'} of the {len(accuracies)} accuracies"
-    sentence = f"{counted} reach{'es' * (len(reached) < 2)} {value:.0%} with the whole 95 % interval."
-    table = {f"{value:.0%} is reached by": "; ".join(reached)} if reached else {}
-    table |= {
-        f"intervals that contain {value:.0%}": str(n_contained),
-        "highest accuracy": _describe(max(accuracies, key=lambda row: row["accuracy"])),
+        return f"No accuracy has been measured yet to compare with the paper's {value:.0%}.", {}
+    highest = max(accuracies, key=lambda row: row["accuracy"])
+    n_reached = sum(row["reached"] == REACHED for row in accuracies)
+    place = {
+        REACHED: f"which reaches the paper's {value:.0%}",
+        CONTAINED: f"whose interval contains the paper's {value:.0%}",
+        BELOW: f"below the paper's {value:.0%}",
+    }[highest["reached"]]
+    interval = Interval(highest["accuracy"], highest["low"], highest["high"])
+    what = f"{highest['split']}, {describe_labels(highest)}: {highest['model']}"
+    sentence = f"The highest of the {len(accuracies)} accuracies is {interval:.1%} ({what}), {place}."
+    by_labels = [row for row in accuracies if row["labels"] == "emotions" and row["split"] == "test"]
+    table = {}
+    if by_labels:
+        best = max(by_labels, key=lambda row: row["accuracy"])
+        score = Interval(best["accuracy"], best["low"], best["high"])
+        table[f"highest test accuracy for the {describe_labels(best)} of the labels"] = f"{score:.1%}"
+    return sentence, table | {
+        f"accuracies whose whole interval reaches {value:.0%}": f"{n_reached} of {len(accuracies)}",
     }
-    return sentence, table
 
 
 def describe_labels(row: Mapping[str, Any]) -> str:
-    """Return the labels of a row of `collect_accuracies` in words, such as `7 emotions by annotators`."""
-    judged = "emotions by annotators" if row["labels"] == "annotators" else row["labels"]
+    """Return the labels of a row of `collect_accuracies` in words: `7 emotions judged by annotators`."""
+    judged = "emotions judged by annotators" if row["labels"] == "annotators" else row["labels"]
     return f"{row['classes']} {judged}"
-
-
-def _describe(row: Mapping[str, Any]) -> str:
-    interval = Interval(row["accuracy"], row["low"], row["high"])
-    place = f"{row['dataset']} {row['split']}, {describe_labels(row)}, {row['model']}"
-    return f"{interval:.1%} ({place})"

@@ -8,7 +8,7 @@ import json
 
 from fer_lib.errors import FerError
 from fer_lib.evaluation.claim_rules import IMPLEMENTED, MEASURED
-from fer_lib.evaluation.claims import LEDGER, group_verdicts
+from fer_lib.evaluation.claims import group_verdicts
 from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.inference.registry import RELEASE_DIR, list_checkpoints, list_variants
@@ -66,7 +66,7 @@ def build_results_table() -> str:
         "on a data set and split that it does not name.",
     ]
     lines += ["", *_list_released()]
-    ledgers = {name: ROOT / "reports" / name / LEDGER for name in evaluated}
+    ledgers = {name: get_output_dirs(name, ROOT).ledger for name in evaluated}
     judged = {
         name: group_verdicts(json.loads(path.read_bytes())["claims"])
         for name, path in ledgers.items()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_lib.errors import FerError
-from fer_lib.evaluation.claims import LEDGER
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, OutputDirs
 from fer_lib.reporting.stage import get_stage_name
@@ -145,5 +144,4 @@ def read_rerun(dirs: OutputDirs) -> dict[str, Any] | None:
 
 def read_claims(dirs: OutputDirs) -> list[dict[str, Any]]:
     """Return the paper's claims with their verdicts; none before notebook 09 has run."""
-    path = dirs.reports / LEDGER
-    return json.loads(path.read_bytes())["claims"] if path.is_file() else []
+    return json.loads(dirs.ledger.read_bytes())["claims"] if dirs.ledger.is_file() else []

@@ -1,4 +1,4 @@
-"""Draw the figures of saliency maps, and of robustness and fairness."""
+"""Draw the figures of saliency maps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fer_lib.analysis.explain import METHOD, explain_face, overlay_saliency
-from fer_lib.analysis.explain_study import CHOSEN
-from fer_lib.analysis.severity_curves import Curves, list_family
-from fer_lib.evaluation.perturbations import CORRUPTIONS, FAMILIES, SEVERITIES, Sample, perturb
+from fer_lib.analysis.explain_study import CENTRE, CHOSEN, LAST, RANDOM
 from fer_lib.inference.recognizer import Face
 from fer_lib.metrics_file import Interval
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.preprocessing import to_rgb
-from fer_lib.reporting.figures.data import plot_face_grid
 from fer_lib.reporting.figures.style import (
     INK,
     MAIN,
@@ -32,6 +29,17 @@ from fer_lib.reporting.figures.style import (
     show_image,
 )
 
+MAPS = {CHOSEN: "chosen map", LAST: "Grad-CAM, last stage", RANDOM: "random cells", CENTRE: "centred blob"}
+"""How the maps that are compared are called on the page."""
+
+MEASURES = {
+    "deletion": ("deletion area", "smaller is better"),
+    "insertion": ("insertion area", "larger is better"),
+    "energy": ("energy", "share, larger is better"),
+    "pointing": ("pointing game", "share, larger is better"),
+}
+"""Of maps: their titles, and what is better."""
+
 
 @mpl.rc_context(STYLE)
 def plot_choice(choice: pd.DataFrame) -> Figure:
@@ -42,8 +50,8 @@ def plot_choice(choice: pd.DataFrame) -> Figure:
         values = part.set_index("stage")["insertion minus deletion"].reindex(stages["stage"])
         axes.plot(range(len(stages)), values, marker="o", label=method)
     axes.axhline(0, color=SOFT, linewidth=1)
-    names = [f"{row.stage}\n1 cell = {row.reduction} px" for row in stages.itertuples()]
-    axes.set_xticks(range(len(stages)), names)
+    axes.set_xticks(range(len(stages)), [f"{size} px" for size in stages["reduction"]])
+    axes.set(xlabel="size of a cell, from the first stage to the last")
     axes.set(ylabel="insertion minus deletion area")
     axes.grid(axis="y")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -54,32 +62,34 @@ def plot_choice(choice: pd.DataFrame) -> Figure:
 def plot_measures(scores: Mapping[str, Mapping[str, Interval]]) -> Figure:
     """Plot each measure of each map with its interval, of `SaliencyScores.score`."""
     measures = list(next(iter(scores.values())))
-    figure, panels = build_figure(9.5, 2.8, columns=len(measures), sharey=True)
+    figure, panels = build_figure(9, 2.8, columns=len(measures), sharey=True)
     for axes, measure in zip(panels, measures, strict=True):
         for y, (name, score) in enumerate(scores.items()):
             draw_interval(axes, y, score[measure], MAIN if name == CHOSEN else SOFT)
-        better = "smaller is better" if measure == "deletion" else "larger is better"
-        axes.set(title=measure, xlabel=better)
+        title, better = MEASURES[measure]
+        axes.set_title(title, fontsize=10.5)
+        axes.set_xlabel(better)
         axes.grid(axis="x")
-    name_rows(panels, scores)
+    name_rows(panels, [MAPS[name] for name in scores])
     return figure
 
 
 @mpl.rc_context(STYLE)
 def plot_hiding(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Plot deletion and insertion curves of `SaliencyScores.average_curves`, with their intervals."""
-    figure, panels = build_figure(9.5, 3.6, columns=len(curves), sharey=True)
+    figure, panels = build_figure(9, 3.9, columns=len(curves), sharey=True)
     for axes, (title, of_maps) in zip(panels, curves.items(), strict=True):
         # The maps that mark no part for what the network saw there are grey.
         for colour, (name, curve) in zip((MAIN, SECOND, SOFT, INK), of_maps.items(), strict=True):
-            draw_band(axes, np.linspace(0, 1, curve.shape[1]), curve, color=colour, label=name)
+            draw_band(axes, np.linspace(0, 1, curve.shape[1]), curve, color=colour, label=MAPS[name])
         what = "hidden" if title == "deletion" else "shown"
         axes.set(title=title.capitalize(), xlabel=f"share of the face {what}, the most marked first")
         axes.set(ylim=(0, 1))
         axes.xaxis.set_major_formatter(PERCENT)
         axes.grid(axis="y")
     panels[0].set_ylabel("probability of the predicted emotion")
-    panels[0].legend()
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 
@@ -100,7 +110,7 @@ def plot_examples(
     """
     keys = [key for key in examples if not key.endswith("/row")]
     kinds = [[key for key in keys if key.startswith(kind)] for kind in ("correct", "wrong")]
-    figure, panels = build_figure(9.5, 6.2, rows=2, columns=max(map(len, kinds)), squeeze=False)
+    figure, panels = build_figure(9, 6, rows=2, columns=max(map(len, kinds)), squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
     for row, of_kind in zip(panels, kinds, strict=True):
@@ -117,7 +127,7 @@ def plot_examples(
 def plot_parts(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot emotion by part, one panel per title: how much denser the map is there than over the image."""
     shown = {title: table for title, table in tables.items() if len(table)}
-    figure, panels = build_figure(10.5, 4.2, columns=len(shown), squeeze=False)
+    figure, panels = build_figure(9, 3.9, columns=len(shown), squeeze=False)
     top = max(float(table.to_numpy().max()) for table in shown.values())
     for axes, (title, table) in zip(panels[0], shown.items(), strict=True):
         draw_heatmap(axes, table, annot=True, fmt=".1f", cmap="vlag", vmin=0, vmax=top, center=1)
@@ -137,7 +147,7 @@ def plot_mean_maps(maps: Mapping[str, np.ndarray], emotions: Sequence[str], back
     backdrop
         uint8 (S, S), the mean face.
     """
-    figure, panels = build_figure(10.5, 3.7, rows=2, columns=len(emotions))
+    figure, panels = build_figure(9, 3.4, rows=2, columns=len(emotions))
     for row, kind in zip(panels, ("correct", "wrong"), strict=True):
         row[0].set_ylabel(kind, rotation=0, ha="right", va="center", labelpad=8)
         for axes, emotion in zip(row, emotions, strict=True):
@@ -158,15 +168,16 @@ def plot_sanity(randomised: pd.DataFrame, stability: pd.DataFrame) -> Figure:
 
     Columns: blocks from the classifier down; shifts in pixels. Rows: faces.
     """
-    figure, (left, right) = build_figure(10, 3.6, columns=2, width_ratios=(2.4, 1), sharey=True)
+    figure, (left, right) = build_figure(9, 3.9, columns=2, width_ratios=(2.4, 1), sharey=True)
     for axes, table in ((left, randomised), (right, stability)):
         places = range(table.shape[1])
         draw_band(axes, places, table.quantile([0.5, 0.25, 0.75]).to_numpy(), marker="o")
         axes.axhline(0, color=SOFT, linewidth=1)
-        axes.set_xticks(places, table.columns)
+        axes.set_xticks(places, [str(name).replace("_", " ").replace(".", " ") for name in table.columns])
         axes.grid(axis="y")
     left.tick_params(axis="x", rotation=60)
-    left.set(title="Weights randomised, from the top down", ylabel="rank correlation", ylim=(-0.5, 1.05))
+    left.set(title="Weights permuted", xlabel="down to this block of layers, from the classifier")
+    left.set(ylabel="rank correlation", ylim=(-0.5, 1.05))
     right.set(title="Face moved", xlabel="pixels")
     return figure
 
@@ -185,82 +196,4 @@ def plot_explanations(checkpoint: Checkpoint, faces: Sequence[Face], emotion: st
         show_image(seen, face.crop, f"face {number}, as the model sees it")
         show_image(explained, overlay, f"{name}: {face.probabilities[name]:.0%}")
     figure.suptitle(f"Brighter parts speak more for the emotion ({METHOD})", fontsize=10)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_curves(curves: Mapping[str, Curves], measure: str = "accuracy") -> Figure:
-    """Plot a panel per corruption, a row per family, a line per network; a band is the first's interval."""
-    families = {family: list_family(family) for family in FAMILIES}
-    size = {"rows": len(families), "columns": max(map(len, families.values()))}
-    figure, panels = build_figure(12, 1.95 * len(families) + 0.6, **size, sharey=True)
-    for axes in panels.flat:
-        axes.set_axis_off()
-    for row, (family, names) in zip(panels, families.items(), strict=True):
-        row[0].set_ylabel(family, fontweight="bold")
-        for axes, name in zip(row, names, strict=False):
-            axes.set_axis_on()
-            for number, (network, found) in enumerate(curves.items()):
-                if number == 0:
-                    draw_band(axes, SEVERITIES, np.transpose(found.trace(name, measure)), label=network)
-                else:
-                    axes.plot(SEVERITIES, found.get_values(name, measure), linewidth=1.5, label=network)
-            corruption = CORRUPTIONS[name]
-            ticks = ["–", *(f"{level:g}" for level in corruption.levels)]
-            axes.set_xticks(list(SEVERITIES), ticks, fontsize=7)
-            axes.set_title(name, fontsize=10)
-            axes.set_xlabel(corruption.unit, fontsize=8, labelpad=1)
-            axes.set_ylim(0, 0.5 if measure == "ece" else 1)
-            axes.yaxis.set_major_formatter(PERCENT)
-            axes.grid(axis="y")
-    if len(curves) > 1:
-        handles, names = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_perturbed(face: np.ndarray, sample: Sample) -> Figure:
-    """Plot one face under every corruption, severity 0 to 5 in a strip. Drawn or averaged faces only."""
-    gap = ((0, 0), (0, face.shape[1] // 12), (0, 0))[: face.ndim]
-    strips = []
-    for name in CORRUPTIONS:
-        changed = [perturb(face, name, severity, sample) for severity in SEVERITIES]
-        strips.append(np.hstack([np.pad(each, gap, constant_values=255) for each in changed]))
-    return plot_face_grid(strips, list(CORRUPTIONS), 2)
-
-
-@mpl.rc_context(STYLE)
-def plot_groups(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Plot a panel per factor: each group's accuracy with its interval, of `fairness.score_groups`."""
-    columns = min(3, len(tables))
-    rows = -(-len(tables) // columns)
-    figure, panels = build_figure(10, 2.6 * rows, rows=rows, columns=columns, sharey=True, squeeze=False)
-    for axes in panels.flat[len(tables) :]:
-        axes.set_axis_off()
-    for axes, (factor, table) in zip(panels.flat, tables.items(), strict=False):
-        places = range(len(table))
-        middle, low, high = np.transpose(table["accuracy"].tolist())
-        axes.vlines(places, low, high, color=MAIN, linewidth=1.5)
-        axes.plot(places, middle, "o", color=MAIN)
-        axes.set_xticks(places, [str(name) for name in table.index], fontsize=8)
-        axes.set_title(factor.replace("_", " "), fontsize=10)
-        axes.yaxis.set_major_formatter(PERCENT)
-        axes.grid(axis="y")
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_following(followed: Mapping[str, Interval]) -> Figure:
-    """Plot `severity_curves.score_following`: a panel per family, a line per corruption, with intervals."""
-    figure, panels = build_figure(12, 3.1, columns=len(FAMILIES), sharey=True)
-    for axes, family in zip(panels, FAMILIES, strict=True):
-        for name in list_family(family):
-            steps = np.transpose([followed[f"{name}/{severity}"] for severity in SEVERITIES[1:]])
-            draw_band(axes, SEVERITIES[1:], steps, linewidth=1.5, label=name)
-        axes.set(title=family, xlabel="severity", ylim=(-0.2, 1))
-        axes.axhline(0, color=SOFT, linewidth=1)
-        axes.grid(axis="y")
-        axes.legend(fontsize=7.5, loc="lower left")
-    panels[0].set_ylabel("rank correlation")
     return figure

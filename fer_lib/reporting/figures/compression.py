@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-from fer_lib.evaluation.variant_names import KINDS
 from fer_lib.reporting.figures.style import (
     AMBER,
     FAINT,
@@ -27,6 +26,7 @@ from fer_lib.reporting.figures.style import (
     STYLE,
     build_figure,
 )
+from fer_lib.wording import PRECISIONS
 
 LAYER_COLOURS = {"stem": SECOND, "depthwise": AMBER, "pointwise": MAIN, "conv": GREEN, "classifier": PURPLE}
 MARKERS = {"float32": "o", "int8": "s"}
@@ -59,7 +59,9 @@ def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set(xlabel="milliseconds per face, one thread (log scale)", ylabel="test accuracy")
     axes.grid()
-    kinds = [Line2D([], [], color=INK, marker=MARKERS[kind], lw=0, label=KINDS[kind]) for kind in MARKERS]
+    kinds = [
+        Line2D([], [], color=INK, marker=MARKERS[kind], lw=0, label=PRECISIONS[kind]) for kind in MARKERS
+    ]
     names = [Patch(color=colour, label=name) for name, colour in colours.items()]
     best = Line2D([], [], color=FAINT, linewidth=1.2, label="beaten by none")
     figure.legend(handles=[*names, *kinds, best], loc="outside right center")
@@ -70,12 +72,12 @@ def chart_front(variants: pd.DataFrame, front: pd.Index) -> dict[str, Any]:
     """Return `plot_front` as a chart; the name, the interval and the size of a variant show at its marker."""
     columns = ["network", "variant", "accuracy", "low", "high", "ms", "bytes"]
     table = variants[columns].assign(
-        variant=variants["variant"].map(KINDS), megabytes=variants["bytes"] / 1e6
+        variant=variants["variant"].map(PRECISIONS), megabytes=variants["bytes"] / 1e6
     )
     table = table.drop(columns="bytes").round(4)
     networks = list(table["network"].unique())
     colours = alt.Scale(domain=networks, range=list(LINES[: len(networks)]))
-    shapes = alt.Scale(domain=[KINDS[kind] for kind in MARKERS], range=["circle", "square"])
+    shapes = alt.Scale(domain=[PRECISIONS[kind] for kind in MARKERS], range=["circle", "square"])
     milliseconds = alt.Scale(type="log", nice=False, padding=24)
     picked = alt.selection_point(fields=["network"], bind="legend", name="picked")
     chart = alt.Chart(table).encode(

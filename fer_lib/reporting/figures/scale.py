@@ -18,17 +18,22 @@ def plot_throughput(rates: pd.DataFrame) -> Figure:
     rates: columns work, workers, per_second. The dashed line is the mean of one worker times the workers.
     """
     works = list(rates["work"].unique())
-    figure, panels = build_figure(8, 3.2, columns=len(works), squeeze=False)
+    figure, panels = build_figure(8, 3.5, columns=len(works), squeeze=False)
     for axes, work in zip(panels[0], works, strict=True):
         group = rates[rates["work"] == work]
         workers = np.array(sorted(group["workers"].unique()))
         one = group.loc[group["workers"] == 1, "per_second"].mean()
-        axes.plot(workers, one * workers, "--", color=FAINT, linewidth=1.2, label="linear")
-        axes.plot(group["workers"], group["per_second"], "o", color=MAIN, label="measured", clip_on=False)
+        axes.plot(
+            workers, one * workers, "--", color=FAINT, linewidth=1.2, label="one worker times the workers"
+        )
+        axes.plot(
+            group["workers"], group["per_second"], "o", color=MAIN, label="measured, each run", clip_on=False
+        )
         axes.set(title=work, xlabel="workers", xticks=workers, ylim=(0, None))
         axes.set_xlim(workers[0] - 0.3, workers[-1] + 0.3)
     panels[0][0].set_ylabel("images per second")
-    panels[0][0].legend(loc="lower right")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -53,16 +58,18 @@ def plot_waiting(p99_ms: Sequence[float]) -> Figure:
     figure, axes = build_figure(8, 2.8)
     minutes = np.arange(1, len(p99_ms) + 1)
     axes.plot(minutes, p99_ms, "o-", color=MAIN, clip_on=False)
-    axes.set(xlabel="minute of the overload", ylabel="99th percentile, ms", ylim=(0, None), xticks=minutes)
+    axes.set(xlabel="minute of the overload", ylabel="99th percentile, ms", xticks=minutes)
+    axes.set_ylim(0, 1.1 * max(p99_ms))
+    axes.grid(axis="y")
     return figure
 
 
 @mpl.rc_context(STYLE)
 def plot_steps(measured: np.ndarray, predicted: np.ndarray, processes: np.ndarray) -> Figure:
     """Plot steps predicted from the others against those measured, float (n,) seconds, log axes."""
-    figure, axes = build_figure(5, 4.2)
+    figure, axes = build_figure(6.6, 4.2)
     ends = [0.9 * min(measured.min(), predicted.min()), 1.1 * max(measured.max(), predicted.max())]
-    axes.plot(ends, ends, "--", color=FAINT, linewidth=1.2)
+    axes.plot(ends, ends, "--", color=FAINT, linewidth=1.2, label="equal")
     for n, colour in zip(sorted(set(processes)), LINES, strict=False):
         chosen, plural = processes == n, "es" if n > 1 else ""
         axes.plot(measured[chosen], predicted[chosen], "o", color=colour, label=f"{n} process{plural}")
@@ -71,5 +78,5 @@ def plot_steps(measured: np.ndarray, predicted: np.ndarray, processes: np.ndarra
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_formatter(NullFormatter())
-    axes.legend(loc="upper left")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
