@@ -566,8 +566,8 @@ def test_the_timeline_of_a_long_video_stays_small():
     assert n_points < 1000
 
 
-def test_the_tracker_is_not_imported_for_images():
+def test_what_draws_and_follows_is_not_imported_at_once():
     modules = "fer_lib.inference.annotate, fer_lib.inference.tracking"
-    code = f"import sys, {modules}; print({{'trackers', 'supervision'}} & sys.modules.keys())"
+    code = f"import sys, {modules}; print({{'scipy', 'supervision'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -100,7 +100,7 @@ def describe_looks(frame: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
 
 @dataclass
 class _Person:
-    """Who has a number: centre and size (root of the area) in pixels, looks, when last seen, pixels a second."""
+    """Who has a number: centre, size (root of the area), looks, when last seen; pixels and seconds."""
 
     centre: np.ndarray
     size: float
