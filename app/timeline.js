@@ -25,7 +25,7 @@ export default function ({ data, parentElement }) {
   find("rows").replaceChildren(...data.rows.map((row) => drawRow(row, data)));
   find("axis").replaceChildren(
     ...listTicks(data).map((time) => {
-      const tick = build("span", describeTime(time));
+      const tick = build("span", describeTime(time, data));
       tick.style.left = place(time);
       return tick;
     }),
@@ -78,7 +78,7 @@ export default function ({ data, parentElement }) {
       data.rows.forEach((row, index) => { readouts[index].textContent = describeRow(row, time, data); });
       if (data.seeks) {
         plot.setAttribute("aria-valuenow", now.toFixed(1));
-        plot.setAttribute("aria-valuetext", describeTime(now));
+        plot.setAttribute("aria-valuetext", describeTime(now, data, 1));
       }
     }
     frame = requestAnimationFrame(follow);
@@ -130,7 +130,7 @@ function describeRow(row, time, data) {
       }
     });
   }
-  const start = `${describeTime(time, 1)} · ${row.name}: `;
+  const start = `${describeTime(time, data, 1)} · ${row.name}: `;
   if (!nearest) return `${start}not in view`;
   const sorted = data.emotions.map(({ name }, index) => [nearest[index], name]).sort((a, b) => b[0] - a[0]);
   const likely = sorted.slice(0, 3).filter(([value]) => value >= 0.01);
@@ -144,8 +144,9 @@ function listTicks({ start, end }) {
   return Array.from({ length: Math.floor(end / step) - first + 1 }, (_, index) => (first + index) * step);
 }
 
-/** Return 1:05, or −30 s for a time before now. */
-function describeTime(time, digits = time % 1 ? 1 : 0) {
+/** Return 1:05, or −30 s where the end is now. */
+function describeTime(time, { end }, digits = time % 1 ? 1 : 0) {
+  if (time === 0 && end === 0) return "now";
   if (time < 0) return `\u2212${(-time).toFixed(digits)} s`;
   const minutes = Math.floor(time / 60);
   return `${minutes}:${(time - 60 * minutes).toFixed(digits).padStart(digits ? 3 + digits : 2, "0")}`;

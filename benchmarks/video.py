@@ -114,7 +114,9 @@ class PackageNumbering:
     def __init__(self, build: Callable[[], Any]):
         self.tracker = build()
 
-    def assign(self, faces: list[Detection], _looks: np.ndarray, time: float) -> list[int | None]:
+    def assign(
+        self, faces: list[Detection], _looks: np.ndarray, time: float, _width: int
+    ) -> list[int | None]:
         """Return each face's number, or None where the tracker gives none."""
         boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -185,7 +187,7 @@ def count_switches(
         for frame in range(round(seconds * fps)):
             people, found = detect(motion(frame / fps), rng)
             for person, number in zip(
-                people, numbering.assign(found, alike[: len(found)], frame / fps), strict=True
+                people, numbering.assign(found, alike[: len(found)], frame / fps, WIDTH), strict=True
             ):
                 total += 1
                 late += number is None

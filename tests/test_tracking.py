@@ -1,6 +1,7 @@
 import math
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -77,10 +78,8 @@ def build_analyser(detector, recognizer=None, fps=30, **options):
 
 def number(*frames, fps=30):
     numbering = Numbering()
-    return [
-        numbering.assign(faces, describe_looks(FRAME, faces), index / fps)
-        for index, faces in enumerate(frames)
-    ]
+    rows = enumerate(frames)
+    return [numbering.assign(row, describe_looks(FRAME, row), index / fps, 640) for index, row in rows]
 
 
 def test_drawn_people_keep_their_numbers_from_the_first_frame_on(recognizer):
@@ -128,6 +127,14 @@ def test_people_keep_their_numbers_at_every_frame_rate(fps):
                 numbers[int(np.argmin(distances))].append(face.track)
     assert sorted(sorted({*tracks}) for tracks in numbers.values()) == [[1], [2], [3]]
     assert min(map(len, numbers.values())) > fps
+
+
+def test_people_keep_their_numbers_when_the_frames_change_their_size():
+    analyser, numbers = FrameAnalyser(ScriptedRecognizer()), []
+    for index, side in enumerate((160, 160, 320, 640, 640)):  # as a browser begins to send its camera's image
+        frame = cv2.resize(draw_scene(2)[0], (side, side * 3 // 4), interpolation=cv2.INTER_AREA)
+        numbers.append(sorted(face.track for face in analyser(frame, index / 5)))
+    assert numbers == [[1, 2]] * 5
 
 
 def test_who_comes_elsewhere_is_another_person():

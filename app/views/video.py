@@ -42,7 +42,12 @@ def show() -> None:
         _forget()  # the result would not be this model's
         st.info("You have chosen another model. Press the button again to see its result.")
     else:
-        blur = st.toggle("Blur faces", key=BLUR, persist_state="session")
+        blur = st.toggle(
+            "Blur faces",
+            key=BLUR,
+            persist_state="session",
+            help="The video is drawn anew, in about half the time of the analysis. The faces are kept.",
+        )
         _run(analysis, blur)
         _show_analysis(analysis, analysis.result, blur)
 
@@ -126,8 +131,8 @@ def _show_summary(summary: pd.DataFrame) -> None:
         summary, hide_index=True, column_config=columns, alt="Each face and its share of each emotion"
     )
     st.caption(
-        "Shares of the time for which a face is seen. *Unsure*, the lightest part of a bar: the model was not "
-        "confident enough to name an emotion. *Confidence* is the mean probability of the likeliest emotion."
+        "Shares of the time for which a face is seen. *Unsure*, the lightest part of a bar: the model was "
+        "not confident enough to name one. *Confidence* is the mean probability of the likeliest emotion."
     )
 
 

@@ -40,18 +40,21 @@ class Numbering:
         self._counter = itertools.count(1)
         self._people: dict[int, _Person] = {}
 
-    def assign(self, faces: Sequence[Detection], looks: np.ndarray, time: float) -> list[int | None]:
+    def assign(
+        self, faces: Sequence[Detection], looks: np.ndarray, time: float, width: int
+    ) -> list[int | None]:
         """Return each face's number, or None for one that is neither known nor sure enough to begin.
 
         looks: float32 (N, 8, 8, 3), as `describe_looks` returns them.
         time: of the frame, in seconds; rising.
+        width: of the frame, in pixels; browsers change it while a camera runs.
         """
         self._people = {
             number: person
             for number, person in self._people.items()
             if time - person.seen <= LOST_SECONDS + 1e-6  # sums of frame times are not exact
         }
-        boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
+        boxes = np.array([face.box for face in faces], float).reshape(-1, 4) / width
         centres, sizes = boxes[:, :2] + boxes[:, 2:] / 2, np.sqrt(boxes[:, 2] * boxes[:, 3])
         numbers: list[int | None] = [None] * len(faces)
         for number, row in self._match(centres, sizes, looks, time):
@@ -100,7 +103,7 @@ def describe_looks(frame: np.ndarray, faces: Sequence[Detection]) -> np.ndarray:
 
 @dataclass
 class _Person:
-    """Who has a number: centre, size (root of the area), looks, when last seen; pixels and seconds."""
+    """Who has a number: centre, size (root of the area), looks, when last seen, speed; in frame widths."""
 
     centre: np.ndarray
     size: float

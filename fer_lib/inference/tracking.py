@@ -69,7 +69,7 @@ class FrameAnalyser:
         seconds = self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
         found = self._detector.search(frame, smallest)
-        numbers = self._numbering.assign(found, describe_looks(frame, found), self._clock)
+        numbers = self._numbering.assign(found, describe_looks(frame, found), self._clock, frame.shape[1])
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
         aligned = self._align(frame, tracked)
         due = {number: face for number, face in aligned.items() if self._is_due(number, seconds)}
