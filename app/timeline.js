@@ -27,6 +27,7 @@ export default function ({ data, parentElement }) {
     ...listTicks(data).map((time) => {
       const tick = build("span", describeTime(time, data));
       tick.style.left = place(time);
+      tick.className = time === data.start ? "first" : time === data.end ? "last" : "";
       return tick;
     }),
   );

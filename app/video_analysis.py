@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -28,8 +29,7 @@ class Analysis:
 
     name: str
     """Of the file."""
-    content: bytes
-    """The file."""
+    file: BinaryIO
     recognizer: Recognizer
     result: VideoResult | None = None
     seconds: float = 0.0
@@ -49,11 +49,11 @@ class Analysis:
         if self.result is None:
             limit = MAX_MINUTES * 60
             found = analyse_video(
-                self.recognizer, io.BytesIO(self.content), out, blur=blur, max_seconds=limit, progress=report
+                self.recognizer, self.file, out, blur=blur, max_seconds=limit, progress=report
             )
             self.result, self.seconds = found, time.monotonic() - started
         else:
-            redraw_video(io.BytesIO(self.content), self.result, out, blur=blur, progress=report)
+            redraw_video(self.file, self.result, out, blur=blur, progress=report)
         self.copies[blur] = out.getvalue()
 
 

@@ -137,6 +137,11 @@ def test_people_keep_their_numbers_when_the_frames_change_their_size():
     assert numbers == [[1, 2]] * 5
 
 
+def test_a_stream_that_stands_still_loses_nobody():
+    analyser = build_analyser(ScriptedDetector(*[[place(100)]] * 2))
+    assert [analyser(FRAME, when)[0].track for when in (0.0, 10.0)] == [1, 1]
+
+
 def test_who_comes_elsewhere_is_another_person():
     assert number(*[[place(500)]] * 10, [], [place(40)], [place(45)])[-1] == [2]
 

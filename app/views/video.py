@@ -1,5 +1,6 @@
 """Show the page Video: a clip in, the same clip with faces and emotions out. Nothing is written to disk."""
 
+import io
 from pathlib import PurePath
 
 import altair as alt
@@ -31,9 +32,9 @@ def show() -> None:
     )
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
-            st.session_state[STATE] = Analysis(upload.name, upload.getvalue(), recognizer)
+            st.session_state[STATE] = Analysis(upload.name, upload, recognizer)
         if st.button("Try the demo clip"):
-            st.session_state[STATE] = Analysis("demo.mp4", _draw_demo(), recognizer)
+            st.session_state[STATE] = Analysis("demo.mp4", io.BytesIO(_draw_demo()), recognizer)
     analysis = st.session_state.get(STATE)
     if analysis is None:
         if upload is None:

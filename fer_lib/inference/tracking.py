@@ -22,6 +22,9 @@ REFINE_SECONDS = 1.0
 CLASSIFY_SECONDS = 0.1
 """How long a face's prediction is used; the labels flicker and lag no more than with one for every frame."""
 
+MAX_STEP = 1.0
+"""Seconds from one frame to the next, at most: nobody is known to have left while nothing was seen."""
+
 HIDDEN_SECONDS = 0.5
 """How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
 
@@ -84,7 +87,7 @@ class FrameAnalyser:
     def _advance(self, time: float) -> float:
         """Return the seconds since the last frame; forget who has been gone for long."""
         step = time - self._last_time  # before the first frame this is no number
-        step = step if 0 < step < math.inf else self._frame_seconds
+        step = min(step, MAX_STEP) if step > 0 else self._frame_seconds
         self._clock += step
         self._last_time = time
         self._memory = {

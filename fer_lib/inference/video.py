@@ -136,6 +136,8 @@ def redraw_video(
             writer.write(draw_faces(frame, shown, blur=blur), time)
             if progress is not None:
                 progress(reader.progress)
+    if progress is not None:
+        progress(1.0)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
