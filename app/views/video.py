@@ -26,10 +26,7 @@ def show() -> None:
     show_notice()
     recognizer = choose_model()
     upload = st.file_uploader("A video", type=TYPES, on_change=_forget)
-    st.caption(
-        f"Up to {MAX_MINUTES} minutes. The command line has no limit: "
-        "`python -m fer_lib video CLIP.mp4 --out OUT.mp4 --table OUT.csv`"
-    )
+    st.caption(f"Up to {MAX_MINUTES} minutes. The command line, python -m fer_lib video, has no limit.")
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
             st.session_state[STATE] = Analysis(upload.name, upload, recognizer)
@@ -111,7 +108,7 @@ def _find_end(result: VideoResult) -> float:
 
 
 def _show_summary(summary: pd.DataFrame) -> None:
-    st.subheader("The faces")
+    st.header("The faces")
     shares = [name for name in summary.columns if name in EMOTION_COLOURS] + ["Unsure"]
     colours = [EMOTION_COLOURS.get(name, UNSURE_COLOUR) for name in shares]
     long = summary.melt("Face", shares, "Emotion", "Share")
