@@ -113,13 +113,20 @@ def _show_summary(summary: pd.DataFrame) -> None:
     colours = [EMOTION_COLOURS.get(name, UNSURE_COLOUR) for name in shares]
     long = summary.melt("Face", shares, "Emotion", "Share")
     long["Order"] = long["Emotion"].map(shares.index)
-    bars = alt.Chart(long[long["Share"] > 0]).mark_bar(stroke="#80808080", strokeWidth=1)
-    chart = bars.encode(
-        x=alt.X("Share:Q", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]), title=None),
-        y=alt.Y("Face:N", sort=summary["Face"].tolist(), title=None),
-        color=alt.Color("Emotion:N", scale=alt.Scale(domain=shares, range=colours), legend=None),
-        order="Order:Q",
-        tooltip=["Face", "Emotion", alt.Tooltip("Share:Q", format=".0%")],
+    chart = (
+        alt.Chart(long[long["Share"] > 0], height=alt.Step(32))
+        .mark_bar()
+        .encode(
+            x=alt.X("Share:Q", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]), title=None),
+            y=alt.Y("Face:N", sort=summary["Face"].tolist(), title=None),
+            color=alt.Color(
+                "Emotion:N",
+                scale=alt.Scale(domain=shares, range=colours),
+                legend=alt.Legend(orient="bottom", columns=4, title=None),  # four fit on a telephone
+            ),
+            order="Order:Q",
+            tooltip=["Face", "Emotion", alt.Tooltip("Share:Q", format=".0%")],
+        )
     )
     st.altair_chart(chart, alt="Share of each emotion in the time for which each face is seen")
     percent = st.column_config.NumberColumn(format="percent")
@@ -129,7 +136,7 @@ def _show_summary(summary: pd.DataFrame) -> None:
         summary, hide_index=True, column_config=columns, alt="Each face and its share of each emotion"
     )
     st.caption(
-        "Shares of the time for which a face is seen. *Unsure*, the lightest part of a bar: the model was "
+        "Shares of the time for which a face is seen. *Unsure*: the model was "
         "not confident enough to name one. *Confidence* is the mean probability of the likeliest emotion."
     )
 

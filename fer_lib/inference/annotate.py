@@ -40,7 +40,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], blur: bool = False) -> 
 
     `blur` makes every face unrecognisable, hair and chin included; boxes and labels stay.
     """
-    scene = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # a copy, in the order in which supervision draws
+    scene = np.array(image, order="C")
     if blur:
         for face in faces:
             _hide(scene, face.box)
@@ -48,7 +48,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], blur: bool = False) -> 
         _draw_box(scene, face)
     if faces:
         _draw_labels(scene, faces)
-    return cv2.cvtColor(scene, cv2.COLOR_BGR2RGB, dst=scene)
+    return scene
 
 
 def name_face(face: Face) -> str:
@@ -131,15 +131,14 @@ def _measure_covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _draw_box(scene: np.ndarray, face: Face) -> None:
-    import supervision as sv  # takes a second, which those who draw nothing should not pay
-
     left, top, width, height = face.box
-    detection = sv.Detections(
-        np.array([[left, top, left + width - 1, top + height - 1]]), class_id=np.zeros(1, int)
-    )
     line = max(1, min(round(min(scene.shape[:2]) / 240), width // 12))
-    sv.BoxAnnotator(sv.Color.BLACK, line + 2).annotate(scene, detection)  # a dark edge, for light images
-    sv.BoxAnnotator(_choose_colour(face), line).annotate(scene, detection)
+    for colour, thickness in (
+        ("#000000", line + 2),
+        (_choose_colour(face), line),
+    ):  # dark edges, for light images
+        corner = (left + width - 1, top + height - 1)
+        cv2.rectangle(scene, (left, top), corner, _to_rgb(colour), thickness)
 
 
 def _draw_labels(scene: np.ndarray, faces: Sequence[Face]) -> None:
@@ -158,9 +157,9 @@ def _draw_labels(scene: np.ndarray, faces: Sequence[Face]) -> None:
     places = place_labels(np.minimum(sizes, (width, height)), boxes, (width, height))
     for face, name, (scale, thick, padding), place in zip(faces, names, styles, places, strict=True):
         colour = _choose_colour(face)
-        cv2.rectangle(scene, place[:2], place[2:] - 1, _to_bgr(colour), -1)
+        cv2.rectangle(scene, place[:2], place[2:] - 1, _to_rgb(colour), -1)
         start = (int(place[0]) + padding, int(place[3]) - padding)
-        ink = _to_bgr(choose_ink(colour))
+        ink = _to_rgb(choose_ink(colour))
         cv2.putText(scene, name, start, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thick, cv2.LINE_AA)
 
 
@@ -176,19 +175,22 @@ def _choose_colour(face: Face) -> str:
     return UNSURE_COLOUR if face.abstained else EMOTION_COLOURS[face.label]
 
 
-def _to_bgr(colour: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(colour[1:])
-    return blue, green, red
+def _to_rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
 
 
 def _hide(scene: np.ndarray, box: tuple[int, int, int, int]) -> None:
     """Replace a face and its margin, in place, by the averages of a few cells."""
-    import supervision as sv
-
     left, top, width, height = box
-    corners = np.array([[left, top, left + width, top + height]])
-    region = sv.Detections((corners + HIDDEN_MARGIN * [width, height, width, height]).round())
-    x, y = sv.clip_boxes(region.xyxy, scene.shape[1::-1]).reshape(2, 2).T
-    cell = max(1, math.ceil(max(np.ptp(x), np.ptp(y)) / HIDDEN_CELLS))
-    sv.BlurAnnotator(cell).annotate(scene, region)  # alone it could be undone
-    sv.PixelateAnnotator(cell).annotate(scene, region)  # alone it would show single pixels
+    corners = np.array([left, top, left + width, top + height]) + HIDDEN_MARGIN * [
+        width,
+        height,
+        width,
+        height,
+    ]
+    x0, y0, x1, y1 = np.clip(corners.round(), 0, (scene.shape[1::-1] * 2)).astype(int)
+    region = scene[y0:y1, x0:x1]
+    cell = math.ceil(max(region.shape[:2]) / HIDDEN_CELLS)
+    size = (math.ceil(region.shape[1] / cell), math.ceil(region.shape[0] / cell))
+    means = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
+    region[:] = cv2.resize(means, region.shape[1::-1], interpolation=cv2.INTER_NEAREST)
