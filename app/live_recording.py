@@ -60,10 +60,10 @@ class Recording:
             elif self.megabytes >= MAX_MEGABYTES:
                 self._finish(f"The recording ended at {MAX_MEGABYTES} MB.")
 
-    def stop(self) -> None:
-        """End the recording; afterwards `video` and `table` are complete."""
+    def stop(self, end: str = "") -> None:
+        """End the recording, if it runs, so that it can be had. `end` tells why, if nobody asked for it."""
         with self._lock:
-            self._finish("")
+            self._finish(end)
 
     def get_video(self) -> bytes:
         """Return the MP4 of a recording that has ended."""
@@ -92,5 +92,8 @@ class Recording:
     def _finish(self, end: str) -> None:
         if self.is_running:
             self.is_running, self.end = False, end
-            self._open.close()
+            try:
+                self._open.close()
+            except MediaError as error:
+                self.end = str(error)
             self.megabytes = self._out.getbuffer().nbytes / 1e6

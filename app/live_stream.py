@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -72,7 +73,7 @@ class LiveStream:
         """Take the model, and how the image is shown: faces unrecognisable, left and right exchanged."""
         self._wanted = (recognizer, blur, mirror)
         self._recording: Recording | None = None
-        self._history: deque[tuple] = deque()  # rows of a video's table
+        self._history: tuple[Sequence[str], deque[tuple]] = ((), deque())  # emotions, rows of a video's table
         self._remembered = 0.0
         self._recognizer: Recognizer | None = None
         self._analyser: FrameAnalyser | None = None
@@ -91,7 +92,8 @@ class LiveStream:
 
     def build_history(self) -> pd.DataFrame:
         """Return the faces of the last minute as a video's table; its times are negative, and end now."""
-        table = tabulate(list(self._history.copy()), self._wanted[0].emotions)
+        emotions, rows = self._history
+        table = tabulate(list(rows.copy()), emotions)
         return table.assign(time=table["time"] - time.monotonic())
 
     async def recv_queued(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
@@ -124,15 +126,20 @@ class LiveStream:
         return av.VideoFrame.from_ndarray(image, format="rgb24")
 
     def _analyse(self, recognizer: Recognizer, image: np.ndarray, seconds: float) -> list[TrackedFace]:
-        if self._analyser is None or recognizer is not self._recognizer:
-            self._recognizer, self._analyser = recognizer, FrameAnalyser(recognizer, CAMERA_FPS)
-            self._history.clear()  # another model may know other emotions, and numbers begin anew
+        if recognizer is not self._recognizer:  # it may know other emotions
+            self._recognizer, self._analyser = recognizer, None
+            self._history = (recognizer.emotions, deque())
+            if self._recording is not None and self._recording.n_frames:
+                self._recording.stop("The recording ended because another model was chosen.")
+        if self._analyser is None:
+            self._analyser = FrameAnalyser(recognizer, CAMERA_FPS)
         faces = self._analyser(image, seconds)
         if seconds - self._remembered >= HISTORY_STEP:
             self._remembered = seconds
-            self._history.extend(list_rows(seconds, 0, faces))
-        while self._history and seconds - self._history[0][0] > HISTORY_SECONDS:
-            self._history.popleft()
+            rows = self._history[1]
+            rows.extend(list_rows(seconds, 0, faces))
+            while rows and seconds - rows[0][0] > HISTORY_SECONDS:
+                rows.popleft()
         return faces
 
     def _note(self, started: float, n_faces: int, n_skipped: int, failing: bool) -> None:

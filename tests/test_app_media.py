@@ -301,6 +301,12 @@ def receive(stream, *images):
     return frame.to_ndarray(format="rgb24")
 
 
+class Model(str):
+    """Stands for a recognizer."""
+
+    emotions = ("happy",)
+
+
 @pytest.fixture
 def analyser(monkeypatch):
     """Replace the analysis by one that finds nothing; return the recognizers that were asked, in order."""
@@ -341,7 +347,7 @@ def test_live_marks_and_blurs_faces(recognizer):
 
 
 def test_live_shows_the_newest_frame_and_counts_the_others(analyser):
-    stream = LiveStream("model")
+    stream = LiveStream(Model("model"))
     images = [np.full((48, 64, 3), value, np.uint8) for value in (10, 20, 200)]
     assert receive(stream, *images)[0, 0, 0] == 200
     assert receive(stream, images[0])[0, 0, 0] == 10
@@ -351,9 +357,9 @@ def test_live_shows_the_newest_frame_and_counts_the_others(analyser):
 
 
 def test_live_takes_another_model_while_it_runs(analyser):
-    stream, image = LiveStream("one"), np.zeros((48, 64, 3), np.uint8)
+    stream, image = LiveStream(Model("one")), np.zeros((48, 64, 3), np.uint8)
     receive(stream, image)
-    stream.configure("two", blur=False, mirror=False)
+    stream.configure(Model("two"), blur=False, mirror=False)
     receive(stream, image)
     assert analyser == ["one", "two"]
 
@@ -362,13 +368,13 @@ def test_live_takes_another_model_while_it_runs(analyser):
 def test_live_survives_an_error_and_shows_no_face_unblurred(analyser, blur, caplog):
     image = np.zeros((48, 64, 3), np.uint8)
     image[::2] = 255
-    stream = LiveStream("broken", blur)
+    stream = LiveStream(Model("broken"), blur)
     for _ in range(3):
         shown = receive(stream, image)[:30]  # above the note
         assert stream.status.failing
         assert (shown == image[:30]).all() == (not blur)
     assert len(caplog.records) == 1, "logged once, not thirty times a second"
-    stream.configure("model", blur, mirror=False)
+    stream.configure(Model("model"), blur, mirror=False)
     assert (receive(stream, image)[:30] == image[:30]).all()
     assert not stream.status.failing
 
@@ -381,14 +387,14 @@ def test_live_survives_a_frame_that_cannot_be_read(analyser):
             raise ValueError("on purpose")
 
     for blur in (False, True):
-        stream = LiveStream("model", blur)
+        stream = LiveStream(Model("model"), blur)
         shown = stream.recv(Unreadable())
         assert (shown.width, shown.height) == (64, 48)
         assert stream.status.failing
 
 
 def test_live_keeps_no_frames(analyser):
-    stream, image = LiveStream("model"), np.zeros((240, 320, 3), np.uint8)
+    stream, image = LiveStream(Model("model")), np.zeros((240, 320, 3), np.uint8)
     receive(stream, image)
     tracemalloc.start()
     try:
@@ -468,7 +474,10 @@ def test_live_offers_snapshots_where_video_cannot_be_had(monkeypatch):
 @pytest.mark.parametrize("model", ["model", "broken"])
 def test_live_mirrors_the_image_before_it_writes_on_it(analyser, model):
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
-    drawn, mirrored = receive(LiveStream(model), image), receive(LiveStream(model, mirror=True), image)
+    drawn, mirrored = (
+        receive(LiveStream(Model(model)), image),
+        receive(LiveStream(Model(model), mirror=True), image),
+    )
     assert (mirrored[:100] == image[:100, ::-1]).all()
     assert (mirrored[-8:, :8] == drawn[-8:, :8]).all(), "the note is where it was, and can be read"
 
@@ -502,6 +511,20 @@ def test_live_recording_holds_what_is_shown_and_who_is_in_it(recognizer):
     table = pd.read_csv(io.BytesIO(recording.get_table()))
     assert table["frame"].tolist() == [0, 1, 2]
     assert table["track"].tolist() == [1, 1, 1]
+
+
+def test_live_recording_ends_with_its_model(recognizer):
+    image, other = draw_scene(1, 640, 480)[0], Recognizer.load(variant="tiny")
+    stream = LiveStream(recognizer)
+    receive(stream, image)
+    recording = stream.record()
+    receive(stream, image)
+    stream.configure(other, blur=False, mirror=False)
+    assert stream.build_history()["track"].tolist() == [1]
+    receive(stream, image)
+    assert (recording.n_frames, recording.is_running) == (1, False)
+    assert "another model" in recording.end
+    assert recording.get_table().count(b"\n") == 2
 
 
 def test_live_recording_ends_at_its_bounds(monkeypatch):

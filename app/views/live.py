@@ -132,7 +132,13 @@ def _show_recorder(stream: LiveStream | None) -> Recording | None:
         st.button("Stop recording", type="primary", on_click=recording.stop, icon=":material/stop:")
         return recording
     if stream is not None:
-        st.button("Record", on_click=_start_recording, args=(stream,), icon=":material/fiber_manual_record:")
+        st.button(
+            "Record",
+            on_click=_start_recording,
+            args=(stream,),
+            icon=":material/fiber_manual_record:",
+            help="This replaces the last recording." if recording else None,
+        )
     if recording is None:
         st.caption(
             f"A recording holds what is shown, up to {MAX_SECONDS // 60} minutes or {MAX_MEGABYTES} MB. It "

@@ -27,6 +27,12 @@ def show() -> None:
     recognizer = choose_model()
     upload = st.file_uploader("A video", type=TYPES, on_change=_forget)
     st.caption(f"Up to {MAX_MINUTES} minutes. The command line, python -m fer_lib video, has no limit.")
+    blur = st.toggle(
+        "Blur faces",
+        key=BLUR,
+        persist_state="session",
+        help="After an analysis the video is only drawn anew, in about half the time.",
+    )
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
             st.session_state[STATE] = Analysis(upload.name, upload, recognizer)
@@ -40,12 +46,6 @@ def show() -> None:
         _forget()  # the result would not be this model's
         st.info("You have chosen another model. Press the button again to see its result.")
     else:
-        blur = st.toggle(
-            "Blur faces",
-            key=BLUR,
-            persist_state="session",
-            help="The video is drawn anew, in about half the time of the analysis. The faces are kept.",
-        )
         _run(analysis, blur)
         _show_analysis(analysis, analysis.result, blur)
 
