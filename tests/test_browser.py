@@ -185,6 +185,7 @@ def test_live_connects_plays_and_counts_frames(page):
     deadline = time.monotonic() + PATIENCE / SECONDS
     start = page.frame_locator("iframe").get_by_role("button", name="Start the camera")
     start = start.or_(page.get_by_role("button", name="Start the camera")).first
+    start.wait_for(timeout=PATIENCE)
     while True:  # as a person does: on a loaded machine a click can fall while the page rerenders
         if start.is_visible():
             start.click()
