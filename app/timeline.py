@@ -1,4 +1,4 @@
-"""Show people's emotions over time, linked to the video on the page: a component of a hundred lines."""
+"""Show people's emotions over time, linked to the video on the page: a small component of our own."""
 
 from pathlib import Path
 from typing import Any
