@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING
 import av
 import cv2
 import numpy as np
+import pandas as pd
 
+from app.live_recording import Recording
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
+from fer_lib.inference.video import list_rows, tabulate
 
 if TYPE_CHECKING:
     from aiortc.contrib.media import MediaRelay
@@ -23,6 +27,9 @@ CAMERA_FPS = 30
 
 FPS_SECONDS = 2.0
 """The frames per second shown are those of so many seconds: steady, and soon right again after a stall."""
+
+HISTORY_SECONDS, HISTORY_STEP = 60.0, 0.2
+"""How far back emotions are remembered, and the seconds between those that are."""
 
 PIXELATED = 16
 """Pixels: width of what is left of a frame that could not be analysed while faces are to be blurred."""
@@ -56,24 +63,38 @@ def keep_newest_frames_only(relay: "MediaRelay") -> None:
 
 
 class LiveStream:
-    """What streamlit-webrtc calls a video processor, for one camera. It keeps no frame.
+    """What streamlit-webrtc calls a video processor, for one camera. It keeps no frame unless it records.
 
-    `recv` and `recv_queued` are called from one thread of streamlit-webrtc's; `configure` and `status` may be
-    used from any other.
+    `recv` and `recv_queued` are called from one thread of streamlit-webrtc's; all else may be used from any
+    other.
     """
 
-    def __init__(self, recognizer: Recognizer, blur: bool = False):
-        """Take the model, and whether faces are made unrecognisable in the image."""
-        self._wanted = (recognizer, blur)
+    def __init__(self, recognizer: Recognizer, blur: bool = False, mirror: bool = False):
+        """Take the model, and how the image is shown: faces unrecognisable, left and right exchanged."""
+        self._wanted = (recognizer, blur, mirror)
+        self._recording: Recording | None = None
+        self._history: tuple[Sequence[str], deque[tuple]] = ((), deque())  # emotions, rows of a video's table
+        self._remembered = 0.0
         self._recognizer: Recognizer | None = None
         self._analyser: FrameAnalyser | None = None
         self._hider = FaceHider()
         self._moments: deque[float] = deque(maxlen=256)  # when the newest frames were done
         self.status = LiveStatus()  # replaced as a whole after each frame, so it may be read at any time
 
-    def configure(self, recognizer: Recognizer, blur: bool) -> None:
-        """Use another model or switch the blur, from the next frame on."""
-        self._wanted = (recognizer, blur)
+    def configure(self, recognizer: Recognizer, blur: bool, mirror: bool) -> None:
+        """Use another model or show the image otherwise, from the next frame on."""
+        self._wanted = (recognizer, blur, mirror)
+
+    def record(self) -> Recording:
+        """Return a recording of what is shown from now on, until it is stopped or full."""
+        self._recording = Recording(self._wanted[0].emotions)
+        return self._recording
+
+    def build_history(self) -> pd.DataFrame:
+        """Return the faces of the last minute as a video's table; its times are negative, and end now."""
+        emotions, rows = self._history
+        table = tabulate(list(rows.copy()), emotions)
+        return table.assign(time=table["time"] - time.monotonic())
 
     async def recv_queued(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
         """Return the newest frame, drawn on. The others came while the last one was analysed: showing them
@@ -84,12 +105,12 @@ class LiveStream:
     def recv(self, frame: av.VideoFrame, n_skipped: int = 0) -> av.VideoFrame:
         """Return a frame with faces and speed drawn on it. Never raises: that would end the stream."""
         started = time.monotonic()
-        recognizer, blur = self._wanted
-        n_faces, failing = 0, False
+        recognizer, blur, mirror = self._wanted
+        faces: list[TrackedFace] = []
+        failing = False
         try:
-            image = frame.to_ndarray(format="rgb24")
+            image = _turn(frame.to_ndarray(format="rgb24"), mirror)  # before anything is written on it
             faces = self._analyse(recognizer, image, started)
-            n_faces = len(faces)
             shown = self._hider.add_lost(faces, started) if blur else faces
             image = draw_faces(image, shown, blur=blur)
         except Exception:
@@ -97,15 +118,29 @@ class LiveStream:
                 logger.exception("a frame of the live image could not be analysed")
             failing = True
             self._analyser = None  # its state may be what is wrong
-            image = _show_unanalysed(frame, blur)
-        self._note(started, n_faces, n_skipped, failing)
+            image = _turn(_show_unanalysed(frame, blur), mirror)
+        if self._recording is not None:
+            self._recording.add(image, faces, started)
+        self._note(started, len(faces), n_skipped, failing)
         _draw_speed(image, self.status)
         return av.VideoFrame.from_ndarray(image, format="rgb24")
 
     def _analyse(self, recognizer: Recognizer, image: np.ndarray, seconds: float) -> list[TrackedFace]:
-        if self._analyser is None or recognizer is not self._recognizer:
-            self._recognizer, self._analyser = recognizer, FrameAnalyser(recognizer, CAMERA_FPS)
-        return self._analyser(image, seconds)
+        if recognizer is not self._recognizer:  # it may know other emotions
+            self._recognizer, self._analyser = recognizer, None
+            self._history = (recognizer.emotions, deque())
+            if self._recording is not None and self._recording.n_frames:
+                self._recording.stop("The recording ended because another model was chosen.")
+        if self._analyser is None:
+            self._analyser = FrameAnalyser(recognizer, CAMERA_FPS)
+        faces = self._analyser(image, seconds)
+        if seconds - self._remembered >= HISTORY_STEP:
+            self._remembered = seconds
+            rows = self._history[1]
+            rows.extend(list_rows(seconds, 0, faces))
+            while rows and seconds - rows[0][0] > HISTORY_SECONDS:
+                rows.popleft()
+        return faces
 
     def _note(self, started: float, n_faces: int, n_skipped: int, failing: bool) -> None:
         now = time.monotonic()
@@ -121,6 +156,10 @@ class LiveStream:
             n_skipped=self.status.n_skipped + n_skipped,
             failing=failing,
         )
+
+
+def _turn(image: np.ndarray, mirror: bool) -> np.ndarray:
+    return np.ascontiguousarray(image[:, ::-1]) if mirror else image
 
 
 def _show_unanalysed(frame: av.VideoFrame, blur: bool) -> np.ndarray:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo_faces.clips import draw_scene
-from fer_lib.inference.annotate import UNSURE_COLOUR, choose_ink, draw_faces, name_face
+from fer_lib.inference.annotate import UNSURE_COLOUR, choose_ink, draw_faces, name_face, place_labels
 from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.tracking import TrackedFace
 from fer_lib.labels import EMOTIONS_8, GROUP_OF
@@ -34,7 +34,7 @@ def make_face(box, label="happy", confidence=0.84, abstained=False, **more):
 
 def test_names_say_emotion_confidence_doubt_and_track():
     assert name_face(make_face((0, 0, 9, 9))) == "happy 84 %"
-    assert name_face(make_face((0, 0, 9, 9), abstained=True)) == "unsure"
+    assert name_face(make_face((0, 0, 9, 9), abstained=True)) == "unsure 84 %"
     assert name_face(make_face((0, 0, 9, 9), track=3)) == "#3 happy 84 %"
 
 
@@ -101,6 +101,55 @@ def test_label_stays_inside_the_image(box):
 def test_label_of_a_face_as_high_as_the_image_is_in_it():
     drawn = draw_faces(np.zeros((480, 640, 3), np.uint8), [make_face((100, 0, 400, 480))])
     assert (drawn[8:20, 110:150] == to_rgb(EMOTION_COLOURS["happy"])).all(axis=2).mean() > 0.3
+
+
+def count_overlaps(boxes):
+    """Return how many pairs of boxes share a pixel."""
+    low = np.maximum(boxes[:, None, :2], boxes[:, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    return int(np.triu((high > low).all(axis=2), k=1).sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    boxes=st.lists(
+        st.tuples(st.integers(0, 560), st.integers(0, 400), st.integers(20, 200)), min_size=1, max_size=12
+    ),
+    size=st.tuples(st.integers(60, 160), st.integers(12, 30)),  # twelve of the largest fill a fifth
+)
+def test_no_label_covers_another_and_all_are_inside(boxes, size):
+    faces = np.array([(x, y, x + side, y + side) for x, y, side in boxes])
+    labels = place_labels(np.tile(size, (len(faces), 1)), faces, (640, 480))
+    assert count_overlaps(labels) == 0
+    assert labels.min() >= 0
+    assert (labels[:, 2:] <= (640, 480)).all()
+    assert (labels[:, 2:] - labels[:, :2] == size).all()
+
+
+def test_labels_of_a_full_image_stay_inside():
+    labels = place_labels(np.full((9, 2), 50), np.tile([10, 10, 40, 40], (9, 1)), (60, 60))
+    assert labels.min() >= 0
+    assert labels.max() <= 60
+
+
+def test_label_covers_no_other_face_where_it_need_not():
+    faces = np.array([(100, 200, 180, 300), (100, 90, 180, 196)])  # one right above the other
+    labels = place_labels(np.tile([90, 20], (2, 1)), faces, (640, 480))
+    low, high = np.maximum(labels[:, :2], faces[::-1, :2]), np.minimum(labels[:, 2:], faces[::-1, 2:])
+    assert not (high > low).all(axis=1).any()
+
+
+def test_labels_of_a_crowd_are_all_drawn_whole():
+    image, placed = draw_scene(12)
+    names = (*EMOTIONS_8, *EMOTIONS_8)
+    boxes = [tuple(map(int, place.box)) for place in placed]
+    faces = [make_face(box, name, track=9) for box, name in zip(boxes, names, strict=False)]
+    together = draw_faces(image, faces)
+    for face in faces:
+        colour = to_rgb(EMOTION_COLOURS[face.label])
+        alone = draw_faces(image, [face])
+        n_pixels = (alone == colour).all(axis=2).sum()
+        assert (together == colour).all(axis=2).sum() >= n_pixels
 
 
 def test_every_emotion_has_a_colour_of_its_own():

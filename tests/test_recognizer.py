@@ -226,7 +226,7 @@ import sys, numpy as np
 from fer_lib.inference.recognizer import Recognizer
 Recognizer.load(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
 heavy = {"torch", "torchvision", "timm", "albumentations", "pandas", "sklearn", "matplotlib", "onnx", "scipy"}
-heavy |= {"supervision", "trackers", "av"}
+heavy |= {"av"}
 print(sorted(heavy & sys.modules.keys()))
 """
     command = [sys.executable, "-c", code, str(RELEASE)]

@@ -1,14 +1,16 @@
 import math
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
-from demo_faces.clips import draw_labelled_clip
+from demo_faces.clips import draw_labelled_clip, draw_scene
 from fer_lib.data.detector import Detection
 from fer_lib.inference import tracking
+from fer_lib.inference.numbering import Numbering, describe_looks
 from fer_lib.inference.recognizer import Face, Recognizer
-from fer_lib.inference.tracking import FaceHider, FrameAnalyser, Numbering
+from fer_lib.inference.tracking import FaceHider, FrameAnalyser
 
 EMOTIONS = ("happy", "sad", "neutral")
 FRAME = np.zeros((480, 640, 3), np.uint8)
@@ -75,8 +77,9 @@ def build_analyser(detector, recognizer=None, fps=30, **options):
 
 
 def number(*frames, fps=30):
-    numbering = Numbering(1 / fps)
-    return [numbering.assign(faces, index / fps) for index, faces in enumerate(frames)]
+    numbering = Numbering()
+    rows = enumerate(frames)
+    return [numbering.assign(row, describe_looks(FRAME, row), index / fps, 640) for index, row in rows]
 
 
 def test_drawn_people_keep_their_numbers_from_the_first_frame_on(recognizer):
@@ -94,6 +97,53 @@ def test_drawn_people_keep_their_numbers_from_the_first_frame_on(recognizer):
             ]
             numbers[place_.person].add(face.track)
     assert sorted(map(sorted, numbers.values())) == [[1], [2], [3]]
+
+
+def draw_moving(seconds, portraits):
+    """Return a frame in which two people pass each other, the first in front, and one leaves and returns."""
+    frame = np.full((400, 640, 3), 60, np.uint8)
+    away = min(1.0, abs(seconds - 2.0))  # a second to leave, and one to return
+    lefts = (10 + 120 * seconds, 370 - 120 * seconds, 640 - 160 * away)
+    tops = (30, 10, 220)
+    for person in (1, 0, 2):
+        left = round(lefts[person] + 15 * math.sin(6 * seconds))
+        first, last = min(max(0, left), 640), min(640, left + 160)
+        portrait = portraits[person][:, first - left : max(first, last) - left]
+        frame[tops[person] : tops[person] + 160, first:last] = portrait
+    return frame, [(left + 80, top + 85) for left, top in zip(lefts, tops, strict=True)]
+
+
+@pytest.mark.parametrize("fps", [3, 5, 10, 25])
+def test_people_keep_their_numbers_at_every_frame_rate(fps):
+    portraits = [draw_scene(1, 160, 160, seed=seed)[0] for seed in range(3)]
+    analyser = FrameAnalyser(ScriptedRecognizer())
+    numbers = {0: [], 1: [], 2: []}
+    for index in range(3 * fps + fps // 2):
+        frame, centres = draw_moving(index / fps, portraits)
+        for face in analyser(frame, index / fps):
+            centre = np.array(face.box[:2]) + np.array(face.box[2:]) / 2
+            distances = [np.abs(np.array(place) - centre).max() for place in centres]
+            if sorted(distances)[1] > 70:  # else two are in one place
+                numbers[int(np.argmin(distances))].append(face.track)
+    assert sorted(sorted({*tracks}) for tracks in numbers.values()) == [[1], [2], [3]]
+    assert min(map(len, numbers.values())) > fps
+
+
+def test_people_keep_their_numbers_when_the_frames_change_their_size():
+    analyser, numbers = FrameAnalyser(ScriptedRecognizer()), []
+    for index, side in enumerate((160, 160, 320, 640, 640)):  # as a browser begins to send its camera's image
+        frame = cv2.resize(draw_scene(2)[0], (side, side * 3 // 4), interpolation=cv2.INTER_AREA)
+        numbers.append(sorted(face.track for face in analyser(frame, index / 30)))
+    assert numbers == [[1, 2]] * 5
+
+
+def test_a_stream_that_stands_still_loses_nobody():
+    analyser = build_analyser(ScriptedDetector(*[[place(100)]] * 2))
+    assert [analyser(FRAME, when)[0].track for when in (0.0, 10.0)] == [1, 1]
+
+
+def test_who_comes_elsewhere_is_another_person():
+    assert number(*[[place(500)]] * 10, [], [place(40)], [place(45)])[-1] == [2]
 
 
 def test_a_face_is_a_plain_one_with_a_number(recognizer):

@@ -3,71 +3,80 @@
 import io
 from pathlib import PurePath
 
+import altair as alt
+import pandas as pd
 import streamlit as st
 
-from app.common import choose_model, escape_markdown, offer_download
-from app.video_analysis import MAX_MINUTES, Analysis, Request, analyse, draw_demo, summarise_tracks
+from app.common import choose_model, escape_markdown, offer_download, show_notice
+from app.timeline import show_timeline
+from app.video_analysis import MAX_MINUTES, Analysis, draw_demo, summarise_tracks
+from fer_lib.inference.annotate import UNSURE_COLOUR
+from fer_lib.inference.video import VideoResult
+from fer_lib.palette import EMOTION_COLOURS
 
 TYPES = ["mp4", "m4v", "mov", "avi", "mkv", "webm"]
 
-STATE = "video page"
+STATE, BLUR = "video analysis", "video blur"
 
 
 def show() -> None:
     """Show the page."""
     st.title("Video")
     st.write("Follows every face through a clip and shows how its expression changes.")
+    show_notice()
     recognizer = choose_model()
-    upload = st.file_uploader("A video", type=TYPES)
-    upload_id = upload.file_id if upload else None
-    st.caption(
-        f"Up to {MAX_MINUTES} minutes. The command line has no limit: "
-        "`python -m fer_lib video CLIP.mp4 --out OUT.mp4 --table OUT.csv`"
+    upload = st.file_uploader("A video", type=TYPES, on_change=_forget)
+    st.caption(f"Up to {MAX_MINUTES} minutes. The command line, python -m fer_lib video, has no limit.")
+    blur = st.toggle(
+        "Blur faces",
+        key=BLUR,
+        persist_state="session",
+        help="After an analysis the video is only drawn anew, in about half the time.",
     )
-    blur = st.toggle("Blur faces in the result")
     with st.container(horizontal=True):
-        if st.button("Analyse the video", type="primary", disabled=upload is None):
-            _start(Request(False, upload_id, recognizer, blur))
+        if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
+            st.session_state[STATE] = Analysis(upload.name, upload, recognizer)
         if st.button("Try the demo clip"):
-            _start(Request(True, upload_id, recognizer, blur))
-    request, analysis = st.session_state.get(STATE, (None, None))
-    if request is None:
+            st.session_state[STATE] = Analysis("demo.mp4", io.BytesIO(_draw_demo()), recognizer)
+    analysis = st.session_state.get(STATE)
+    if analysis is None:
         if upload is None:
             st.caption("No video at hand? The demo clip shows drawn faces, nobody's, for five seconds.")
-        return
-    if request != Request(request.demo, upload_id, recognizer, blur):
-        _forget()  # another upload, model or blur: the result would not be theirs
-        st.info("You have changed the video or a setting. Press the button again to see the result.")
-        return
-    _show_analysis(analysis or _run(request, upload))
-
-
-def _start(request: Request) -> None:
-    st.session_state[STATE] = (request, None)
+    elif analysis.recognizer is not recognizer:
+        _forget()  # the result would not be this model's
+        st.info("You have chosen another model. Press the button again to see its result.")
+    else:
+        _run(analysis, blur)
+        _show_analysis(analysis, analysis.result, blur)
 
 
 def _forget() -> None:
     st.session_state.pop(STATE, None)
 
 
-def _run(request: Request, upload) -> Analysis:
-    """Analyse with a progress bar, and keep the result; what fails is forgotten, or it would start anew."""
+def _cancel(analysis: Analysis, blur: bool) -> None:
+    """Forget a video that is being analysed; show one that is drawn anew as it was."""
+    if analysis.result is None:
+        _forget()
+    else:
+        st.session_state[BLUR] = not blur
+
+
+def _run(analysis: Analysis, blur: bool) -> None:
+    """Do what is still to do, with a progress bar; what fails is forgotten, or it would start anew."""
+    if blur in analysis.copies:
+        return
     place = st.empty()
     with place.container():
         bar = st.progress(0.0, "Opening the video …")
-        st.button("Cancel", on_click=_forget, icon=":material/close:")
+        st.button("Cancel", on_click=_cancel, args=(analysis, blur), icon=":material/close:")
     try:
-        if request.demo:
-            analysis = analyse(request, "demo.mp4", io.BytesIO(_draw_demo()), bar.progress)
-        else:
-            analysis = analyse(request, upload.name, upload, bar.progress)
+        analysis.run(blur, bar.progress)
     except Exception:
         _forget()
         place.empty()
         raise
     place.empty()
-    st.session_state[STATE] = (request, analysis)
-    return analysis
 
 
 @st.cache_data(show_spinner="Drawing the demo clip …")
@@ -75,42 +84,73 @@ def _draw_demo() -> bytes:
     return draw_demo()
 
 
-def _show_analysis(analysis: Analysis) -> None:
-    for problem in analysis.result.problems:
+def _show_analysis(analysis: Analysis, result: VideoResult, blur: bool) -> None:
+    for problem in result.problems:
         st.warning(escape_markdown(problem))
-    table = analysis.result.table
-    n_faces = table["track"].nunique()
+    n_faces = result.table["track"].nunique()
     if not n_faces:
         st.info(
             "No face was found in this video. Faces should look towards the camera, in good light, and be at "
             "least a tenth of the frame's height."
         )
-    st.video(analysis.video, alt=f"The video with its faces marked: {n_faces} in all")
-    _show_downloads(analysis)
-    if not n_faces:
-        return
-    st.subheader("Emotions over time")
-    from fer_lib.reporting.figures.video import plot_timeline
+    st.video(analysis.copies[blur], alt=f"The video with its faces marked: {n_faces} in all")
+    if n_faces:
+        show_timeline(result.table, 0.0, _find_end(result), seeks=True)
+        st.caption("Click the timeline to go there in the video. The numbers are those in the video.")
+    _show_downloads(analysis, result, blur)
+    if n_faces:
+        _show_summary(summarise_tracks(result.table, result.info.fps))
 
-    st.pyplot(plot_timeline(table), alt="Probability of each emotion over time, a row for each face")
-    st.caption("A row for each face, with the number that it has in the video.")
-    st.subheader("The faces")
-    st.dataframe(summarise_tracks(table), hide_index=True, alt="Each face and its most frequent emotion")
+
+def _find_end(result: VideoResult) -> float:
+    """Return the seconds that the video is long, as far as it was read."""
+    return max(float(result.table["time"].max()), (result.n_frames - 1) / result.info.fps, 0.1)
+
+
+def _show_summary(summary: pd.DataFrame) -> None:
+    st.header("The faces")
+    shares = [name for name in summary.columns if name in EMOTION_COLOURS] + ["Unsure"]
+    colours = [EMOTION_COLOURS.get(name, UNSURE_COLOUR) for name in shares]
+    long = summary.melt("Face", shares, "Emotion", "Share")
+    long["Order"] = long["Emotion"].map(shares.index)
+    chart = (
+        alt.Chart(long[long["Share"] > 0], height=alt.Step(32))
+        .mark_bar()
+        .encode(
+            x=alt.X("Share:Q", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]), title=None),
+            y=alt.Y("Face:N", sort=summary["Face"].tolist(), title=None),
+            color=alt.Color(
+                "Emotion:N",
+                scale=alt.Scale(domain=shares, range=colours),
+                legend=alt.Legend(orient="bottom", columns=4, title=None),  # four fit on a telephone
+            ),
+            order="Order:Q",
+            tooltip=["Face", "Emotion", alt.Tooltip("Share:Q", format=".0%")],
+        )
+    )
+    st.altair_chart(chart, alt="Share of each emotion in the time for which each face is seen")
+    percent = st.column_config.NumberColumn(format="percent")
+    columns = dict.fromkeys(["Confidence", *shares], percent)
+    columns["Seconds"] = st.column_config.NumberColumn(format="%.1f")
+    st.dataframe(
+        summary, hide_index=True, column_config=columns, alt="Each face and its share of each emotion"
+    )
     st.caption(
-        "*Mostly* is the emotion named most often, *unsure* the share of frames in which the model was not "
-        "confident enough to name one."
+        "Shares of the time for which a face is seen. *Unsure*: the model was "
+        "not confident enough to name one. *Confidence* is the mean probability of the likeliest emotion."
     )
 
 
-def _show_downloads(analysis: Analysis) -> None:
+def _show_downloads(analysis: Analysis, result: VideoResult, blur: bool) -> None:
     stem = f"{PurePath(analysis.name).stem}_emotions"
     with st.container(horizontal=True):
-        offer_download("Download the video (MP4)", analysis.video, f"{stem}.mp4", "video/mp4")
-        content = analysis.result.table.to_csv(index=False, float_format="%.4f").encode()
+        offer_download("Download the video (MP4)", analysis.copies[blur], f"{stem}.mp4", "video/mp4")
+        content = result.table.to_csv(index=False, float_format="%.4f").encode()
         offer_download("Download the table (CSV)", content, f"{stem}.csv", "text/csv")
+        st.button("Remove", on_click=_forget, icon=":material/delete:")
     st.caption(
-        f"{escape_markdown(analysis.name)}: {analysis.result.n_frames:,} frames in {analysis.seconds:.0f} s. "
-        "The result has no sound. It stays in memory until you leave or change something."
+        f"{escape_markdown(analysis.name)}: {result.n_frames:,} frames in {analysis.seconds:.0f} s. "
+        "The result has no sound. It stays in memory until you remove it or close the page."
     )
 
 

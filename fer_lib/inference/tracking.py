@@ -1,18 +1,16 @@
 """Follow faces through the frames of a video, with numbers that stay and emotions that do not flicker.
 
-The tracker is OC-SORT (Cao et al. 2023) of the package `trackers`; `benchmarks/video.py` compares it with the
-package's others, and the smoothing with other time constants.
+`benchmarks/video.py` compares the smoothing with other time constants.
 """
 
-import itertools
 import math
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
+from fer_lib.inference.numbering import LOST_SECONDS, Numbering, describe_looks
 from fer_lib.inference.recognizer import Face, Recognizer, clip_box
 
 SMOOTHING_SECONDS = 0.2
@@ -24,14 +22,8 @@ REFINE_SECONDS = 1.0
 CLASSIFY_SECONDS = 0.1
 """How long a face's prediction is used; the labels flicker and lag no more than with one for every frame."""
 
-SURE = 0.8
-"""Detection score from which a face begins a track; with `CANDIDATE` and more one is followed further."""
-
-LOST_SECONDS = 1.0
-"""How long a face may be out of sight and keep its number."""
-
-MIN_LIKENESS = -0.1
-"""DIoU (Zheng et al. 2020) of a track's predicted box and a face's, at least: they may just fail to touch."""
+MAX_STEP = 1.0
+"""Seconds from one frame to the next, at most: nobody is known to have left while nothing was seen."""
 
 HIDDEN_SECONDS = 0.5
 """How long a hidden face stays hidden where it was last seen, for frames in which it is not found."""
@@ -67,7 +59,7 @@ class FrameAnalyser:
         self._frame_seconds = 1 / fps if math.isfinite(fps) and fps > 0 else 1 / 30
         self._smoothing_seconds = smoothing_seconds
         self._detector = Detector(min_score=CANDIDATE)
-        self._numbering = Numbering(self._frame_seconds)
+        self._numbering = Numbering()
         self._memory: dict[int, _Memory] = {}
         self._clock = 0.0
         self._last_time = math.nan
@@ -80,7 +72,7 @@ class FrameAnalyser:
         seconds = self._advance(time_seconds)
         smallest = max(SMALLEST, SMALLEST_SHARE * min(frame.shape[:2]))
         found = self._detector.search(frame, smallest)
-        numbers = self._numbering.assign(found, self._clock)
+        numbers = self._numbering.assign(found, describe_looks(frame, found), self._clock, frame.shape[1])
         tracked = {number: face for number, face in zip(numbers, found, strict=True) if number is not None}
         aligned = self._align(frame, tracked)
         due = {number: face for number, face in aligned.items() if self._is_due(number, seconds)}
@@ -95,13 +87,13 @@ class FrameAnalyser:
     def _advance(self, time: float) -> float:
         """Return the seconds since the last frame; forget who has been gone for long."""
         step = time - self._last_time  # before the first frame this is no number
-        step = step if 0 < step < math.inf else self._frame_seconds
+        step = min(step, MAX_STEP) if step > 0 else self._frame_seconds
         self._clock += step
         self._last_time = time
         self._memory = {
             number: memory
             for number, memory in self._memory.items()
-            if self._clock - memory.seen <= 2 * LOST_SECONDS
+            if self._clock - memory.seen <= 1.1 * LOST_SECONDS  # a little longer than the number
         }
         return step
 
@@ -185,72 +177,3 @@ class FaceHider:
         }
         self._last |= {face.track: (time, face) for face in faces}
         return [face for _, face in self._last.values()]
-
-
-class Numbering:
-    """Gives the faces of successive frames numbers that stay with the person."""
-
-    def __init__(self, frame_seconds: float, tracker: Any = None):
-        """Take one of the package `trackers`, for comparisons; None: the one chosen here."""
-        self._tracker = tracker or _build_tracker(1 / frame_seconds)
-        self._counter = itertools.count(1)
-        self._numbers: dict[int, int] = {}
-        # Of the last two frames: a face may be missed once between its first two appearances.
-        self._unnamed: deque[dict[int, np.ndarray]] = deque([{}, {}], maxlen=2)
-
-    def assign(self, faces: list[Detection], time: float) -> list[int | None]:
-        """Return each face's number, or None for one that is neither followed nor sure enough to begin.
-
-        The tracker names a face when it meets it for the second time. It gets its number here at once, so
-        that it is shown without delay, and keeps it when it is named.
-        """
-        import supervision as sv
-
-        boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        scores = np.array([face.score for face in faces], float)
-        detections = sv.Detections(boxes, confidence=scores, data={"row": np.arange(len(faces))})
-        named = self._tracker.update(detections, timestamp=time)
-        numbers: list[int | None] = [None] * len(faces)
-        for row, identity in zip(named.data.get("row", []), named.tracker_id, strict=True):
-            # Tracks of what never was a sure face are the tracker's own affair.
-            if identity >= 0 and (identity in self._numbers or scores[row] >= SURE):
-                numbers[row] = self._find_number(int(identity), boxes[row])
-        begun = {}
-        for row, score in enumerate(scores):
-            if numbers[row] is None and score >= SURE:
-                numbers[row] = number = next(self._counter)
-                begun[number] = boxes[row]
-        self._unnamed.append(begun)
-        return numbers
-
-    def _find_number(self, identity: int, box: np.ndarray) -> int:
-        """Return the number of a named face: if new, that of the unnamed face which it overlaps most."""
-        import supervision as sv
-
-        if identity not in self._numbers:
-            candidates = [entry for unnamed in self._unnamed for entry in unnamed.items()]
-            others = np.array([other for _, other in candidates]).reshape(-1, 4)
-            overlaps = sv.box_iou_batch(box[None], others)[0]
-            if overlaps.max(initial=0) > 0:
-                number = candidates[int(overlaps.argmax())][0]
-            else:
-                number = next(self._counter)
-            for unnamed in self._unnamed:
-                unnamed.pop(number, None)
-            self._numbers[identity] = number
-        return self._numbers[identity]
-
-
-def _build_tracker(fps: float) -> Any:
-    from trackers import DIoU, OCSORTTracker  # takes 1.5 s, which images should not pay
-
-    return OCSORTTracker(
-        lost_track_buffer=round(30 * LOST_SECONDS),  # the package counts it in frames at 30 a second
-        frame_rate=fps,
-        minimum_consecutive_frames=1,
-        minimum_iou_threshold=MIN_LIKENESS,
-        direction_consistency_weight=0.0,
-        high_conf_det_threshold=CANDIDATE,
-        iou=DIoU(),
-    )

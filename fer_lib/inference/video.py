@@ -1,12 +1,14 @@
 """Turn a video into an annotated copy and a tidy table; of what is in memory only the table grows."""
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fer_lib.errors import MediaError
@@ -97,9 +99,9 @@ def analyse_video(
                     )
                     break
                 faces = analyser(frame, time)
-                rows += [(time, n_frames, *_list_values(face)) for face in faces]
+                rows += list_rows(time, n_frames, faces)
                 if len(rows) >= CHUNK:
-                    tables.append(_tabulate(rows, recognizer.emotions))
+                    tables.append(tabulate(rows, recognizer.emotions))
                     rows = []
                 if writer is not None:
                     shown = hider.add_lost(faces, time) if hider else faces
@@ -109,8 +111,33 @@ def analyse_video(
                     progress(reader.progress)
         if progress is not None:
             progress(1.0)
-        table = pd.concat([*tables, _tabulate(rows, recognizer.emotions)], ignore_index=True)
+        table = pd.concat([*tables, tabulate(rows, recognizer.emotions)], ignore_index=True)
         return VideoResult(table, reader.info, n_frames, problems + reader.problems)
+
+
+def redraw_video(
+    source: VideoSource,
+    result: VideoResult,
+    out: VideoSource,
+    *,
+    blur: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> None:
+    """Write another annotated copy of a video that was analysed, without looking for its faces again.
+
+    result: what `analyse_video` returned for the same source. The other arguments and MediaError are its too.
+    """
+    faces_of = {frame: _restore_faces(rows) for frame, rows in result.table.groupby("frame")}
+    hider = FaceHider() if blur else None
+    with VideoReader(source) as reader, VideoWriter(out, reader.info) as writer:
+        for number, (time, frame) in enumerate(itertools.islice(reader, result.n_frames)):
+            faces = faces_of.get(number, [])
+            shown = hider.add_lost(faces, time) if hider else faces
+            writer.write(draw_faces(frame, shown, blur=blur), time)
+            if progress is not None:
+                progress(reader.progress)
+    if progress is not None:
+        progress(1.0)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -158,13 +185,19 @@ def _check_target(source: VideoSource, out: VideoSource | None) -> None:
         raise MediaError(f"{out}: the result would replace the video itself; choose another name")
 
 
-def _list_values(face: TrackedFace) -> tuple:
-    """Return a face's values in the order of the table's columns, from `track` on."""
-    prediction = (face.label, face.confidence, face.group, face.abstained, *face.probabilities.values())
-    return face.track, *face.box, face.detection_score, *prediction
+def list_rows(time: float, frame: int, faces: Sequence[TrackedFace]) -> list[tuple]:
+    """Return a row for each face of a frame, in the order of the table's columns."""
+    return [
+        (
+            *(time, frame, face.track, *face.box, face.detection_score),
+            *(face.label, face.confidence, face.group, face.abstained, *face.probabilities.values()),
+        )
+        for face in faces
+    ]
 
 
-def _tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
+def tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
+    """Return rows of `list_rows` as a table with the columns of `COLUMN_TYPES` and one for each emotion."""
     types: dict[str, Any] = {
         **COLUMN_TYPES,
         "label": pd.CategoricalDtype(list(emotions)),
@@ -172,3 +205,22 @@ def _tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
         **dict.fromkeys(emotions, "float32"),
     }
     return pd.DataFrame.from_records(rows, columns=list(types)).astype(types)
+
+
+def _restore_faces(rows: pd.DataFrame) -> list[TrackedFace]:
+    """Return the faces of a frame as its rows of the table tell, enough to draw them."""
+    emotions = [name for name in rows.columns if name not in COLUMN_TYPES]
+    return [
+        TrackedFace(
+            probabilities={name: row[name] for name in emotions},
+            box=(row["left"], row["top"], row["width"], row["height"]),
+            landmarks=np.zeros((5, 2), np.float32),
+            turned=0,
+            crop=np.zeros((1, 1), np.uint8),
+            **{
+                name: row[name]
+                for name in ("label", "confidence", "group", "abstained", "detection_score", "track")
+            },
+        )
+        for row in rows.to_dict("records")
+    ]
