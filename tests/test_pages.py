@@ -73,9 +73,10 @@ def test_links_lead_somewhere_everybody_can_read_it_and_it_fits_on_paper(page, n
     for address in links:
         if urlparse(address).scheme == "file":
             target, anchor = urldefrag(address)
-            path = unquote(urlparse(target).path)
-            assert path.endswith(".html"), address
-            assert not anchor or f'id="{unquote(anchor)}"' in Path(path).read_text(), address
+            path = Path(unquote(urlparse(target).path))
+            assert path.suffix == ".html", address
+            ids = set(re.findall(r'id="([^"]+)"', path.read_text()))
+            assert not anchor or ids & {anchor, unquote(anchor)}, address
     if not name.endswith(("/index", "/study")):
         assert any(address.endswith("/index.html") for address in links)
     assert find_violations(page) == []
@@ -107,10 +108,8 @@ def test_reader_walks_from_page_to_page(page, dataset):
 
 def test_table_is_sorted_by_the_column_that_is_clicked(page):
     page.goto(PAGES["fer2013/04_evaluation"].as_uri())
-    table = (
-        page.locator(".table table").filter(has=page.get_by_role("button", name="accuracy", exact=True)).first
-    )
-    head = table.get_by_role("button", name="accuracy", exact=True)
+    head = page.locator(".table th.number button").first
+    table = page.locator(".table table", has=page.locator("th.number button")).first
     position = head.evaluate("button => button.parentElement.cellIndex + 1")
 
     def read():

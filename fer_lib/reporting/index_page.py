@@ -20,7 +20,7 @@ from fer_lib.reporting.results import (
     read_results,
     read_scores,
 )
-from fer_lib.reporting.stage import TEMPLATE_DIR
+from fer_lib.reporting.stage import TEMPLATE_DIR, keep_together
 
 ABOUT = {
     "demo": "faces drawn by the project itself from known settings; no person is shown",
@@ -81,7 +81,8 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
 
     def write(name: str, template: str, **more: Any) -> Path:
         path = dirs.reports / name
-        write_atomically(path, environment.get_template(template).render(content | more).encode())
+        page = environment.get_template(template).render(content | more)
+        write_atomically(path, keep_together(page).encode())
         return path
 
     _write_neighbours(dirs.reports / "pages.js", results)

@@ -228,7 +228,17 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
     )
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
     table = styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
-    return re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), table)
+    caption, end, cells = table.partition("</figcaption>")
+    return (
+        caption
+        + end
+        + re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), cells)
+    )
+
+
+def keep_together(page: str) -> str:
+    """Return a page in which no line ends between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", page)
 
 
 def _split_interval(text: str) -> tuple[str, str]:

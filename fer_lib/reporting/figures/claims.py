@@ -160,7 +160,7 @@ def chart_accuracies(accuracies: Accuracies, value: float) -> dict[str, Any]:
                 "encoding": {"y": named, "x": ends | {"field": "accuracy"}, "tooltip": shown},
             },
             {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": SOFT},
+                "mark": {"type": "rule", "strokeDash": [4, 3], "color": SOFT, "aria": False},
                 "encoding": {"x": {"datum": value, "type": "quantitative"}},
             },
         ],

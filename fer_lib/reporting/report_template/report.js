@@ -39,7 +39,8 @@ function showCharts() {
     chart.setAttribute("role", "group");
     chart.setAttribute("aria-label", image.alt);
     spec.before(chart);
-    window.vegaEmbed(chart, JSON.parse(spec.textContent), { actions: false, renderer: "svg" })
+    const place = chart.appendChild(document.createElement("div")); // Vega takes all of its width, padding too
+    window.vegaEmbed(place, JSON.parse(spec.textContent), { actions: false, renderer: "svg" })
       .then(() => image.classList.add("in-print"), () => chart.remove());
   }
 }
