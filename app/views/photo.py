@@ -44,7 +44,7 @@ def show() -> None:
     """Show the page."""
     st.title("Facial expressions", anchor=False)  # whose symbol would need a line on a telephone
     st.write(
-        "Finds the faces in an image and names the expression of each; what a person feels it cannot tell. "
+        "Finds the faces in an image and names the expression of each. It cannot tell what a person feels. "
         "Images stay on this computer."
     )
     recognizer = choose_model()
