@@ -10,7 +10,7 @@ UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro results scale test browser record lint verify lab app web readme lock clean
+.PHONY: help env repro results scale test browser record walk lint verify lab app web readme lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -59,6 +59,10 @@ browser: ## install Chromium for the tests, where that can be done
 record: env browser ## test the app in a browser and keep which tests passed, for the claims ledger
 	$(BIN)/python benchmarks/browser.py
 
+walk: env browser ## use every page of app, web and reports in a browser, light, dark and on a telephone; screenshots/
+	for look in light dark telephone; do LOOK=$$look SCREENSHOTS=screenshots \
+	  $(BIN)/python -m pytest tests/test_browser.py tests/test_web.py tests/test_pages.py || exit 1; done
+
 lint: env ## check style, format, who imports whom, types and declared packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,6 +94,6 @@ lock: env ## write requirements.lock, with the versions there as far as they fit
 	  --output-file requirements-scale.lock \
 	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
-clean: ## remove caches, scratch/ and rerun/; data, models and reports stay
-	rm -rf build scratch rerun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## remove caches, scratch/, screenshots/ and rerun/; data, models and reports stay
+	rm -rf build scratch screenshots rerun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
 	find fer_lib demo_faces app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

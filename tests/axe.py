@@ -9,6 +9,8 @@ import pytest
 from app.web.build import install_packages
 from fer_lib.errors import FerError
 
+SERIOUS = ("serious", "critical")
+
 
 @contextmanager
 def skip_offline() -> Iterator[None]:
@@ -21,10 +23,12 @@ def skip_offline() -> Iterator[None]:
         raise
 
 
-def find_violations(page) -> list[str]:
+def find_violations(page, impacts=("minor", "moderate", "serious", "critical")) -> list[str]:
     """Return what breaks a rule of axe-core in a Playwright page as it is shown now, an element a line.
 
     The rules are those of WCAG 2 (A and AA) and axe-core's best practices. Frames are checked too.
+
+    impacts: of the rules that count; Streamlit's own widgets break lesser ones than `SERIOUS`.
     """
     with skip_offline():
         script = (install_packages() / "axe-core" / "axe.min.js").read_text()
@@ -34,5 +38,6 @@ def find_violations(page) -> list[str]:
     return [
         f"{rule['id']}: {' '.join(map(str, node['target']))}: {' '.join(node['failureSummary'].split())}"
         for rule in found
+        if rule["impact"] in impacts
         for node in rule["nodes"]
     ]

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urldefrag, urlparse
 import pytest
 from axe import find_violations
 from conftest import REPO
+from looks import OPTIONS, keep_screenshot
 from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -39,7 +40,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page = browser.new_page(**OPTIONS)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("requestfailed", lambda request: problems.append(request.url))
@@ -79,6 +80,7 @@ def test_links_lead_somewhere_everybody_can_read_it_and_it_fits_on_paper(page, n
             assert not anchor or ids & {anchor, unquote(anchor)}, address
     if not name.endswith(("/index", "/study")):
         assert any(address.endswith("/index.html") for address in links)
+    keep_screenshot(page, name.replace("/", "_"))
     assert find_violations(page) == []
     page.emulate_media(color_scheme="dark")
     assert find_violations(page) == []

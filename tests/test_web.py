@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from axe import find_violations, skip_offline
 from conftest import REPO
+from looks import OPTIONS, keep_screenshot
 from PIL import Image
 
 from app.web.build import RUNTIME, build
@@ -69,7 +70,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = browser.new_page(**OPTIONS)
     page.set_default_timeout(PATIENCE)
     errors, asked = [], []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -204,7 +205,7 @@ def test_page_resamples_as_opencv_does(page):
 
 
 def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):
-    for name, said in (
+    for name, answer in (
         ("notes.png", "This browser cannot read notes.png as an image. Try a JPEG or PNG file."),
         ("IMG_1.HEIC", "This browser cannot read HEIC, the format of iPhones."),
         ("wall.png", "No face was found. Try an image with faces turned to the camera"),
@@ -216,10 +217,11 @@ def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):
         else:
             (tmp_path / name).write_text("no image")
         open_file(page, tmp_path / name)
-        assert said in page.inner_text("#status")
+        assert answer in page.inner_text("#status")
         assert page.locator("#faces > li").count() == 0
         assert page.locator("#stage").is_visible() == (name == "wall.png")
         assert not page.inner_text("#speed") or name == "wall.png"
+        keep_screenshot(page, f"web_{name.split('.')[0].lower()}")
     assert not find_violations(page)
     page.evaluate(
         "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('denied')); }"
@@ -233,6 +235,7 @@ def test_camera_is_a_mirror_with_every_face_and_stops(page, images):
     expect(page.locator("#speed")).to_contain_text("frames per second", timeout=PATIENCE)
     assert (page.locator("#image").is_visible(), page.locator("#video").is_visible()) == (False, True)
     # In the image the happy face is on the left.
+    keep_screenshot(page, "web_camera")
     assert [text.split()[:2] for text in page.locator("#faces h2").all_inner_texts()] == [
         *(["1", "surprise"], ["2", "happy"]),
     ]
@@ -270,6 +273,7 @@ def test_page_is_accessible(page):
     page.keyboard.press("Enter")
     expect(page.locator("#note")).to_contain_text("not made for drawn faces", timeout=PATIENCE)
     assert page.inner_text("#status") == "2 faces: happy, surprise"
+    keep_screenshot(page, "web_drawing")
     assert page.locator("[role=status]").get_attribute("id") == "status"
     assert not find_violations(page)
 

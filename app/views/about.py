@@ -91,7 +91,7 @@ def _show_card(card: str) -> None:
             head, _, *rows = (
                 [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()
             )
-            st.table(pd.DataFrame(rows, columns=head), hide_index=True)
+            st.dataframe(pd.DataFrame(rows, columns=head), hide_index=True, alt="A table of the card")
         elif part.strip():
             st.markdown(part)
 
