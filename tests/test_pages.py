@@ -82,8 +82,9 @@ def test_links_lead_somewhere_everybody_can_read_it_and_it_fits_on_paper(page, n
         assert any(address.endswith("/index.html") for address in links)
     keep_screenshot(page, name.replace("/", "_"))
     assert find_violations(page) == []
-    page.emulate_media(color_scheme="dark")
-    assert find_violations(page) == []
+    if name.startswith("fer2013/"):  # the others have the same elements
+        page.emulate_media(color_scheme="dark")
+        assert find_violations(page) == []
     page.emulate_media(media="print")
     page.set_viewport_size(PAPER)
     cut_off = page.eval_on_selector_all(

@@ -38,9 +38,10 @@ ABSTRACT = ("evaluation", "ablations", "compression", "robustness", "claims")
 """Stages whose findings make up the abstract."""
 
 IN_STUDY = {
-    "data_audit": ("class_counts",),
+    "augmentation": ("pixel_statistics",),
     "evaluation": ("networks", "confusion", "reliability"),
     "gradcam": ("choice", "mean_maps"),
+    "robustness": ("accuracy", "areas"),
 }
 """Figures that the study's document shows of a stage; of any other the first."""
 

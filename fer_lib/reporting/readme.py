@@ -16,6 +16,7 @@ from fer_lib.metrics_file import HEADLINES, read_metrics, show_score
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.reporting.results import read_if_written
+from fer_lib.wording import spell_network
 
 VERDICTS_OF = {
     MEASURED: "Claims of the paper that a measurement could have contradicted:",
@@ -121,7 +122,9 @@ def _build_row(dataset: str) -> str:
     cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
     int8 = "–"
     if "int8.test.accuracy" in compression:
-        int8 = f"{compression.interval('int8.test.accuracy'):.1%} (`{compression['int8.variant']}`)"
+        int8 = (
+            f"{compression.interval('int8.test.accuracy'):.1%} ({spell_network(compression['int8.variant'])})"
+        )
     return f"| {' | '.join([*cells, *values.values(), int8])} |"
 
 

@@ -11,6 +11,7 @@ from fer_lib.errors import FerError
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, OutputDirs
 from fer_lib.reporting.stage import get_stage_name
+from fer_lib.wording import spell_network
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -115,7 +116,7 @@ def read_scores(dirs: OutputDirs) -> list[dict[str, str | None]]:
     rows = [(evaluation, "baseline.test.accuracy", label, spec, "the paper's recipe", "baseline.budget")]
     for key, (name, format_) in HEADLINES.items():
         rows.append((evaluation, key, name, format_, selected, f"{selected}.budget"))
-    int8 = compression.get("int8.variant")
+    int8 = spell_network(compression.get("int8.variant", ""))
     rows.append((compression, "int8.test.accuracy", f"{label} in INT8", spec, int8, "int8.budget"))
     scores = []
     for metrics, key, name, format_, network, budget in rows:

@@ -204,6 +204,15 @@ _LONG_NAME = re.compile(r"(?<=[a-z])[._](?=[a-z])")
 """Where a key such as `test.macro.recall` may go on in the next line of a cell."""
 
 
+_NUMBER = re.compile(r"[+−-]?[\d.,]+ ?%?(\s\[.*\])?|–")
+"""A cell that is a number, perhaps with its interval, or a dash in place of one."""
+
+
+def _is_of_numbers(column: pd.Series) -> bool:
+    """Return whether a column of a table is read as numbers: it is aligned and sorted so."""
+    return pd.api.types.is_numeric_dtype(column) or all(_NUMBER.fullmatch(str(cell)) for cell in column)
+
+
 def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> str:
     """Return `df` as an HTML table; the index heads the rows unless it only counts them.
 
@@ -226,7 +235,7 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
         thousands=",",
         escape="html",
     )
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in shown.dtypes]
+    numeric = [_is_of_numbers(shown[column]) for column in shown]
     table = styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
     caption, end, cells = table.partition("</figcaption>")
     return (
