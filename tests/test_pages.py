@@ -24,7 +24,7 @@ PRIVATE_WORDS = re.compile(
 )
 """That the field has other words for, or none."""
 
-DOTTED_KEY = re.compile(r"\b[a-z0-9_]+(?:\.[a-z_]\w*){2,}\b")
+DOTTED_KEY = re.compile(r"\b[a-z0-9_]+(?:(?:\.[a-z_]\w*){2,}|\.(?:float32|int8\w*|sparse_\d+))\b")
 """As `test.macro.recall`, the name of a number in a table of the pipeline."""
 
 

@@ -107,7 +107,7 @@ def test_table_is_escaped_right_aligned_and_has_row_heads():
 def test_long_names_in_a_table_may_wrap_and_numbers_may_not():
     table = build_table(pd.DataFrame({"key": ["macro.recall_gain"], "n": ["0.702 [0.687]"]}), "a.b")
     assert "<td>macro.<wbr>recall_<wbr>gain</td>" in table
-    assert "<td>0.702 [0.687]</td>" in table
+    assert '<td class="number">0.702 [0.687]</td>' in table
     assert 'aria-label="a.b"' in table
 
 
