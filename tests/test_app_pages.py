@@ -165,6 +165,10 @@ def test_page_opens_on_photographs_and_mixes_no_data_sets(project):
     assert app.dataframe[0].value["Model"].tolist() == ["fer2013/b0 (study)"]
     dataset.set_value("demo").run()
     assert app.dataframe[0].value["Model"].tolist() == ["demo/b0 (study)"]
+    app.switch_page("views/about.py").run()
+    app.switch_page("views/results.py").run()
+    assert app.selectbox(key="results data set").value == "demo", "where it was left"
+    dataset = app.selectbox[0]
     chart = json.loads(app.get("vega_lite_chart")[0].proto.spec)
     assert chart["encoding"]["y"]["axis"]["labelColor"] == "#11151A", "that of the theme"
     dataset.set_value("scale").run()
