@@ -282,6 +282,7 @@ def test_surprise_is_not_called_positive():
 def test_what_is_no_image_gets_a_sentence_and_the_next_upload_works(app, name, content, words):
     upload(app, name, content)
     assert words in app.error[0].value
+    assert "An expression is not a feeling." in read_page(app)
     assert not app.image
     upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
     assert app.image[0].captions == ["face.png: 1 face"]
@@ -359,6 +360,7 @@ def test_work_is_kept_while_another_page_is_open(app):
     assert app.image[-1].captions == ["What speaks for disgust"]
     next(button for button in app.button if button.label == "Remove").click().run()
     assert not app.image
+    assert "photo analysis" not in app.session_state
 
 
 def test_pasted_image_is_read_like_a_file(app):
@@ -469,7 +471,7 @@ def test_about_shows_the_scores_of_the_config(app):
     assert "at work and in education" in text
     assert "Nothing is written" in text
     assert app.expander[0].label == "The whole model card"
-    assert ["disgust", "negative"] in [list(row[:2]) for table in app.table for row in table.value.to_numpy()]
+    assert ["disgust", "negative"] in [list(row[:2]) for table in app.dataframe for row in table.value.to_numpy()]
     assert app.code[0].value.startswith("from fer_lib import"), "of the card"
     assert "What they score" in text
 

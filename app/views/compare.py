@@ -44,7 +44,12 @@ CARD_WIDTH, SALIENCY_WIDTH = 280, 168
 def show() -> None:
     """Show the page."""
     st.title("Compare")
-    recognizer = choose_model()
+    with guard():  # whatever goes wrong, the notice is shown
+        _show_chosen(choose_model())
+    show_notice()
+
+
+def _show_chosen(recognizer: Recognizer) -> None:
     kind = st.segmented_control(
         "What to compare", KINDS, default=MODELS, required=True, key="compare what", persist_state="session"
     )
@@ -54,7 +59,6 @@ def show() -> None:
         _compare_images(recognizer)
     else:
         _compare_thresholds(recognizer)
-    show_notice()
 
 
 def _compare_models(recognizer: Recognizer) -> None:
