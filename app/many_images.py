@@ -130,7 +130,7 @@ class Batch:
 
 
 def limit_files(files: Sequence[Upload]) -> tuple[list[Upload], list[Problem]]:
-    """Return the uploaded files that are kept, the first `MAX_IMAGES` within `MAX_UPLOADED`, and the others."""
+    """Return the files to keep, at most `MAX_IMAGES` of `MAX_UPLOADED` in all, and a line for each other."""
     kept: list[Upload] = []
     problems, n_bytes = [], 0
     for file in files:

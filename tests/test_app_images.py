@@ -329,5 +329,5 @@ def test_sentences_count_models_and_name_the_largest_difference(recognizer):
     (face,) = recognizer(Image.open(io.BytesIO(PHOTOGRAPH)))
     (other,) = recognizer((EXAMPLES_DIR / "grace_hopper.jpg").read_bytes())
     assert describe_agreement([face]) == "It answers happy."
-    assert describe_agreement([face, other, face]) == "Of 3 models, 2 happy and 1 neutral."
+    assert describe_agreement([face, other, face]) == "Of 3 models, 2 answer happy and 1 answers neutral."
     assert describe_difference(face, other).startswith("They differ most in happy: 100")
