@@ -203,10 +203,14 @@ def test_no_number_is_shown_that_is_none(damaged):
 def test_numbers_of_a_stage_are_shown_with_their_intervals(project):
     metrics = Metrics("privacy")
     metrics.add("accuracy", ACCURACY, split="test")
+    metrics.add("accuracy", ACCURACY, model="b0", split="test_dedup")
+    metrics.add("ece", 0.03, split="val")
     metrics.add("seconds", 1234567.0)
     metrics.describe("network", "b0")
     assert results_data.build_metric_table(metrics).to_numpy().tolist() == [
-        ["test > accuracy", "0.684", "0.668 to 0.698"],
+        ["Accuracy", "68.4%", "66.8% to 69.8%"],
+        ["Accuracy of b0, no duplicates", "68.4%", "66.8% to 69.8%"],
+        ["val: ece", "0.03", "–"],
         ["seconds", "1,234,567", "–"],
         ["network", "b0", "–"],
     ]

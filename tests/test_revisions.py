@@ -80,16 +80,19 @@ def test_commits_that_changed_results_are_listed_and_what_has_a_name(history):
 def test_settings_and_numbers_that_differ_are_shown_with_their_intervals(history):
     old, new = read_version("v1", "mine"), read_version("main", "mine")
     assert compare_settings(old, new).to_numpy().tolist() == [
-        ["training > lr", "0.1", "0.01"],
-        ["datasets > mine > training > lr", "0.1", "0.01"],
+        ["training: lr", "0.1", "0.01"],
+        ["datasets: mine, training, lr", "0.1", "0.01"],
     ]
     assert compare_numbers(old, new).to_numpy().tolist() == [
-        ["evaluation > test > accuracy", "0.7 [0.68, 0.72]", "0.8 [0.78, 0.82]", "do not overlap"],
-        ["evaluation > n", "2", "3", "–"],
+        [
+            *("Evaluation: accuracy", "70.0% [68.0%, 72.0%]", "80.0% [78.0%, 82.0%]"),
+            *("+10.0 points", "do not overlap"),
+        ],
+        ["Evaluation: n", "2", "3", "+1", "–"],
     ]
     here = read_version(FILES_HERE, "mine")
     [number] = compare_numbers(read_version(EXPERIMENT, "mine"), here).to_numpy().tolist()
-    assert number[2:] == ["0.81 [0.79, 0.83]", "overlap"]
+    assert number[2:] == ["81.0% [79.0%, 83.0%]", "+1.0 points", "overlap"]
     assert compare_settings(new, here).empty
 
 
