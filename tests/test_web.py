@@ -232,6 +232,19 @@ def test_page_tells_of_what_cannot_be_loaded_and_keeps_the_network_that_answers(
     assert page.get_attribute("#result", "aria-busy") == "false"
 
 
+def test_change_of_the_network_does_not_end_a_search(page):
+    held, before = [], page.inner_text("#accuracy")
+    page.route("**/photograph.jpg", lambda route: held.append(route))
+    page.click("#photograph")
+    page.select_option("#variant", "tiny" if page.input_value("#variant") != "tiny" else "balanced")
+    expect(page.locator("#accuracy")).not_to_have_text(before, timeout=PATIENCE)
+    assert page.inner_text("#status") == "Looking for faces …"
+    assert page.get_attribute("#result", "aria-busy") == "true"
+    held[0].continue_()
+    wait(page)
+    expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
+
+
 def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):
     for name, answer in (
         ("notes.png", "This browser cannot read notes.png as an image. Try a JPEG or PNG file."),
