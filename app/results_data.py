@@ -273,9 +273,9 @@ def name_number(key: str) -> tuple[str, str]:
     """
     for score, (name, spec) in SCORES.items():
         if f".{key}".endswith(f".{score}"):
-            network = key.removesuffix(score).rstrip(".")
+            network = key.removesuffix(score).replace(".", " ").replace("_", " ").strip()
             what, *rest = name.partition(",")
-            of = f" of {show_key(network)}" if network else ""
+            of = f" of {network}" if network else ""
             return f"{what}{of}{''.join(rest)}", spec
     return show_key(key), ".1%" if key.endswith("accuracy") else ""
 

@@ -188,6 +188,7 @@ def compare_numbers(old: Version, new: Version) -> pd.DataFrame:
         if before is None or before.value == after.value:
             continue
         name, spec = name_number(key)
+        name = name.replace(": ", ", ")  # after the stage's own colon
         rows.append(
             (
                 f"{stage.replace('_', ' ').capitalize()}: {name[0].lower()}{name[1:]}",

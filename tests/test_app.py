@@ -234,6 +234,7 @@ def test_upload_is_described_face_by_face(app, downloads):
     upload(app, "two *faces*.png", encode(image))
     text = read_page(app)
     assert r"two \*faces\*.png: 2 faces" in app.image[0].captions
+    assert app.image[0].proto.imgs[0].alt == "two *faces*.png: 2 faces", "no Markdown"
     assert r"**\#1 " in text, "the number that the face has in the image"
     assert r"**\#2 " in text
     assert len(app.html) == 2

@@ -57,7 +57,7 @@ def write(project, lr, accuracy, table=True):
         f"datasets: {{mine: {{training: {{lr: {lr}}}}}, other: {{training: {{lr: {lr}}}}}}}\n"
     )
     value, low, high = accuracy
-    numbers = {"test.accuracy": value, "seconds": 1, "n": 3 if table else 2}
+    numbers = {"test.accuracy": value, "seconds": 1, "claims.n": 3 if table else 2}
     reports = project / "reports" / "mine"
     for folder in ("metrics", "tables"):
         (reports / folder).mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def test_settings_and_numbers_that_differ_are_shown_with_their_intervals(history
             *("Evaluation: accuracy", "70.0% [68.0%, 72.0%]", "80.0% [78.0%, 82.0%]"),
             *("+10.0 points", "do not overlap"),
         ],
-        ["Evaluation: n", "2", "3", "+1", "–"],
+        ["Evaluation: claims, n", "2", "3", "+1", "–"],
     ]
     here = read_version(FILES_HERE, "mine")
     [number] = compare_numbers(read_version(EXPERIMENT, "mine"), here).to_numpy().tolist()
