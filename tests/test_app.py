@@ -472,9 +472,8 @@ def test_about_shows_the_scores_of_the_config(app):
     assert "at work and in education" in text
     assert "Nothing is written" in text
     assert app.expander[0].label == "The whole model card"
-    assert ["disgust", "negative"] in [
-        list(row[:2]) for table in app.dataframe for row in table.value.to_numpy()
-    ]
+    tables = [table.value.to_numpy() for table in app.dataframe]
+    assert ["disgust", "negative"] in [list(row[:2]) for table in tables for row in table]
     assert app.code[0].value.startswith("from fer_lib import"), "of the card"
     assert "What they score" in text
 
