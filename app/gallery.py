@@ -11,8 +11,10 @@ from app.image_analysis import count_faces
 from app.image_source import MAX_MEGABYTES, TYPES
 from app.many_images import (
     DOWNLOAD_SIDE,
+    MAX_FILE,
     MAX_IMAGES,
     MAX_UNPACKED,
+    MAX_UPLOADED,
     NO_FACE,
     UNSURE,
     Batch,
@@ -20,6 +22,7 @@ from app.many_images import (
     Result,
     build_archive,
     build_table,
+    limit_files,
     list_entries,
 )
 from fer_lib.inference.recognizer import Recognizer
@@ -40,23 +43,25 @@ def show_gallery(recognizer: Recognizer) -> None:
         "Images or ZIP archives",
         type=[*TYPES, "zip"],
         accept_multiple_files=True,
+        max_upload_size=MAX_FILE,
         key=UPLOADER,
         on_change=_keep_files,
     )
-    files = st.session_state.get(FILES)
+    files, dropped = st.session_state.get(FILES, ([], []))
     if not files:
         st.caption(
-            f"Up to {MAX_IMAGES} images of {MAX_MEGABYTES} MB each; an archive may hold "
-            f"{MAX_UNPACKED / 1e9:.0f} GB."
+            f"Up to {MAX_IMAGES} images of {MAX_MEGABYTES} MB each, {MAX_UPLOADED} MB in all; an archive may "
+            f"unpack to {MAX_UNPACKED / 1e9:.0f} GB."
         )
         return
     if not uploaded:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f":material/image: {len(files)} files")
-            st.button("Remove", icon=":material/close:", on_click=st.session_state.pop, args=(FILES,))
+            st.button("Remove", icon=":material/close:", on_click=_forget)
     made_of = (tuple(file.file_id for file in files), identify(recognizer))
     if st.session_state.get(BATCH, (None,))[0] != made_of:
         entries, problems = list_entries(files)
+        problems = [*dropped, *problems]
         if not entries:
             _show_problems(problems)
             return
@@ -74,9 +79,15 @@ def show_gallery(recognizer: Recognizer) -> None:
 
 
 def _keep_files() -> None:
-    """Keep the uploads, which the browser forgets when another page is opened."""
-    st.session_state[FILES] = st.session_state[UPLOADER]
-    st.session_state.pop(BATCH, None)
+    """Keep the uploads within bounds: the browser forgets them when another page is opened."""
+    _forget()
+    st.session_state[FILES] = limit_files(st.session_state[UPLOADER])
+
+
+def _forget() -> None:
+    """Forget the files and the results, which hold them as well."""
+    for key in (FILES, BATCH):
+        st.session_state.pop(key, None)
 
 
 def _start(made_of: object, batch: Batch) -> None:
@@ -154,8 +165,8 @@ def _show_thumbnails(results: list[Result]) -> None:
     with st.grid(min_column_width=150):
         for result in results[first : first + PER_PAGE]:
             answers = ", ".join(result.answers) if len(result.faces) <= NAMED else count_faces(result.faces)
-            caption = f"{escape_markdown(PurePosixPath(result.entry.name).name)}: {answers}"
-            st.image(result.thumbnail, caption=caption, alt=caption)
+            alt = f"{PurePosixPath(result.entry.name).name}: {answers}"
+            st.image(result.thumbnail, caption=escape_markdown(alt), alt=alt)
 
 
 def _show_table(table: pd.DataFrame) -> None:

@@ -9,6 +9,8 @@ import streamlit as st
 
 from app.common import escape_markdown, identify
 from app.image_analysis import Analysis, analyse, count_correct
+from app.model_comparison import ask_model
+from app.saliency import explain
 from demo_faces.clips import PlacedFace, draw_scene
 from fer_lib.data.image_files import SUFFIXES
 from fer_lib.data.images import MAX_PIXELS
@@ -114,7 +116,7 @@ def ask_for_image(key: str, source: str) -> Photo | None:
     elif photo is not None and (not is_shown or is_shown.file_id != photo.key):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f":material/image: {escape_markdown(photo.name)}")
-            st.button("Remove", icon=":material/close:", on_click=st.session_state.pop, args=(slot,))
+            st.button("Remove", icon=":material/close:", on_click=_forget_image, args=(key, slot))
     return photo
 
 
@@ -129,6 +131,14 @@ def _keep_upload(slot: str, widget: str) -> None:
 def _keep_pasted(slot: str, widget: str) -> None:
     for upload in st.session_state[widget].files:
         st.session_state[slot] = Photo(upload.file_id, upload.name, upload)
+
+
+def _forget_image(key: str, slot: str) -> None:
+    """Forget an image and what was made of it, on whichever page."""
+    st.session_state.pop(slot, None)
+    forget_analysis(key)
+    for answers in (ask_model, explain):
+        answers.clear()
 
 
 def load_example(name: str) -> Photo:

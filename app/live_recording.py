@@ -1,6 +1,7 @@
 """Record what the page Live shows, as a video and a table, in memory and not for long."""
 
 import io
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,6 +25,8 @@ MIN_WIDTH = 640
 NOMINAL_FPS = 15
 """Frames per second that the file claims; each frame is shown at the time when it came."""
 
+logger = logging.getLogger(__name__)
+
 
 class Recording:
     """A video that grows frame by frame, and the table of its faces. Any thread may use it."""
@@ -43,6 +46,7 @@ class Recording:
         self.megabytes = 0.0
         self.n_frames = 0
         self.is_running = True
+        """Until the file is complete."""
         self.end = ""
         """Why it ended by itself, a sentence."""
 
@@ -53,8 +57,8 @@ class Recording:
                 return
             try:
                 self._write(image, faces, seconds)
-            except MediaError as error:
-                self._finish(str(error))
+            except Exception as error:
+                self._finish(_explain(error))
             if self.seconds >= MAX_SECONDS:
                 self._finish(f"The recording ended after {MAX_SECONDS // 60} minutes.")
             elif self.megabytes >= MAX_MEGABYTES:
@@ -67,11 +71,13 @@ class Recording:
 
     def get_video(self) -> bytes:
         """Return the MP4 of a recording that has ended."""
-        return self._out.getvalue()
+        with self._lock:
+            return self._out.getvalue()
 
     def get_table(self) -> bytes:
         """Return the faces as CSV, with the columns of a video's table."""
-        table: pd.DataFrame = tabulate(self._rows, self._emotions)
+        with self._lock:
+            table: pd.DataFrame = tabulate(self._rows, self._emotions)
         return table.to_csv(index=False, float_format="%.4f").encode()
 
     def _write(self, image: np.ndarray, faces: Sequence[TrackedFace], seconds: float) -> None:
@@ -90,10 +96,19 @@ class Recording:
         self.megabytes = self._out.getbuffer().nbytes / 1e6
 
     def _finish(self, end: str) -> None:
-        if self.is_running:
-            self.is_running, self.end = False, end
-            try:
-                self._open.close()
-            except MediaError as error:
-                self.end = str(error)
-            self.megabytes = self._out.getbuffer().nbytes / 1e6
+        if not self.is_running:
+            return
+        try:
+            self._open.close()
+        except Exception as error:
+            end = _explain(error)
+        self.megabytes = self._out.getbuffer().nbytes / 1e6
+        self.end = end
+        self.is_running = False  # last: the page then offers the file
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
+    logger.error("a recording ended by an error", exc_info=error)
+    return "The recording ended because a frame could not be written."

@@ -2,8 +2,9 @@
 
 import logging
 import time
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def keep_newest_frames_only(relay: "MediaRelay") -> None:
 
 
 class LiveStream:
-    """What streamlit-webrtc calls a video processor, for one camera. It keeps no frame unless it records.
+    """What streamlit-webrtc calls a video processor, for one camera. It keeps no frame, and no recording.
 
     `recv` and `recv_queued` are called from one thread of streamlit-webrtc's; all else may be used from any
     other.
@@ -72,7 +73,7 @@ class LiveStream:
     def __init__(self, recognizer: Recognizer, blur: bool = False, mirror: bool = False):
         """Take the model, and how the image is shown: faces unrecognisable, left and right exchanged."""
         self._wanted = (recognizer, blur, mirror)
-        self._recording: Recording | None = None
+        self._get_recording: Callable[[], Recording | None] = lambda: None
         self._history: tuple[Sequence[str], deque[tuple]] = ((), deque())  # emotions, rows of a video's table
         self._remembered = 0.0
         self._recognizer: Recognizer | None = None
@@ -86,9 +87,10 @@ class LiveStream:
         self._wanted = (recognizer, blur, mirror)
 
     def record(self) -> Recording:
-        """Return a recording of what is shown from now on, until it is stopped or full."""
-        self._recording = Recording(self._wanted[0].emotions)
-        return self._recording
+        """Return a recording of what is shown from now on, until it is stopped, full, or no longer kept."""
+        recording = Recording(self._wanted[0].emotions)
+        self._get_recording = weakref.ref(recording)  # removed from the page, it is out of memory
+        return recording
 
     def build_history(self) -> pd.DataFrame:
         """Return the faces of the last minute as a video's table; its times are negative, and end now."""
@@ -119,8 +121,9 @@ class LiveStream:
             failing = True
             self._analyser = None  # its state may be what is wrong
             image = _turn(_show_unanalysed(frame, blur), mirror)
-        if self._recording is not None:
-            self._recording.add(image, faces, started)
+        recording = self._get_recording()
+        if recording is not None:
+            recording.add(image, faces, started)
         self._note(started, len(faces), n_skipped, failing)
         _draw_speed(image, self.status)
         return av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -129,8 +132,9 @@ class LiveStream:
         if recognizer is not self._recognizer:  # it may know other emotions
             self._recognizer, self._analyser = recognizer, None
             self._history = (recognizer.emotions, deque())
-            if self._recording is not None and self._recording.n_frames:
-                self._recording.stop("The recording ended because another model was chosen.")
+            recording = self._get_recording()
+            if recording is not None and recording.n_frames:
+                recording.stop("The recording ended because another model was chosen.")
         if self._analyser is None:
             self._analyser = FrameAnalyser(recognizer, CAMERA_FPS)
         faces = self._analyser(image, seconds)

@@ -22,6 +22,12 @@ from fer_lib.inference.annotate import build_rows, draw_faces
 from fer_lib.inference.recognizer import Face, Recognizer
 
 MAX_IMAGES = 500
+MAX_UPLOADED = 500
+"""MB of all files that are brought at once, which stay in memory."""
+
+MAX_FILE = 200
+"""MB of one file, which may be an archive; what Streamlit's server takes at most."""
+
 MAX_UNPACKED = 1_000_000_000
 """Bytes that an archive may say it unpacks to; its images are unpacked one at a time."""
 
@@ -41,6 +47,8 @@ class Upload(Protocol):
     """A file that was brought, as Streamlit hands it out."""
 
     name: str
+    size: int
+    """Bytes."""
 
     def getvalue(self) -> bytes:
         """Return its content."""
@@ -119,6 +127,20 @@ class Batch:
         except FerError as error:
             self.problems.append(Problem(entry.name, str(error)))
         self.n_done += 1
+
+
+def limit_files(files: Sequence[Upload]) -> tuple[list[Upload], list[Problem]]:
+    """Return the files to keep, at most `MAX_IMAGES` of `MAX_UPLOADED` in all, and a line for each other."""
+    kept: list[Upload] = []
+    problems, n_bytes = [], 0
+    for file in files:
+        if len(kept) == MAX_IMAGES or n_bytes + file.size > MAX_UPLOADED * 1e6:
+            reason = f"over {MAX_IMAGES} files or {MAX_UPLOADED} MB in all; bring it later"
+            problems.append(Problem(show_name(file.name), reason))
+        else:
+            kept.append(file)
+            n_bytes += file.size
+    return kept, problems
 
 
 def list_entries(files: Sequence[Upload]) -> tuple[list[Entry], list[Problem]]:

@@ -14,6 +14,7 @@ from fer_lib.inference.recognizer import Face, Recognizer
 from fer_lib.inference.registry import list_checkpoints, list_variants
 from fer_lib.models.checkpoints import read_config
 from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.wording import join_words
 
 MAX_ANSWERS = 256
 """Kept for each visitor; one takes some 100 kB."""
@@ -53,8 +54,11 @@ def describe_agreement(faces: Sequence[Face]) -> str:
     counts = {answer: answers.count(answer) for answer in dict.fromkeys(answers)}
     if len(counts) == 1:
         return f"All {len(faces)} answer {answers[0]}." if len(faces) > 1 else f"It answers {answers[0]}."
-    parts = [f"{n} {answer}" for answer, n in sorted(counts.items(), key=lambda item: -item[1])]
-    return f"Of {len(faces)} models, {', '.join(parts[:-1])} and {parts[-1]}."
+    parts = [
+        f"{n} {'answers' if n == 1 else 'answer'} {answer}"
+        for answer, n in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    return f"Of {len(faces)} models, {join_words(parts)}."
 
 
 def describe_difference(left: Face, right: Face) -> str:

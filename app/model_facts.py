@@ -9,16 +9,14 @@ from typing import Any
 from app.results_data import BY_ANNOTATORS, SCORES, describe_dataset, get_interval
 from fer_lib.inference.registry import CARD_NAME, TARGETS, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
+from fer_lib.wording import join_words
 
 
 def describe_model(config: Mapping[str, Any]) -> str:
     """Return a sentence on what the model is."""
     emotions = config["emotions"]
     network = f"A {name_network(config)}" if "members" in config else f"A network ({name_network(config)})"
-    return (
-        f"{network} that tells {len(emotions)} expressions apart: "
-        f"{', '.join(emotions[:-1])} and {emotions[-1]}."
-    )
+    return f"{network} that tells {len(emotions)} expressions apart: {join_words(emotions)}."
 
 
 def list_costs(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -55,7 +53,7 @@ def describe_saliency(config: Mapping[str, Any]) -> list[str]:
     """Return a sentence on saliency maps where there are any: of one network, with PyTorch."""
     if "members" in config or not find_spec("torch"):
         return []
-    return ["The page Photo can show which parts of a face speak for an emotion (saliency map)."]
+    return ["The pages Photo and Compare can show which parts of a face speak for an emotion (saliency map)."]
 
 
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -231,9 +231,9 @@ def build_metric_table(metrics: Metrics) -> pd.DataFrame:
     """Return a stage's metrics, columns Quantity, Value, 95 % interval, all text."""
     flat, rows = metrics.flatten(), []
     for key, value in metrics.items():
-        interval = get_interval(flat, key)
-        bounds = f"{show_value(interval.low)} to {show_value(interval.high)}"
-        rows.append((show_key(key), show_value(value), bounds if interval.is_defined else MISSING))
+        interval, (name, spec) = get_interval(flat, key), name_number(key)
+        bounds = f"{show_value(interval.low, spec)} to {show_value(interval.high, spec)}"
+        rows.append((name, show_value(value, spec), bounds if interval.is_defined else MISSING))
     return pd.DataFrame(rows, columns=["Quantity", "Value", "95 % interval"])
 
 
@@ -260,14 +260,33 @@ def read_text(path: Path) -> str:
 
 
 def show_key(key: str) -> str:
-    """Return the path to a number or a setting in words: `test.macro_recall` as `test > macro recall`."""
-    return key.replace(".", " > ").replace("_", " ")
+    """Return the path to a number or a setting in words: `training.loss.focal_gamma` as
+    `training: loss, focal gamma`.
+    """
+    return key.replace(".", ": ", 1).replace(".", ", ").replace("_", " ")
 
 
-def show_value(value: Any) -> str:
-    """Return a plain value as text, a number with four digits; a dash for one that is undefined."""
+def name_number(key: str) -> tuple[str, str]:
+    """Return a number's name in words and its format, as in `SCORES` where the key ends with one of these.
+
+    `b0.test.accuracy` is the `Accuracy of b0`.
+    """
+    for score, (name, spec) in SCORES.items():
+        if f".{key}".endswith(f".{score}"):
+            network = key.removesuffix(score).replace(".", " ").replace("_", " ").strip()
+            what, *rest = name.partition(",")
+            of = f" of {network}" if network else ""
+            return f"{what}{of}{''.join(rest)}", spec
+    return show_key(key), ".1%" if key.endswith("accuracy") else ""
+
+
+def show_value(value: Any, spec: str = "") -> str:
+    """Return a plain value as text; a dash for one that is undefined.
+
+    spec: the format of a number that is no count; without it, it has four digits.
+    """
     if isinstance(value, float):
-        spec = ",.0f" if abs(value) >= 1e4 else ",.4g"
+        spec = spec or (",.0f" if abs(value) >= 1e4 else ",.4g")
         return format(value, spec) if math.isfinite(value) else MISSING
     if isinstance(value, str):
         return value

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from app.results_data import MISSING, get_interval, show_key, show_value
+from app.results_data import MISSING, get_interval, name_number, show_key, show_value
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.metrics_file import Interval, build_key
@@ -40,11 +40,12 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Version:
-    """What is compared of one version, by path in words."""
+    """What is compared of one version."""
 
     settings: dict[str, str]
-    numbers: dict[str, Interval]
-    """Bounds are NaN where a number has no interval."""
+    """By path in words."""
+    numbers: dict[tuple[str, str], Interval]
+    """By stage and key. Bounds are NaN where a number has no interval."""
 
 
 def list_revisions(dataset: str) -> dict[str, str]:
@@ -121,7 +122,7 @@ def _is_compared(name: str) -> bool:
 
 def _parse(files: Files, dataset: str) -> Version:
     settings: dict[str, str] = {}
-    numbers: dict[str, Interval] = {}
+    numbers: dict[tuple[str, str], Interval] = {}
     for name, content in files.items():
         path = PurePosixPath(name)
         try:
@@ -150,11 +151,11 @@ def _flatten(params: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
             yield f"{above}{key}", value
 
 
-def _read_numbers(stage: str, headlines: dict[str, Any], table: bytes) -> dict[str, Interval]:
-    """Return path in words to value; intervals stand in the table, and once stood beside the value."""
+def _read_numbers(stage: str, headlines: dict[str, Any], table: bytes) -> dict[tuple[str, str], Interval]:
+    """Return stage and key to value; intervals stand in the table, and once stood beside the value."""
     bounds = _read_bounds(table)
     return {
-        show_key(f"{stage}.{key}"): Interval(value, *(bounds.get(key) or get_interval(headlines, key)[1:]))
+        (stage, key): Interval(value, *(bounds.get(key) or get_interval(headlines, key)[1:]))
         for key, value in headlines.items()
         if isinstance(value, int | float) and not key.endswith(("_lo", "_hi"))
     }
@@ -177,18 +178,36 @@ def compare_settings(old: Version, new: Version) -> pd.DataFrame:
 
 
 def compare_numbers(old: Version, new: Version) -> pd.DataFrame:
-    """Return the numbers of both that differ, columns Quantity, Before, After, Intervals, all text."""
-    rows = [
-        (key, _show(before), _show(after), _compare_intervals(before, after))
-        for key, after in new.numbers.items()
-        if (before := old.numbers.get(key)) and before.value != after.value
-    ]
-    return pd.DataFrame(rows, columns=["Quantity", "Before", "After", "Intervals"])
+    """Return the numbers of both that differ, all text.
+
+    The columns are Quantity, Before, After, Difference and Intervals.
+    """
+    rows = []
+    for (stage, key), after in new.numbers.items():
+        before = old.numbers.get((stage, key))
+        if before is None or before.value == after.value:
+            continue
+        name, spec = name_number(key)
+        name = name.replace(": ", ", ")  # after the stage's own colon
+        rows.append(
+            (
+                f"{stage.replace('_', ' ').capitalize()}: {name[0].lower()}{name[1:]}",
+                _show(before, spec),
+                _show(after, spec),
+                _show_difference(after.value - before.value, spec),
+                _compare_intervals(before, after),
+            )
+        )
+    return pd.DataFrame(rows, columns=["Quantity", "Before", "After", "Difference", "Intervals"])
 
 
-def _show(number: Interval) -> str:
-    value, low, high = map(show_value, number)
+def _show(number: Interval, spec: str) -> str:
+    value, low, high = (show_value(part, spec) for part in number)
     return f"{value} [{low}, {high}]" if number.is_defined else value
+
+
+def _show_difference(difference: float, spec: str) -> str:
+    return f"{100 * difference:+.1f} points" if spec.endswith("%") else f"{difference:+{spec or ',.4g'}}"
 
 
 def _compare_intervals(old: Interval, new: Interval) -> str:

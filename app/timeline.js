@@ -4,6 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 1000; // of a row's own coordinates; its height is 1
 const NEAR = 0.6; // seconds from a person's nearest value, within which they are in view
 const stops = new WeakMap();
+const hovers = new WeakMap(); // where the pointer is, as a share of the width; kept as new data comes
 
 export default function ({ data, parentElement }) {
   stops.get(parentElement)?.();
@@ -12,7 +13,6 @@ export default function ({ data, parentElement }) {
   const player = () => (data.seeks ? document.querySelector('[data-testid="stVideo"]') : null);
   const span = data.end - data.start;
   const place = (time) => `${(100 * (time - data.start)) / span}%`;
-  let hovered = null;
 
   find("legend").replaceChildren(
     ...data.emotions.map(({ name, colour }) => {
@@ -51,8 +51,8 @@ export default function ({ data, parentElement }) {
     const box = plot.getBoundingClientRect();
     return data.start + (span * Math.min(Math.max(event.clientX - box.left, 0), box.width)) / box.width;
   };
-  plot.onpointermove = (event) => { hovered = read(event); };
-  plot.onpointerleave = () => { hovered = null; };
+  plot.onpointermove = (event) => hovers.set(parentElement, (read(event) - data.start) / span);
+  plot.onpointerleave = () => hovers.delete(parentElement);
   plot.onclick = (event) => seek(read(event));
   plot.onkeydown = (event) => {
     const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
@@ -69,13 +69,14 @@ export default function ({ data, parentElement }) {
   const follow = () => {
     const video = player();
     const now = video?.currentTime ?? data.end;
-    const time = hovered ?? now;
+    const hovered = hovers.get(parentElement);
+    const time = hovered === undefined ? now : data.start + span * hovered;
     if (shown !== `${time} ${now}`) {
       shown = `${time} ${now}`;
       find("cursor").style.left = place(Math.min(now, data.end));
       find("cursor").hidden = !video;
       find("hover").style.left = place(time);
-      find("hover").hidden = hovered === null;
+      find("hover").hidden = hovered === undefined;
       data.rows.forEach((row, index) => { readouts[index].textContent = describeRow(row, time, data); });
       if (data.seeks) {
         plot.setAttribute("aria-valuenow", now.toFixed(1));
@@ -149,6 +150,7 @@ function listTicks({ start, end }) {
 function describeTime(time, { end }, digits = time % 1 ? 1 : 0) {
   if (time === 0 && end === 0) return "now";
   if (time < 0) return `\u2212${(-time).toFixed(digits)} s`;
-  const minutes = Math.floor(time / 60);
-  return `${minutes}:${(time - 60 * minutes).toFixed(digits).padStart(digits ? 3 + digits : 2, "0")}`;
+  const rounded = Number(time.toFixed(digits)); // first, or 59.97 would be 0:60.0
+  const minutes = Math.floor(rounded / 60);
+  return `${minutes}:${(rounded - 60 * minutes).toFixed(digits).padStart(digits ? 3 + digits : 2, "0")}`;
 }

@@ -234,6 +234,7 @@ def test_upload_is_described_face_by_face(app, downloads):
     upload(app, "two *faces*.png", encode(image))
     text = read_page(app)
     assert r"two \*faces\*.png: 2 faces" in app.image[0].captions
+    assert app.image[0].proto.imgs[0].alt == "two *faces*.png: 2 faces", "no Markdown"
     assert r"**\#1 " in text, "the number that the face has in the image"
     assert r"**\#2 " in text
     assert len(app.html) == 2
@@ -282,6 +283,7 @@ def test_surprise_is_not_called_positive():
 def test_what_is_no_image_gets_a_sentence_and_the_next_upload_works(app, name, content, words):
     upload(app, name, content)
     assert words in app.error[0].value
+    assert "An expression is not a feeling." in read_page(app)
     assert not app.image
     upload(app, "face.png", encode(draw_scene(1, 320, 240)[0]))
     assert app.image[0].captions == ["face.png: 1 face"]
@@ -359,6 +361,7 @@ def test_work_is_kept_while_another_page_is_open(app):
     assert app.image[-1].captions == ["What speaks for disgust"]
     next(button for button in app.button if button.label == "Remove").click().run()
     assert not app.image
+    assert "photo analysis" not in app.session_state
 
 
 def test_pasted_image_is_read_like_a_file(app):

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import common, gallery, many_images, saliency
 from app.image_source import EXAMPLES_DIR
-from app.many_images import Batch, build_archive, build_table, list_entries
+from app.many_images import Batch, build_archive, build_table, limit_files, list_entries
 from app.model_comparison import describe_agreement, describe_difference
 from demo_faces.clips import draw_scene
 from fer_lib.inference.recognizer import Recognizer
@@ -186,6 +186,16 @@ def test_no_more_images_are_taken_than_are_analysed_at_once(monkeypatch):
     assert problem.file == "3 images more"
 
 
+def test_files_over_the_bounds_are_not_kept_and_told(monkeypatch):
+    megabytes = {"a.png": 300, "b.png": 300, "c.png": 100, "d.png": 1}
+    files = [SimpleNamespace(name=name, size=size * 10**6) for name, size in megabytes.items()]
+    monkeypatch.setattr(many_images, "MAX_IMAGES", 2)
+    kept, problems = limit_files(files)
+    assert [file.name for file in kept] == ["a.png", "c.png"]
+    assert [problem.file for problem in problems] == ["b.png", "d.png"]
+    assert "500 MB in all" in problems[0].reason
+
+
 def open_many(files):
     app = open_page("photo")
     app.segmented_control[0].set_value("Many files").run()
@@ -226,6 +236,8 @@ def test_many_files_are_analysed_filtered_kept_and_handed_out(downloads, monkeyp
     assert find_button(app, "Analyse 3 images")
     find_button(app, "Remove").click().run()
     assert [button.label for button in app.button] == []
+    assert gallery.FILES not in app.session_state
+    assert gallery.BATCH not in app.session_state, "the results hold the files as well"
 
 
 def test_analysis_of_many_files_stops_and_goes_on(monkeypatch):
@@ -317,5 +329,5 @@ def test_sentences_count_models_and_name_the_largest_difference(recognizer):
     (face,) = recognizer(Image.open(io.BytesIO(PHOTOGRAPH)))
     (other,) = recognizer((EXAMPLES_DIR / "grace_hopper.jpg").read_bytes())
     assert describe_agreement([face]) == "It answers happy."
-    assert describe_agreement([face, other, face]) == "Of 3 models, 2 happy and 1 neutral."
+    assert describe_agreement([face, other, face]) == "Of 3 models, 2 answer happy and 1 answers neutral."
     assert describe_difference(face, other).startswith("They differ most in happy: 100")

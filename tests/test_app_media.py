@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import tracemalloc
+import weakref
 from types import SimpleNamespace
 
 import av
@@ -525,6 +526,28 @@ def test_live_recording_ends_with_its_model(recognizer):
     assert (recording.n_frames, recording.is_running) == (1, False)
     assert "another model" in recording.end
     assert recording.get_table().count(b"\n") == 2
+
+
+def test_live_stream_keeps_no_recording_that_was_removed(analyser):
+    stream, image = LiveStream(Model("model")), np.zeros((48, 64, 3), np.uint8)
+    recording = stream.record()
+    receive(stream, image)
+    recording.stop()
+    kept = weakref.ref(recording)
+    del recording
+    assert kept() is None
+    receive(stream, image)
+    assert not stream.status.failing
+
+
+def test_live_recording_ends_at_a_frame_that_cannot_be_written(caplog):
+    recording = Recording(["happy"])
+    recording.add(np.zeros((480, 640, 3), np.uint8), [], 0.0)
+    recording.add(None, [], 0.1)
+    assert (recording.is_running, recording.n_frames, len(caplog.records)) == (False, 1, 1)
+    assert "could not be written" in recording.end
+    with VideoReader(io.BytesIO(recording.get_video())) as reader:
+        assert len(list(reader)) == 1
 
 
 def test_live_recording_ends_at_its_bounds(monkeypatch):

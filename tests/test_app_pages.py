@@ -165,6 +165,10 @@ def test_page_opens_on_photographs_and_mixes_no_data_sets(project):
     assert app.dataframe[0].value["Model"].tolist() == ["fer2013/b0 (study)"]
     dataset.set_value("demo").run()
     assert app.dataframe[0].value["Model"].tolist() == ["demo/b0 (study)"]
+    app.switch_page("views/about.py").run()
+    app.switch_page("views/results.py").run()
+    assert app.selectbox(key="results data set").value == "demo", "where it was left"
+    dataset = app.selectbox[0]
     chart = json.loads(app.get("vega_lite_chart")[0].proto.spec)
     assert chart["encoding"]["y"]["axis"]["labelColor"] == "#11151A", "that of the theme"
     dataset.set_value("scale").run()
@@ -199,10 +203,14 @@ def test_no_number_is_shown_that_is_none(damaged):
 def test_numbers_of_a_stage_are_shown_with_their_intervals(project):
     metrics = Metrics("privacy")
     metrics.add("accuracy", ACCURACY, split="test")
+    metrics.add("accuracy", ACCURACY, model="b0", split="test_dedup")
+    metrics.add("ece", 0.03, split="val")
     metrics.add("seconds", 1234567.0)
     metrics.describe("network", "b0")
     assert results_data.build_metric_table(metrics).to_numpy().tolist() == [
-        ["test > accuracy", "0.684", "0.668 to 0.698"],
+        ["Accuracy", "68.4%", "66.8% to 69.8%"],
+        ["Accuracy of b0, no duplicates", "68.4%", "66.8% to 69.8%"],
+        ["val: ece", "0.03", "–"],
         ["seconds", "1,234,567", "–"],
         ["network", "b0", "–"],
     ]

@@ -281,6 +281,7 @@ def test_live_connects_plays_and_counts_frames(page):
     expect(page.get_by_text(re.compile(r"Recording: 0:0[1-9]"))).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text(re.compile(r"now · #1: \w+ \d+"))).to_be_visible(timeout=PATIENCE)
     keep_screenshot(page, "live_recording")
+    assert not find_violations(page, SERIOUS)
     page.get_by_role("button", name="Stop recording").click()
     expect(page.get_by_text("Recorded: ")).to_be_visible(timeout=PATIENCE)
     follow(page, "About this model")

@@ -57,7 +57,7 @@ def write(project, lr, accuracy, table=True):
         f"datasets: {{mine: {{training: {{lr: {lr}}}}}, other: {{training: {{lr: {lr}}}}}}}\n"
     )
     value, low, high = accuracy
-    numbers = {"test.accuracy": value, "seconds": 1, "n": 3 if table else 2}
+    numbers = {"test.accuracy": value, "seconds": 1, "claims.n": 3 if table else 2}
     reports = project / "reports" / "mine"
     for folder in ("metrics", "tables"):
         (reports / folder).mkdir(parents=True, exist_ok=True)
@@ -80,16 +80,19 @@ def test_commits_that_changed_results_are_listed_and_what_has_a_name(history):
 def test_settings_and_numbers_that_differ_are_shown_with_their_intervals(history):
     old, new = read_version("v1", "mine"), read_version("main", "mine")
     assert compare_settings(old, new).to_numpy().tolist() == [
-        ["training > lr", "0.1", "0.01"],
-        ["datasets > mine > training > lr", "0.1", "0.01"],
+        ["training: lr", "0.1", "0.01"],
+        ["datasets: mine, training, lr", "0.1", "0.01"],
     ]
     assert compare_numbers(old, new).to_numpy().tolist() == [
-        ["evaluation > test > accuracy", "0.7 [0.68, 0.72]", "0.8 [0.78, 0.82]", "do not overlap"],
-        ["evaluation > n", "2", "3", "–"],
+        [
+            *("Evaluation: accuracy", "70.0% [68.0%, 72.0%]", "80.0% [78.0%, 82.0%]"),
+            *("+10.0 points", "do not overlap"),
+        ],
+        ["Evaluation: claims, n", "2", "3", "+1", "–"],
     ]
     here = read_version(FILES_HERE, "mine")
     [number] = compare_numbers(read_version(EXPERIMENT, "mine"), here).to_numpy().tolist()
-    assert number[2:] == ["0.81 [0.79, 0.83]", "overlap"]
+    assert number[2:] == ["81.0% [79.0%, 83.0%]", "+1.0 points", "overlap"]
     assert compare_settings(new, here).empty
 
 

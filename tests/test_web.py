@@ -1,6 +1,7 @@
 """The page in app/web, built from npm packages and run in a real browser."""
 
 import functools
+import itertools
 import re
 import shutil
 import threading
@@ -202,6 +203,46 @@ def test_page_resamples_as_opencv_does(page):
     for one, other in zip(found, expected, strict=True):
         assert np.abs(np.array(one) - other.ravel()).max() <= (other.shape == (71, 97, 3))  # sums in 32 bits
     assert np.abs(np.array(cubic) - wanted.ravel()).max() <= 1
+
+
+def test_labels_of_neighbours_do_not_cover_each_other(page):
+    script = """async (boxes) => {
+        const { placeLabel } = await import("./view.js");
+        const placed = [];
+        for (const box of boxes) placed.push(placeLabel([90, 22], box, placed, [300, 200]));
+        return placed;
+    }"""
+    labels = page.evaluate(script, [[20 + 45 * i, 10 + 20 * (i % 2), 40, 50] for i in range(6)])
+    assert all(0 <= x <= 210 and 0 <= y <= 178 for x, y, _, _ in labels)
+    assert all(measure_overlap(*pair) == 0 for pair in itertools.combinations(labels, 2))
+
+
+def test_page_tells_of_what_cannot_be_loaded_and_keeps_the_network_that_answers(page):
+    page.route("**/drawing.jpg", lambda route: route.fulfill(status=404))
+    page.click("#drawing")
+    expect(page.locator("#status.error")).to_contain_text("The sample could not be loaded", timeout=PATIENCE)
+    page.route("**/*.onnx", lambda route: route.abort())
+    usual = page.input_value("#variant")
+    page.select_option("#variant", "tiny" if usual != "tiny" else "balanced")
+    expect(page.locator("#status.error")).to_contain_text("networks could not be loaded", timeout=PATIENCE)
+    assert page.input_value("#variant") == usual
+    page.click("#photograph")
+    expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
+    assert page.inner_text("#note") == "Photograph: US Navy, public domain."
+    assert page.get_attribute("#result", "aria-busy") == "false"
+
+
+def test_change_of_the_network_does_not_end_a_search(page):
+    held, before = [], page.inner_text("#accuracy")
+    page.route("**/photograph.jpg", lambda route: held.append(route))
+    page.click("#photograph")
+    page.select_option("#variant", "tiny" if page.input_value("#variant") != "tiny" else "balanced")
+    expect(page.locator("#accuracy")).not_to_have_text(before, timeout=PATIENCE)
+    assert page.inner_text("#status") == "Looking for faces …"
+    assert page.get_attribute("#result", "aria-busy") == "true"
+    held[0].continue_()
+    wait(page)
+    expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
 
 
 def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):

@@ -39,7 +39,7 @@ LIMITS = (
 
 PRIVACY = (
     "They are processed in the memory of the computer on which this app runs. Nothing is written to its "
-    "disk, and nothing is sent anywhere. An image is forgotten when you open another one or close the page. "
+    "disk, and nothing is sent anywhere. An image stays in memory until you remove it or close the page. "
     "The only copies are the files that you download."
 )
 

@@ -44,7 +44,12 @@ CARD_WIDTH, SALIENCY_WIDTH = 280, 168
 def show() -> None:
     """Show the page."""
     st.title("Compare")
-    recognizer = choose_model()
+    with guard():  # whatever goes wrong, the notice is shown
+        _show_chosen(choose_model())
+    show_notice()
+
+
+def _show_chosen(recognizer: Recognizer) -> None:
     kind = st.segmented_control(
         "What to compare", KINDS, default=MODELS, required=True, key="compare what", persist_state="session"
     )
@@ -54,11 +59,10 @@ def show() -> None:
         _compare_images(recognizer)
     else:
         _compare_thresholds(recognizer)
-    show_notice()
 
 
 def _compare_models(recognizer: Recognizer) -> None:
-    st.write("Asks several models about the same face.")
+    st.write("Compares what several models answer for one face.")
     photo, analysis = _ask_and_analyse(PHOTO, recognizer)
     if photo is None or analysis is None:
         return
@@ -147,9 +151,9 @@ def _ask_and_analyse(key: str, recognizer: Recognizer) -> tuple[Photo | None, An
     if photo is None:
         return None, None
     analysis = analyse_once(key, photo, recognizer)
-    caption = escape_markdown(photo.name)
     marked = shrink(draw_faces(analysis.pixels, analysis.faces), SHOWN_SIDE)
-    st.image(marked, caption=caption, alt=f"{caption} with its faces marked", output_format="JPEG")
+    alt = f"{photo.name} with its faces marked"
+    st.image(marked, caption=escape_markdown(photo.name), alt=alt, output_format="JPEG")
     show_origin(photo, analysis.faces)
     return photo, analysis
 

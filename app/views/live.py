@@ -36,7 +36,12 @@ def show() -> None:
     with st.container(horizontal=True):
         blur = st.toggle("Blur faces", key="live blur", persist_state="session")
         mirror = st.toggle("Mirror", True, key="live mirror", persist_state="session")
-        snapshots = st.toggle("Use snapshots instead", help="Single images, where live video does not work")
+        snapshots = st.toggle(
+            "Use snapshots instead",
+            key="live snapshots",
+            persist_state="session",
+            help="Single images, where live video does not work",
+        )
     if not snapshots:
         try:
             import streamlit_webrtc

@@ -47,29 +47,32 @@ def show() -> None:
         "Finds the faces in an image and names the expression of each. It cannot tell what a person feels. "
         "Images stay on this computer."
     )
-    recognizer = choose_model()
+    with guard():  # whatever goes wrong, the notice is shown
+        _show_chosen(choose_model())
+    show_notice()
+
+
+def _show_chosen(recognizer: Recognizer) -> None:
     source = choose_source(PHOTO, MANY)
     if source == MANY:
         show_gallery(recognizer)
+        return
+    photo = ask_for_image(PHOTO, source)
+    if photo is None:
+        forget_analysis(PHOTO)
     else:
-        photo = ask_for_image(PHOTO, source)
-        if photo is None:
-            forget_analysis(PHOTO)
-        else:
-            _show_photo(photo, recognizer)
-    show_notice()
+        _show_photo(photo, recognizer)
 
 
 def _show_photo(photo: Photo, recognizer: Recognizer) -> None:
     analysis = analyse_once(PHOTO, photo, recognizer)
-    name = escape_markdown(photo.name)
     if not analysis.faces:
         st.info(
-            f"No face was found in {name}. Try an image in which faces are turned to the camera, well lit, "
-            f"and at least {SMALLEST_FACE} pixels wide.",
+            f"No face was found in {escape_markdown(photo.name)}. Try an image in which faces are turned to "
+            f"the camera, well lit, and at least {SMALLEST_FACE} pixels wide.",
             icon=":material/search_off:",
         )
-    _show_image(draw_faces(analysis.pixels, analysis.faces), f"{name}: {count_faces(analysis.faces)}")
+    _show_image(draw_faces(analysis.pixels, analysis.faces), f"{photo.name}: {count_faces(analysis.faces)}")
     show_origin(photo, analysis.faces)
     if not analysis.faces:
         return
@@ -83,7 +86,8 @@ def _show_photo(photo: Photo, recognizer: Recognizer) -> None:
 
 
 def _show_image(pixels: np.ndarray, caption: str) -> None:
-    st.image(shrink(pixels, SHOWN_SIDE), caption=caption, alt=caption, output_format="JPEG")
+    shown = shrink(pixels, SHOWN_SIDE)
+    st.image(shown, caption=escape_markdown(caption), alt=caption, output_format="JPEG")
 
 
 def _show_faces(faces: list[Face], recognizer: Recognizer) -> None:

@@ -62,7 +62,9 @@ def show() -> None:
             "this page reads the results anew each time it is opened."
         )
         return
-    dataset = st.selectbox("Data set", datasets, format_func=describe_dataset)
+    dataset = st.selectbox(
+        "Data set", datasets, format_func=describe_dataset, key="results data set", persist_state="session"
+    )
     stages, of_dataset = read_stages(dataset), [model for model in models if model.dataset == dataset]
     views: dict[str, Callable[[], None]] = {}
     if of_dataset:
@@ -72,7 +74,9 @@ def show() -> None:
     views["Two versions"] = lambda: _show_versions(dataset)
     # One choice for all data sets that offer the same.
     key = f"results {' '.join(views)}"
-    chosen = st.segmented_control("Show", list(views), default=next(iter(views)), required=True, key=key)
+    chosen = st.segmented_control(
+        "Show", list(views), default=next(iter(views)), required=True, key=key, persist_state="session"
+    )
     views[chosen]()
 
 
@@ -80,7 +84,7 @@ def _show_models(models: list[ScoredModel]) -> None:
     st.header("Models side by side")
     scores = list_scores(models)
     if scores:
-        chosen = st.selectbox("Score", list(scores))
+        chosen = st.selectbox("Score", list(scores), key="results score", persist_state="session")
         data = build_chart_data(models, scores[chosen])
         chart = build_chart(data, chosen, SCORES[scores[chosen]][1])
         st.vega_lite_chart(data, chart, height=CHART_FRAME + CHART_ROW * len(data))
@@ -161,6 +165,7 @@ def _show_findings(dataset: str, stages: list[StageReport]) -> None:
         index=names.index("evaluation") if "evaluation" in names else 0,
         format_func=lambda index: stages[index].title,
         key=f"page of {dataset}",
+        persist_state="session",
     )
     _show_stage(dataset, stages[number])
 
@@ -177,7 +182,8 @@ def _show_stage(dataset: str, stage: StageReport) -> None:
     page = read_text(stage.page)
     name = f"{dataset}_{stage.page.name}"
     offer_download("Download this page (HTML)", page.encode(), name, "text/html")
-    if st.toggle("Read the whole page here", key=f"report {dataset} {stage.stage}"):
+    key = f"report {dataset} {stage.stage}"
+    if st.toggle("Read the whole page here", key=key, persist_state="session"):
         st.iframe(remove_page_links(page), height=REPORT_HEIGHT, alt=f"Report: {stage.title}, {dataset}")
 
 
@@ -223,6 +229,7 @@ def _choose_version(label: str, names: list[str], titles: dict[str, str], defaul
         format_func=lambda name: titles.get(name, name),
         accept_new_options=True,
         key=key,
+        persist_state="session",
     )
 
 

@@ -10,10 +10,12 @@ const NO_FACE =
   "No face was found. Try an image with faces turned to the camera, well lit, and at least 12 pixels wide.";
 const NOT_LOADED =
   "The networks could not be loaded. Check that the page's whole folder is served, and reload.";
+const LOADING = "Loading the network …";
+const NO_EXAMPLE = "The sample could not be loaded. Check that the page's whole folder is served.";
 const FAILED =
   "This device could not search the image; its memory may be full. Make the image smaller, or reload the page.";
 const EXAMPLES = {
-  photograph: ["photograph.jpg", ""],
+  photograph: ["photograph.jpg", "Photograph: US Navy, public domain."],
   drawing: [
     "drawing.jpg",
     "The networks were not made for drawn faces: this shows how the page works, not how well.",
@@ -106,7 +108,7 @@ async function startCamera() {
     await $("video").play();
     await follow(stream);
   } catch {
-    if (camera === stream) stopCamera(FAILED);
+    if (camera === stream) stopCamera(FAILED, true);
   }
 }
 
@@ -129,7 +131,7 @@ async function follow(stream) {
   }
 }
 
-function stopCamera(status = "The camera is off.") {
+function stopCamera(status = "The camera is off.", isError = false) {
   task++;
   if (!camera) return;
   end(camera);
@@ -137,7 +139,7 @@ function stopCamera(status = "The camera is off.") {
   $("video").srcObject = null;
   [$("video").hidden, $("image").hidden] = [true, false];
   $("camera").textContent = "Use camera";
-  clear(status);
+  clear(status, isError);
 }
 
 function end(stream) {
@@ -150,33 +152,42 @@ function openFile(file) {
 
 function openExample(name) {
   const [address, about] = EXAMPLES[name];
-  return showImage(async () => (await fetch(address)).blob(), about);
+  return showImage(() => download(address), about);
 }
 
-async function useNetwork() {
-  const { dataset, variants } = recognizer.model;
-  await recognizer.use($("variant").value);
+async function download(address) {
+  const response = await fetch(address).catch(() => undefined);
+  if (!response?.ok) throw new Error(NO_EXAMPLE);
+  return response.blob();
+}
+
+async function useNetwork(name) {
+  await recognizer.use(name);
+  const { model, variant } = recognizer;
   const [share, low, high] = ["accuracy", "accuracy_lo", "accuracy_hi"].map((key) => {
-    return (100 * variants[$("variant").value][key]).toFixed(1);
+    return (100 * variant[key]).toFixed(1);
   });
   $("accuracy").textContent =
-    `On the test images of ${dataset}, this network agrees with the majority of ten annotators in ` +
+    `On the test images of ${model.dataset}, this network agrees with the majority of ten annotators in ` +
     `${share}\u00a0% [${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, ` +
     "above all where a face is small, blurred, covered or turned away. " +
-    'Where the best guess is too often wrong, the answer is "unsure".';
+    'Below the network\'s confidence threshold the answer is "unsure".';
 }
 
 async function chooseNetwork() {
-  tell("Loading the network …", false, true);
+  const name = $("variant").value;
+  if ($("result").ariaBusy !== "true") tell(LOADING, false, true); // a search tells of itself
   try {
-    await useNetwork();
+    await useNetwork(name);
   } catch {
+    if (recognizer.wanted !== name) return;
+    $("variant").value = recognizer.name; // which still answers
     stopCamera();
     return clear(NOT_LOADED, true);
   }
-  if (camera) return;
-  if ($("stage").hidden) tell("");
-  else await nameFaces(++task);
+  if (recognizer.wanted !== name || camera) return; // another was chosen meanwhile, or the next frame shows it
+  if (!$("stage").hidden) await nameFaces(++task);
+  else if ($("status").textContent === LOADING) tell("");
 }
 
 $("file").onchange = () => {
@@ -202,7 +213,7 @@ try {
     $("variant").add(new Option(`${name}, ${(bytes / 1e6).toFixed(1)} MB`, name));
   }
   $("variant").value = usual;
-  await useNetwork();
+  await useNetwork(usual);
   for (const control of document.querySelectorAll(":disabled")) control.disabled = false;
   await openExample("photograph");
 } catch {

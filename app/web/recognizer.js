@@ -31,7 +31,7 @@ export class Recognizer {
     const variant = this.model.variants[name];
     const session = (this.sessions[name] ??= await ort.InferenceSession.create(variant.file));
     if (this.wanted !== name) return; // another was chosen meanwhile
-    [this.variant, this.session] = [variant, session]; // at once: the camera may be running
+    [this.name, this.variant, this.session] = [name, variant, session]; // at once: the camera may be running
   }
 
   /** Return the faces of an RGB image with their emotions, given what the detector found. */

@@ -25,15 +25,16 @@ export function drawBoxes(canvas, { faces, width, height, mirrored }, colours) {
     const [top, h] = [box[1], box[3]].map((place) => (place * down) / height);
     return [mirrored ? across - left - w : left, top, w, h];
   });
-  // The largest comes first, and lies on top.
-  for (let i = faces.length - 1; i >= 0; i--) {
-    const { label, confidence, abstained } = faces[i];
-    const colour = abstained ? UNSURE_COLOUR : colours[label];
+  const inks = faces.map(({ label, abstained }) => (abstained ? UNSURE_COLOUR : colours[label]));
+  // The largest comes first: its box lies on top, and its label has the first choice of a place.
+  for (let i = faces.length - 1; i >= 0; i--) drawBox(context, boxes[i], inks[i]);
+  const placed = [];
+  faces.forEach(({ label, confidence, abstained }, i) => {
     const text = abstained ? "unsure" : `${label} ${percent(confidence)}`;
-    drawBox(context, boxes[i], colour);
     const number = faces.length > 1 ? `${i + 1}` : "";
-    drawLabel(context, [`${number} ${text}`.trim(), number], boxes[i], colour, across);
-  }
+    const texts = [`${number} ${text}`.trim(), number];
+    placed.push(drawLabel(context, texts, boxes[i], inks[i], placed, [across, down]));
+  });
 }
 
 function drawBox(context, box, colour) {
@@ -45,18 +46,33 @@ function drawBox(context, box, colour) {
   context.strokeRect(...box);
 }
 
-/** Draw the first of two texts above a box, or the second where the first is too long for a crowd. */
-function drawLabel(context, [long, short], [x, y, w], colour, width) {
+/** Draw the first of two texts by a box, or the second where the first is too long; return its place. */
+function drawLabel(context, [long, short], box, colour, placed, size) {
   context.font = "600 14px system-ui, sans-serif";
   context.textBaseline = "middle";
-  const text = short && context.measureText(long).width > 1.8 * w ? short : long;
-  const [across, down] = [context.measureText(text).width + 12, 22];
-  const left = Math.max(0, Math.min(x - 2, width - across));
-  const top = y >= down ? y - down : y;
+  const text = short && context.measureText(long).width > 1.8 * box[2] ? short : long;
+  const place = placeLabel([context.measureText(text).width + 12, 22], box, placed, size);
+  const [left, top, , down] = place;
   context.fillStyle = colour;
-  context.fillRect(left, top, across, down);
+  context.fillRect(...place);
   context.fillStyle = isLight(colour) ? "#000" : "#fff";
   context.fillText(text, left + 6, top + down / 2 + 1);
+  return place;
+}
+
+/** Return the box of a label near a face that meets none of those already placed, if there is room. */
+export function placeLabel([across, down], [x, y, w, h], placed, [width, height]) {
+  const lefts = [x - 2, x + w + 2 - across].map((left) => Math.max(0, Math.min(left, width - across)));
+  const rows = Array.from({ length: Math.floor(height / down) }, (_, row) => row * down);
+  rows.sort((one, other) => Math.abs(one - y) - Math.abs(other - y));
+  const tops = [y - down, y, y + h, ...rows].filter((top) => top >= 0 && top + down <= height);
+  const places = tops.flatMap((top) => lefts.map((left) => [left, top, across, down]));
+  const isFree = (place) => !placed.some((other) => meets(place, other));
+  return places.find(isFree) ?? places[0] ?? [lefts[0], 0, across, down];
+}
+
+function meets([left, top, across, down], [x, y, w, h]) {
+  return left < x + w && x < left + across && top < y + h && y < top + down;
 }
 
 /** Return whether black stands out more than white from a hex colour: WCAG 2.2, relative luminance. */
