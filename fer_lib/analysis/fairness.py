@@ -20,6 +20,7 @@ from fer_lib.evaluation.bootstrap import (
     average,
     average_defined,
     summarise_draws,
+    summarise_unsigned,
 )
 from fer_lib.metrics_file import Interval
 
@@ -51,7 +52,10 @@ def score_groups(
     if not names:
         return pd.DataFrame(columns=["n", *MEASURES])
     drawn = _score_groups(labels, pred, confidence, [groups == name for name in names], bootstrap)
-    columns = {m: [summarise_draws(of) for of in drawn[..., i].T] for i, m in enumerate(MEASURES)}
+    columns = {
+        measure: [(summarise_unsigned if measure == "ece" else summarise_draws)(of) for of in drawn[..., i].T]
+        for i, measure in enumerate(MEASURES)
+    }
     index = pd.Index(names, name="group")
     return pd.DataFrame({"n": [sizes[name] for name in names]} | columns, index=index)
 
