@@ -6,6 +6,10 @@ PRECISIONS = {"float32": "FP32", "int8": "INT8", "int8_all": "INT8 throughout"}
 """Of variants; in `int8` the layers that cost too much accuracy stay in float."""
 
 
+UNCHANGED = "unchanged"
+"""Stands in place of a difference that rounds to 0.0 points."""
+
+
 def spell_network(name: str) -> str:
     """Return `student (FP32)` for `student.float32`, `student (70 % zeros)` for `student.sparse_70`.
 
@@ -22,6 +26,21 @@ def spell_group(name: str) -> str:
     for truth, word in {" False": ": no", " True": ": yes"}.items():
         words = words.replace(truth, word)
     return words
+
+
+def spell_difference(value: float, low: float, high: float) -> tuple[str, str]:
+    """Return a difference of shares and its 95 % interval in points: `0.6 points lower`, `[-0.6, 1.8]`.
+
+    The interval has the sign of the words: where the difference is lower, it says how much lower. One that
+    rounds to 0.0 is `unchanged`, with the interval as it is.
+    """
+    size, is_lower = f"{abs(100 * value):.1f}", value < 0
+    if size == "0.0":
+        change, is_lower = UNCHANGED, False
+    else:
+        change = f"{size} points {'lower' if is_lower else 'higher'}"
+    ends = (-high, -low) if is_lower else (low, high)
+    return change, "[{:.1f}, {:.1f}]".format(*(100 * end for end in ends))
 
 
 def join_words(words: Sequence[str]) -> str:

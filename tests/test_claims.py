@@ -167,7 +167,8 @@ class TestAtLeast:
     def test_numbers_are_named_in_words_and_shown_in_their_unit(self):
         names = {"04_evaluation/test.accuracy": "the accuracy (%)"}
         row = judge(AT_LEAST, {"evaluation": {"test.accuracy": Interval(0.9, 0.895, 0.91)}}, names=names)
-        assert row["reason"] == "The accuracy is 90.0 % [89.5, 91.0]; the claim needs at least 89.0 %."
+        found = f"{Interval(0.9, 0.895, 0.91):.1%}"
+        assert row["reason"] == f"The accuracy is {found}; the claim needs at least 89.0%."
 
     @given(
         low=st.floats(0, 1),
