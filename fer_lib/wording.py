@@ -6,6 +6,17 @@ PRECISIONS = {"float32": "FP32", "int8": "INT8", "int8_all": "INT8 throughout"}
 """Of variants; in `int8` the layers that cost too much accuracy stay in float."""
 
 
+SETTINGS = {
+    "tf_efficientnet_b0": "EfficientNet-B0",
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
+    "resnet18": "ResNet-18",
+    "face_resnet": "face ResNet",
+    "face_resnet_tiny": "face ResNet, tiny",
+    "package": "ImageNet (package)",
+    "cross_entropy": "cross-entropy",
+}
+"""Of trainings: architectures, sources of the initial weights, losses."""
+
 UNCHANGED = "unchanged"
 """Stands in place of a difference that rounds to 0.0 points."""
 
@@ -18,6 +29,11 @@ def spell_network(name: str) -> str:
     network, _, variant = name.partition(".")
     zeros = variant.removeprefix("sparse_")
     return f"{network} ({PRECISIONS.get(variant, f'{zeros} % zeros')})" if variant else network
+
+
+def spell_setting(value: object) -> str:
+    """Return a setting of a training as a reader sees it: `EfficientNet-B0` for `tf_efficientnet_b0`."""
+    return SETTINGS.get(str(value), str(value).replace("_", " "))
 
 
 def spell_group(name: str) -> str:
