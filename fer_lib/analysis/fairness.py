@@ -62,8 +62,12 @@ def score_groups(
 
 def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return accuracy, false-positive rate and ECE of `score_groups` as text, a row per group of a factor."""
-    titles = {"accuracy": "accuracy", "false_positive_rate": "false positive rate", "ece": "ECE"}
-    rates = pd.concat(tables)[list(titles)].rename(columns=titles).map("{:.2f}".format)
+    formats = {"accuracy": ".1%", "false_positive_rate": ".1%", "ece": ".3f"}
+    titles = {"false_positive_rate": "false positive rate", "ece": "ECE"}
+    rates = pd.concat(tables)
+    rates = pd.DataFrame(
+        {titles.get(key, key): rates[key].map(f"{{:{spec}}}".format) for key, spec in formats.items()}
+    )
     names = [f"{factor} {group}".replace("_", " ") for factor, group in rates.index]
     return rates.set_axis(names).rename_axis("group")
 

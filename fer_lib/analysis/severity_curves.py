@@ -17,8 +17,11 @@ from fer_lib.evaluation.bootstrap import (
 from fer_lib.evaluation.perturbations import CLEAN, CORRUPTIONS, FAMILIES, SEVERITIES
 from fer_lib.metrics_file import Interval, Metrics
 
-CURVES = {"accuracy": "Accuracy", "macro_recall": "Macro recall", "ece": "Calibration error (ECE)"}
+CURVES = {"accuracy": "accuracy", "macro_recall": "macro recall", "ece": "calibration error (ECE)"}
 """What is traced over severities: measure to title."""
+
+FORMATS = {"accuracy": ".1%", "macro_recall": ".1%", "ece": ".3f"}
+"""How pages show each of `CURVES`."""
 
 
 @dataclass(frozen=True)
