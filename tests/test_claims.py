@@ -699,9 +699,9 @@ class TestAccuracies:
         sentence, table = describe_accuracies(accuracies, 0.89)
         best, highest = f"{Interval(0.87, 0.85, 0.89):.1%}", f"{Interval(0.95, 0.93, 0.97):.1%}"
         assert sentence == (
-            f"The highest test accuracy for the 8 emotions of the labels is {best} (ensemble), whose "
+            f"The highest test accuracy for the 8 emotions of the labels is {best} (`ensemble`), whose "
             "interval contains the paper's 89%. The highest of all 12 answers an easier question "
-            f"(test, 3 groups: b0 (selected)): {highest}, which reaches the paper's 89%."
+            f"(test, 3 groups: `b0` (selected)): {highest}, which reaches the paper's 89%."
         )
         assert table == {
             "highest test accuracy for the 8 emotions of the labels": f"{Interval(0.87, 0.85, 0.89):.1%}",

@@ -1,5 +1,6 @@
 """Set what the paper says of its training run beside our runs, and its accuracy beside every one of ours."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -151,13 +152,13 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
     best, highest = (_find_highest(rows) for rows in (on_test or by_labels or accuracies, accuracies))
     sentence = (
         f"The highest {best['split']} accuracy for the {describe_labels(best)} of the labels is "
-        f"{_show(best)} ({best['model']}), {_place(best, value)}."
+        f"{_show(best)} ({_mark(best['model'])}), {_place(best, value)}."
     )
     if highest is not best:
-        differs = {"groups": "answers an easier question", "annotators": "is judged by other labels"}
+        differs = {"groups": "answers an easier question", "annotators": "has other labels"}
         sentence += (
             f" The highest of all {len(accuracies)} {differs.get(highest['labels'], 'is on validation')} "
-            f"({highest['split']}, {describe_labels(highest)}: {highest['model']}): {_show(highest)}, "
+            f"({highest['split']}, {describe_labels(highest)}: {_mark(highest['model'])}): {_show(highest)}, "
             f"{_place(highest, value)}."
         )
     n_reached = sum(row["reached"] == REACHED for row in accuracies)
@@ -173,6 +174,10 @@ def _find_highest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def _show(row: Mapping[str, Any]) -> str:
     return f"{Interval(row['accuracy'], row['low'], row['high']):.1%}"
+
+
+def _mark(model: str) -> str:
+    return re.sub(r"^\w+", r"`\g<0>`", model)
 
 
 def _place(row: Mapping[str, Any], value: float) -> str:
