@@ -328,9 +328,9 @@ def test_the_table_shows_points_and_the_sentence_counts_what_is_clear(dirs):
 
 
 def test_a_gain_in_words_says_its_direction():
-    assert describe_gain(Interval(0.014, -0.002, 0.029)) == "1.4 points higher [-0.2, +2.9]"
-    assert describe_gain(Interval(-0.004, -0.01, 0.002)) == "0.4 points lower [-1.0, +0.2]"
-    assert describe_gain(Interval(-0.0001, -0.01, 0.01)) == "unchanged [-1.0, +1.0]"
+    assert describe_gain(Interval(0.014, -0.002, 0.029)) == "1.4 points higher [-0.2, 2.9]"
+    assert describe_gain(Interval(-0.004, -0.01, 0.002)) == "0.4 points lower [-0.2, 1.0]"
+    assert describe_gain(Interval(-0.0001, -0.01, 0.01)) == "unchanged [-1.0, 1.0]"
 
 
 def test_every_arm_of_the_study_has_a_name_of_its_own():

@@ -150,7 +150,7 @@ def test_rates_are_written_with_their_intervals(faces):
     table = fairness.tabulate_rates({"skin_tone": scores})
     assert table.index.tolist() == ["skin tone 0", "skin tone 1"]
     assert table.columns.tolist() == ["accuracy", "false positive rate", "ECE"]
-    assert table.loc["skin tone 0", "accuracy"] == f"{scores.loc['0', 'accuracy']:.2f}"
+    assert table.loc["skin tone 0", "accuracy"] == f"{scores.loc['0', 'accuracy']:.1%}"
 
 
 def test_drawn_faces_are_grouped_by_what_is_known_of_them():

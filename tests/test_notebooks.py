@@ -159,7 +159,7 @@ def test_what_belongs_beside_a_verdict_was_measured(smoke_results):
     listed = json.loads((smoke_results / "demo" / "claims.json").read_text())["claims"]
     claims = {claim["id"]: claim for claim in listed}
     for name, n in {"S10": 1, "S11": 2, "S12": 4, "N1": 1, "N5": 3}.items():
-        assert [check["outcome"] for check in claims[name]["beside"]] == n * ["decides nothing"]
+        assert [check["outcome"] for check in claims[name]["beside"]] == n * ["context"]
     paper = claims["S7"]["checks"][0]  # an arm that these tiny parameters keep
     assert paper["budget"].startswith("1 epoch of ")
     assert paper["budget"].endswith(" faces at 32 px, seeds 1, 0")

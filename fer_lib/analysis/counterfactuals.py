@@ -140,7 +140,7 @@ class CounterfactualScores:
                 "accuracy": part["is_correct"].mean(),
                 "gap among tones": gap,
                 "p": p_value,
-                "recall ratio": f"{self.compute_ratio(name):.2f}",
+                "recall ratio": f"{self.compute_ratio(name):.1%}",
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
 
@@ -190,6 +190,6 @@ def tabulate_changes(
 ) -> pd.DataFrame:
     """Return what `compare_mitigations` found as text, one row per mitigation and factor."""
     names = [f"{name} – {mitigations[name]}, {factor.replace('_', ' ')}" for name, factor in changes]
-    table = pd.DataFrame(list(changes.values()), index=names).map("{:+.3f}".format)
-    titles = {"accuracy": "accuracy gained", "gap": "gap grown by"}
+    table = pd.DataFrame(list(changes.values()), index=names).map(lambda change: f"{change.to_points():+.1f}")
+    titles = {"accuracy": "accuracy gained", "gap": "change of the gap"}
     return table.rename(columns=titles).rename_axis("networks, groups")

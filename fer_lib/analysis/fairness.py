@@ -20,6 +20,7 @@ from fer_lib.evaluation.bootstrap import (
     average,
     average_defined,
     summarise_draws,
+    summarise_unsigned,
 )
 from fer_lib.metrics_file import Interval
 
@@ -51,15 +52,22 @@ def score_groups(
     if not names:
         return pd.DataFrame(columns=["n", *MEASURES])
     drawn = _score_groups(labels, pred, confidence, [groups == name for name in names], bootstrap)
-    columns = {m: [summarise_draws(of) for of in drawn[..., i].T] for i, m in enumerate(MEASURES)}
+    columns = {
+        measure: [(summarise_unsigned if measure == "ece" else summarise_draws)(of) for of in drawn[..., i].T]
+        for i, measure in enumerate(MEASURES)
+    }
     index = pd.Index(names, name="group")
     return pd.DataFrame({"n": [sizes[name] for name in names]} | columns, index=index)
 
 
 def tabulate_rates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return accuracy, false-positive rate and ECE of `score_groups` as text, a row per group of a factor."""
-    titles = {"accuracy": "accuracy", "false_positive_rate": "false positive rate", "ece": "ECE"}
-    rates = pd.concat(tables)[list(titles)].rename(columns=titles).map("{:.2f}".format)
+    formats = {"accuracy": ".1%", "false_positive_rate": ".1%", "ece": ".3f"}
+    titles = {"false_positive_rate": "false positive rate", "ece": "ECE"}
+    rates = pd.concat(tables)
+    rates = pd.DataFrame(
+        {titles.get(key, key): rates[key].map(f"{{:{spec}}}".format) for key, spec in formats.items()}
+    )
     names = [f"{factor} {group}".replace("_", " ") for factor, group in rates.index]
     return rates.set_axis(names).rename_axis("group")
 

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap, assign_bins, average_defined, summarise_draws
+from fer_lib.evaluation.bootstrap import (
+    ECE_BINS,
+    Bootstrap,
+    assign_bins,
+    average_defined,
+    summarise_draws,
+    summarise_unsigned,
+)
 from fer_lib.evaluation.perturbations import CLEAN, CORRUPTIONS, FAMILIES, SEVERITIES
 from fer_lib.metrics_file import Interval, Metrics
 
-CURVES = {"accuracy": "Accuracy", "macro_recall": "Macro recall", "ece": "Calibration error (ECE)"}
+CURVES = {"accuracy": "accuracy", "macro_recall": "macro recall", "ece": "calibration error (ECE)"}
 """What is traced over severities: measure to title."""
+
+FORMATS = {"accuracy": ".1%", "macro_recall": ".1%", "ece": ".3f"}
+"""How pages show each of `CURVES`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Curves:
 
     def average(self, names: Sequence[str], measure: str = "accuracy") -> Interval:
         """Return the mean over corruptions and severities 1 to 5."""
-        return summarise_draws(self._average(names, measure))
+        return _summarise(self._average(names, measure), measure)
 
     def compare(self, other: "Curves", names: Sequence[str], measure: str = "accuracy") -> Interval:
         """Return what the mean over corruptions and severities 1 to 5 gains over that of another network."""
@@ -54,7 +64,7 @@ class Curves:
 
     def trace(self, name: str, measure: str = "accuracy") -> list[Interval]:
         """Return the score at each severity, 0 to 5."""
-        return [summarise_draws(self.scores[measure][:, column]) for column in self._find(name)]
+        return [_summarise(self.scores[measure][:, column], measure) for column in self._find(name)]
 
     def get_values(self, name: str, measure: str = "accuracy") -> np.ndarray:
         """Return float (6,): the scores at severities 0 to 5."""
@@ -211,6 +221,10 @@ def add_following(metrics: Metrics, follows: Mapping[str, Interval]) -> None:
     """Add what `score_following` returns: `<corruption>.<severity>.saliency_correlation`."""
     for condition, score in follows.items():
         metrics.add("saliency_correlation", score, split=_name(condition))
+
+
+def _summarise(drawn: np.ndarray, measure: str) -> Interval:
+    return summarise_unsigned(drawn) if measure == "ece" else summarise_draws(drawn)
 
 
 def _name(condition: str) -> str:

@@ -169,6 +169,19 @@ def summarise_draws(drawn: np.ndarray) -> Interval:
     return Interval(float(drawn[0]), float(low), float(high))
 
 
+def summarise_unsigned(drawn: np.ndarray) -> Interval:
+    """Return `summarise_draws` of a measure that resampling biases upwards, such as ECE.
+
+    ECE adds up absolute gaps, and noise makes these larger in resamples. The interval is shifted down by the
+    resamples' mean minus the value, though not below 0.
+    """
+    value, low, high = summarise_draws(drawn)
+    if np.isnan(value):
+        return UNDEFINED
+    bias = float(np.nanmean(drawn[1:])) - value
+    return Interval(value, max(0.0, low - bias), high - bias)
+
+
 def draw_rows(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Return `n` of the rows, or all where there are fewer, drawn by the seed and in order."""
     return np.sort(np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False))

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from fer_lib.wording import spell_network
+from fer_lib.metrics_file import Interval
+from fer_lib.wording import UNCHANGED, spell_difference, spell_network
 
 SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported", "missing"
 """What one number does for a claim."""
@@ -55,10 +56,15 @@ def show(check: Check) -> str:
     """Return what was found in the number's unit, with its 95 % interval where it has one."""
     if isinstance(check.value, str):
         return spell_network(check.value)
-    numbers = [check.value] if check.low is None else [check.value, check.low, check.high]
-    spec = {"points": "+.1f" if COMPARED in check.name else ".1f", "%": ".1f"}.get(check.unit)
+    value, low, high = check.value, check.low, check.high
+    if check.unit == "%" and isinstance(value, float):
+        return f"{value:.1%}" if low is None or high is None else f"{Interval(value, low, high):.1%}"
+    numbers = [value] if low is None else [value, low, high]
+    spec = "+.1f" if COMPARED in check.name else ".1f"
+    in_points = check.unit == "points"
     shown = [
-        format(100 * x, spec) if spec and isinstance(x, float | int) else format_value(x) for x in numbers
+        format(100 * x, spec) if in_points and isinstance(x, float | int) else format_value(x)
+        for x in numbers
     ]
     unit = f" {check.unit}" if check.unit else ""
     return f"{shown[0]}{unit}" + (f" [{shown[1]}, {shown[2]}]" if shown[1:] else "")
@@ -71,12 +77,9 @@ def describe(check: Check) -> str:
     quantity, _, baseline = check.name.partition(COMPARED)
     if not baseline or not isinstance(check.value, float) or check.low is None or check.high is None:
         return _capitalise(f"{quantity} is {show(check)}")
-    side, ends = "higher", (check.low, check.high)
-    if check.value < 0:
-        side, ends = "lower", (-check.high, -check.low)
-    size, *bounds = (f"{100 * number:.1f}" for number in (abs(check.value), *ends))
-    how = f"{size} points {side} than" if float(size) else "the same as"
-    return _capitalise(f"{quantity} is {how} with {baseline} [{', '.join(bounds)}]")
+    change, bounds = spell_difference(check.value, check.low, check.high)
+    how = "the same as" if change == UNCHANGED else f"{change} than"
+    return _capitalise(f"{quantity} is {how} with {baseline} {bounds}")
 
 
 def explain_check(check: Check) -> str:

@@ -219,9 +219,9 @@ BASES = {get_args(rule.model_fields["kind"].annotation)[0]: rule.basis for rule 
 
 RULES = {
     "every rule": "A measured claim is reproduced, and an implemented one implemented, when everything that "
-    "its rule names counts, and partly when only some of it does. When nothing counts, it is inconclusive if "
-    "every number is, and otherwise not reproduced. It is not tested while a number that the rule needs is "
-    "missing (the rule present differs). Intervals are 95 % intervals."
+    "its rule names counts, and in part when only some of it does. When nothing counts, it is inconclusive "
+    "if every number is, and otherwise not reproduced. It is not tested while a number that the rule needs "
+    "is missing (the rule present differs). Intervals are 95 % intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 

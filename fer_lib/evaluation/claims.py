@@ -44,15 +44,14 @@ VERDICTS = {
 }
 """By what a claim rests on, the best first."""
 
-BESIDE = "decides nothing"
+BESIDE = "context"
 """Stands in the place of the outcome of a number that a claim names beside those of its rule."""
 
 
 class Claim(Section):
     """A claim, the paper's own number, what a reader must know, where to look, and the rule that decides.
 
-    title: the claim in a few words.   beside: numbers and facts that decide nothing, but that a reader must
-    know.
+    title: the claim in a few words.   beside: numbers and facts for context, which do not enter the verdict.
     """
 
     id: Annotated[str, Field(pattern="^[SN][1-9][0-9]?$")]
@@ -174,6 +173,12 @@ def group_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, lis
     return groups
 
 
+def spell_verdict(verdict: str, basis: str) -> str:
+    """Return a verdict as a reader sees it: `reproduced in part` for `partly`."""
+    best, partly, *_ = VERDICTS[basis]
+    return f"{best} in part" if verdict == partly else verdict
+
+
 def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return how many claims have each verdict, from rows of `judge_claim`: `measured.not_reproduced`.
 
@@ -189,23 +194,20 @@ def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def describe_verdicts(counts: Mapping[str, Any], dataset: str) -> str:
     """Return the numbers of `count_verdicts` on the measured claims as a sentence."""
     n, *found = (round(counts[f"{MEASURED}.{_name(name)}"]) for name in ("n", *VERDICTS[MEASURED]))
-    words = ("reproduced", "reproduced in part", "inconclusive", "not reproduced", "not tested")
     parts = [
-        f"{of} {'is' if of == 1 else 'are'} {verdict}" for of, verdict in zip(found, words, strict=True) if of
+        f"{of} {'is' if of == 1 else 'are'} {spell_verdict(verdict, MEASURED)}"
+        for of, verdict in zip(found, VERDICTS[MEASURED], strict=True)
+        if of
     ]
     return f"Of the {n} measured claims, {join_words(parts)} on {dataset}."
 
 
 def tabulate_verdicts(counts: Mapping[str, Any]) -> dict[str, str]:
     """Return the numbers of `count_verdicts` for a small table: what to how many of how many."""
-    words = (
-        f"measured claims {verdict}"
-        for verdict in ("reproduced", "reproduced in part", *VERDICTS[MEASURED][2:])
-    )
-    table = {
-        title: f"{counts[f'{MEASURED}.{_name(verdict)}']:.0f} of {counts[f'{MEASURED}.n']:.0f}"
-        for title, verdict in zip(words, VERDICTS[MEASURED], strict=True)
-    }
+    table = {}
+    for verdict in VERDICTS[MEASURED]:
+        of, n = (counts[f"{MEASURED}.{name}"] for name in (_name(verdict), "n"))
+        table[f"measured claims {spell_verdict(verdict, MEASURED)}"] = f"{of:.0f} of {n:.0f}"
     met = counts[f"{IMPLEMENTED}.{_name(VERDICTS[IMPLEMENTED][0])}"]
     return table | {
         "claims about the implementation that are met": f"{met:.0f} of {counts[f'{IMPLEMENTED}.n']:.0f}"

@@ -16,7 +16,15 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from scipy.stats import binomtest
 
-from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap, Scorer, assign_bins, average, summarise_draws
+from fer_lib.evaluation.bootstrap import (
+    ECE_BINS,
+    Bootstrap,
+    Scorer,
+    assign_bins,
+    average,
+    summarise_draws,
+    summarise_unsigned,
+)
 from fer_lib.labels import GROUPS, get_group_indices
 from fer_lib.metrics_file import Interval
 
@@ -45,7 +53,7 @@ def score_predictions(
     """Return every metric of `compute_metrics` with its percentile bootstrap interval.
 
     A resample that does not define a metric, because it drew no image of a rare class, does not count for
-    it. ECE is biased upwards in resamples: its interval is shifted down by their mean minus the value.
+    it. ECE has the interval of `bootstrap.summarise_unsigned`.
     Where every resample gives the same share, as of few faces that are all correct, accuracy, recall,
     precision and specificity get Wilson's interval (1927), whose width is not zero. The group view is
     `score_predictions(group_labels(...), group_probabilities(...), GROUPS, ...)`.
@@ -53,9 +61,7 @@ def score_predictions(
     scorer = Scorer(labels, probabilities, emotions)
     drawn = bootstrap.score(scorer.score)
     found = {name: summarise_draws(values) for name, values in zip(scorer.names, drawn.T, strict=True)}
-    value, low, high = found["ece"]
-    bias = float(drawn[1:, scorer.names.index("ece")].mean()) - value
-    found["ece"] = Interval(value, max(0.0, low - bias), high - bias)
+    found["ece"] = summarise_unsigned(drawn[:, scorer.names.index("ece")])
     labels, predictions = np.asarray(labels), np.asarray(probabilities).argmax(axis=1)
     shares = {"accuracy": np.ones(len(predictions), bool)}
     for label, emotion in enumerate(emotions):

@@ -12,6 +12,7 @@ from fer_lib.params import Params
 from fer_lib.reporting.figures.studies import plot_differences, plot_vote_shares, show_share
 from fer_lib.reporting.stage import Stage
 from fer_lib.reporting.study_names import name_arm, name_baseline
+from fer_lib.wording import spell_difference
 
 N_NAMED = 4
 """So many arms `build_clear_table` names for each direction."""
@@ -109,11 +110,8 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_gain(gain: Interval) -> str:
-    """Return a difference of shares in words: `1.4 points higher [-0.2, +2.9]`, or `unchanged [...]`."""
-    points = gain.to_points()
-    size = f"{abs(points.value):.1f}"
-    change = f"{size} points {'lower' if points.value < 0 else 'higher'}"
-    return f"{'unchanged' if size == '0.0' else change} [{points.low:+.1f}, {points.high:+.1f}]"
+    """Return a difference of shares in words: `1.4 points higher [-0.2, 2.9]`, or `unchanged [...]`."""
+    return " ".join(spell_difference(*gain))
 
 
 def describe_clear(rows: pd.DataFrame, what: str) -> str:

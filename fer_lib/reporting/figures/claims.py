@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from fer_lib.evaluation.claim_checks import COMPARED, HIGHER, SUPPORTED
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED
-from fer_lib.evaluation.claims import group_verdicts, name_claim
+from fer_lib.evaluation.claims import group_verdicts, name_claim, spell_verdict
 from fer_lib.evaluation.paper import describe_labels
 from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures.style import (
@@ -51,7 +51,9 @@ def plot_verdicts(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, (basis, verdicts) in zip(panels, groups.items(), strict=True):
         y = 0
         for verdict, ids in verdicts.items():
-            axes.text(0, y, f"{verdict}: {len(ids)}", va="center", weight="bold", size=10)
+            axes.text(
+                0, y, f"{spell_verdict(verdict, basis)}: {len(ids)}", va="center", weight="bold", size=10
+            )
             for name in ids:
                 y += 1
                 axes.add_patch(Rectangle((0.02, y - 0.32), 0.05, 0.64, color=VERDICT_COLOURS[verdict]))
@@ -95,10 +97,15 @@ def plot_gains(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_accuracies(accuracies: Accuracies, value: float) -> Figure:
-    """Plot the rows of `paper.collect_accuracies`, each group's highest first, and a line at `value`."""
-    figure, axes = build_figure(9, 1.5 + 0.13 * len(accuracies) + 0.3 * len(_group(accuracies)))
+    """Plot the rows of `paper.collect_accuracies`, each group's highest first, and a line at `value`.
+
+    Rows whose whole interval lies below guessing are left out: they would squeeze the axis.
+    """
+    groups = _group(accuracies)
+    n_rows = sum(map(len, groups.values()))
+    figure, axes = build_figure(9, 1.5 + 0.13 * n_rows + 0.3 * len(groups))
     y, names = 0.0, {}
-    for title, rows in _group(accuracies).items():
+    for title, rows in groups.items():
         names[y + (len(rows) - 1) / 2] = title
         for row in rows:
             axes.hlines(y, row["low"], row["high"], color=POSITIONS[row["reached"]][0], linewidth=1.6)
@@ -168,8 +175,8 @@ def chart_accuracies(accuracies: Accuracies, value: float) -> dict[str, Any]:
 
 
 def _group(accuracies: Accuracies) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the accuracies by split and labels, in their order, the highest of each first."""
+    """Return the accuracies not below guessing by split and labels, in their order, each's highest first."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in accuracies:
+    for row in (row for row in accuracies if row["high"] >= 1 / row["classes"]):
         groups.setdefault(f"{row['split']}, {describe_labels(row)}", []).append(row)
     return {title: sorted(rows, key=lambda row: -row["accuracy"]) for title, rows in groups.items()}

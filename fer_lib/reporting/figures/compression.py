@@ -63,7 +63,7 @@ def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
         Line2D([], [], color=INK, marker=MARKERS[kind], lw=0, label=PRECISIONS[kind]) for kind in MARKERS
     ]
     names = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    best = Line2D([], [], color=FAINT, linewidth=1.2, label="beaten by none")
+    best = Line2D([], [], color=FAINT, linewidth=1.2, label="Pareto front")
     figure.legend(handles=[*names, *kinds, best], loc="outside right center")
     return figure
 

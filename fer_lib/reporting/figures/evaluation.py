@@ -96,6 +96,15 @@ def plot_disagreement(disagreement: pd.DataFrame) -> Figure:
     return figure
 
 
+CONDITIONS = {
+    "shifted": "shift",
+    "darker": "underexposed",
+    "flatter": "low contrast",
+    "coarser": "low resolution",
+}
+"""Condition to the corruption of the same kind on page 08, where its own name is another one."""
+
+
 @mpl.rc_context(STYLE)
 def plot_conditions(accuracies: pd.DataFrame) -> Figure:
     """Plot accuracies (0 to 1) of networks (rows) under conditions (columns), coloured by what they lose.
@@ -103,7 +112,8 @@ def plot_conditions(accuracies: pd.DataFrame) -> Figure:
     The first column is the accuracy without any change.
     """
     figure, axes = build_figure(9, 1.2 + 0.5 * len(accuracies))
-    lost = accuracies.sub(accuracies.iloc[:, 0], axis=0).rename(columns=lambda name: name.replace(" ", "\n"))
+    lost = accuracies.sub(accuracies.iloc[:, 0], axis=0)
+    lost = lost.rename(columns=lambda name: CONDITIONS.get(str(name), str(name)).replace(" ", "\n"))
     lowest = min(-0.1, lost.min().min())
     draw_heatmap(axes, lost, annot=accuracies, fmt=".1%", cmap="Blues_r", vmin=lowest, vmax=0)
     axes.xaxis.tick_top()

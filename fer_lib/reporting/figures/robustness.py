@@ -195,7 +195,7 @@ def plot_areas(areas: pd.DataFrame, title: str) -> Figure:
     ordered = areas.loc[areas[main].map(lambda area: area.value).sort_values().index]
     figure, axes = build_figure(9, 1.4 + 0.3 * len(ordered))
     for y, (_, row) in enumerate(ordered.iterrows()):
-        draw_interval(axes, y, row[main], MAIN, f"{row[main]:.0%}")
+        draw_interval(axes, y, row[main], MAIN, f"{row[main]:.1%}")
         for name, colour, marker in zip(others, LINES[1:], "s^Dvp<>", strict=False):
             axes.plot(row[name].value, y, marker, color=colour, markerfacecolor="none", markersize=5)
     handles = [axes.plot([], [], "o-", color=MAIN, label=f"{main}, 95 % interval")[0]]
