@@ -116,7 +116,7 @@ def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
     }
     shown = tabulate_settings({"b0": checkpoint.config["params"]["training"]})["b0"]
     assert (shown["label smoothing"], shown["sampler"]) == ("0.1", "shuffle")
-    assert shown["loss"] == "cross-entropy"
+    assert shown["loss"] == "cross_entropy"
     # What the recipe names is in the checkpoint, and what it leaves open is the data set's.
     assert checkpoint.config["params"]["training"]["label_smoothing"] == 0.1
     own = load_params("demo", path=here / "params.yaml").training

@@ -17,7 +17,6 @@ from fer_lib.param_sections import Recipe, TargetShares
 from fer_lib.params import Params, apply_recipe, find_recipe, load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.training.targets import has_votes
-from fer_lib.wording import spell_setting
 
 if TYPE_CHECKING:
     from fer_lib.models.build import Checkpoint
@@ -295,7 +294,7 @@ def tabulate_settings(trainings: Mapping[str, Mapping[str, object]]) -> pd.DataF
 def _show_setting(value: object) -> str:
     if isinstance(value, Mapping):  # shares of the targets
         return ", ".join(f"{share:.0%} {name}" for name, share in value.items() if share)
-    return spell_setting(value)
+    return str(value)
 
 
 def read_time_curve(dirs: OutputDirs, name: str) -> pd.DataFrame:
