@@ -91,7 +91,9 @@ def recompute_robustness(stage: Written) -> Numbers:
         gains = (recalls[a] - recalls[b])[follows.index].mean(axis=1)
         yield f"{title}.macro_recall.gain", gains.mean()
         for emotion in RARE_EMOTIONS:
-            yield f"{title}.recall.gain.{emotion}", gains.get(EMOTIONS_8.index(emotion), np.nan)
+            place = EMOTIONS_8.index(emotion)
+            if labels.eq(place).sum() >= stage.params.robustness.min_faces:
+                yield f"{title}.recall.gain.{emotion}", gains[place]
     if (stage.dirs.reports / "robustness" / "counterfactuals.parquet").is_file():
         yield from _recompute_counterfactuals(stage)
     attacks = read_metrics(stage.dirs, "privacy")
