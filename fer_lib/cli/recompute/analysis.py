@@ -1,5 +1,6 @@
 """Recompute `gradcam` and `robustness` from the scores of single faces."""
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -11,6 +12,7 @@ from fer_lib.evaluation.bootstrap import ECE_BINS, assign_bins
 from fer_lib.evaluation.perturbations import CORRUPTIONS, SEVERITIES
 from fer_lib.labels import EMOTIONS_8, RARE_EMOTIONS
 from fer_lib.metrics_file import read_metrics
+from fer_lib.param_sections import RobustnessParams
 
 MAPS = {
     "chosen": "chosen",
@@ -85,19 +87,32 @@ def recompute_robustness(stage: Written) -> Numbers:
             curve = of_network.mean()[["clean/0", *(f"{name}/{severity}" for severity in SEVERITIES[1:])]]
             area = np.trapezoid(curve) / (len(curve) - 1) / curve.iloc[0]
             yield f"{network}.{_name(name)}.relative_area", area
-    for title, (a, b) in stage.params.robustness.comparisons.items() if stage.params else ():
-        yield f"{title}.clean.gain", (correct[a] - correct[b])["clean/0"].mean()
-        yield f"{title}.accuracy.gain", (correct[a] - correct[b])[follows.index].mean().mean()
-        gains = (recalls[a] - recalls[b])[follows.index].mean(axis=1)
-        yield f"{title}.macro_recall.gain", gains.mean()
-        for emotion in RARE_EMOTIONS:
-            place = EMOTIONS_8.index(emotion)
-            if labels.eq(place).sum() >= stage.params.robustness.min_faces:
-                yield f"{title}.recall.gain.{emotion}", gains[place]
+    if stage.params:
+        yield from _recompute_gains(stage.params.robustness, correct, recalls, labels, follows.index)
     if (stage.dirs.reports / "robustness" / "counterfactuals.parquet").is_file():
         yield from _recompute_counterfactuals(stage)
     attacks = read_metrics(stage.dirs, "privacy")
     yield from ((key, attacks[key]) for key in attacks if key in stage.metrics and key not in attacks.facts)
+
+
+def _recompute_gains(
+    settings: RobustnessParams,
+    correct: Mapping[str, pd.DataFrame],
+    recalls: Mapping[str, pd.DataFrame],
+    labels: pd.Series,
+    corrupted: pd.Index,
+) -> Numbers:
+    """Yield what one network gains over another; recalls only of emotions with enough faces."""
+    counts = labels.value_counts()
+    for title, (a, b) in settings.comparisons.items():
+        yield f"{title}.clean.gain", (correct[a] - correct[b])["clean/0"].mean()
+        yield f"{title}.accuracy.gain", (correct[a] - correct[b])[corrupted].mean().mean()
+        gains = (recalls[a] - recalls[b])[corrupted].mean(axis=1)
+        yield f"{title}.macro_recall.gain", gains.mean()
+        for emotion in RARE_EMOTIONS:
+            place = EMOTIONS_8.index(emotion)
+            if counts.get(place, 0) >= settings.min_faces:
+                yield f"{title}.recall.gain.{emotion}", gains[place]
 
 
 def _recompute_counterfactuals(stage: Written) -> Numbers:
