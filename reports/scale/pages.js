@@ -1,0 +1,6 @@
+window.reportPages = [
+ {
+  "name": "10_scale",
+  "title": "10 · Scale"
+ }
+];
