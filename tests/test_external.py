@@ -148,7 +148,7 @@ def test_commands_print_the_mapping_and_write_the_report(folder, tiny_project, t
     assert done.returncode == 0, done.stderr
     page = (out / "audit.html").read_text()
     assert 'id="figure-accuracy"' in page
-    assert "No conclusion about persons" in page
+    assert "nothing here describes persons" in page
     assert "Privacy leakage" not in page  # of the study's own networks
     found = json.loads((out / "audit.json").read_text())
     assert found["n_faces"] == 9
