@@ -114,7 +114,7 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert downloads["my *clip*_emotions.mp4"] != sharp
     switch(app, "Blur faces", False)
     assert downloads["my *clip*_emotions.mp4"] == sharp
-    assert calls == [False], "drawn anew, not analysed again"
+    assert calls == [False], "redrawn, not analysed again"
     app.file_uploader[0].upload("other.mp4", clip).run()
     assert not app.get("video"), "another upload, another result"
 
@@ -172,7 +172,7 @@ def test_video_without_faces_and_a_cut_one_are_explained():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     app = start(open_page("video"), "cut.mkv", out.getvalue()[: len(out.getvalue()) // 2])
-    assert app.warning, "what could be read is shown, and what could not is said"
+    assert app.warning, "what could be read is shown, and the rest is explained"
     assert len(app.get("video")) == 1
 
 
@@ -191,7 +191,7 @@ def test_demo_clip_needs_no_upload():
 def test_analysis_reports_its_progress_and_can_be_cancelled(recognizer, clip, monkeypatch):
     monkeypatch.setattr(video_analysis, "REDRAW_SECONDS", 0.0)
     analysis, shown = Analysis("clip.mp4", io.BytesIO(clip), recognizer), []
-    for blur in (False, True):  # found, and drawn anew
+    for blur in (False, True):  # found, and redrawn
         analysis.run(blur, lambda done, text: shown.append((done, text)))
         shares = [done for done, _ in shown]
         assert shares == sorted(shares)

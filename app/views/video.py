@@ -31,7 +31,7 @@ def show() -> None:
         "Blur faces",
         key=BLUR,
         persist_state="session",
-        help="After an analysis the video is only drawn anew, in about half the time.",
+        help="After an analysis the video is only redrawn, in about half the time.",
     )
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
@@ -55,7 +55,7 @@ def _forget() -> None:
 
 
 def _cancel(analysis: Analysis, blur: bool) -> None:
-    """Forget a video that is being analysed; show one that is drawn anew as it was."""
+    """Forget a video that is being analysed; show one that is redrawn as it was."""
     if analysis.result is None:
         _forget()
     else:
