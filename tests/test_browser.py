@@ -107,9 +107,12 @@ def page(browser, address):
 
 def open_page(page, name):
     page.goto("/" if name == "photo" else f"/{name}")  # the first page is the root
-    expect(page.get_by_role("heading", name=HEADINGS[name], exact=True, level=1)).to_be_visible(
-        timeout=PATIENCE
-    )
+    expect_heading(page, name)
+
+
+def expect_heading(page, name):
+    heading = page.get_by_role("heading", name=HEADINGS[name], exact=True, level=1)
+    expect(heading).to_be_visible(timeout=PATIENCE)
 
 
 def follow(page, title):
@@ -151,20 +154,6 @@ def upload(page, name, content, mime="image/jpeg"):
     page.locator('input[type="file"]').first.set_input_files(
         {"name": name, "mimeType": mime, "buffer": content}
     )
-
-
-def test_menu_leads_to_every_page(page):
-    page.goto("/")
-    for name, title in PAGES.items():
-        follow(page, title)
-        if name == "live":  # its component draws the page once more when it is there
-            expect(page.frame_locator("iframe").get_by_role("button").first).to_be_visible(timeout=PATIENCE)
-        expect(page.get_by_role("heading", name=HEADINGS[name], exact=True, level=1)).to_be_visible(
-            timeout=PATIENCE
-        )
-        wait_until_done(page)
-        expect_no_trace(page)
-        keep_screenshot(page, f"menu_{name}")
 
 
 def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
@@ -342,15 +331,21 @@ def test_results_and_card_are_shown_and_accessible(page):
     check("about_card")
 
 
-def test_pages_fit_a_telephone_and_follow_the_theme(page):
-    for name in PAGES:
-        open_page(page, name)
+def test_menu_leads_to_pages_that_fit_a_telephone_and_follow_the_theme(page):
+    page.goto("/")
+    for name, title in PAGES.items():
+        follow(page, title)
+        if name == "live":  # its component draws the page once more when it is there
+            expect(page.frame_locator("iframe").get_by_role("button").first).to_be_visible(timeout=PATIENCE)
+        expect_heading(page, name)
         if name == "photo":
             page.get_by_role("radiogroup", name="Image from").get_by_text("An example").click()
             expect(page.get_by_text("Eileen Collins: 1 face")).to_be_visible(timeout=PATIENCE)
         if name == "compare":
             expect(page.get_by_text("answer happy.")).to_be_visible(timeout=PATIENCE)
         wait_until_done(page)
+        expect_no_trace(page)
+        keep_screenshot(page, f"menu_{name}")
         for scheme, size in (("light", DESK), ("dark", TELEPHONE)):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size)
@@ -359,3 +354,5 @@ def test_pages_fit_a_telephone_and_follow_the_theme(page):
             fits = "document.documentElement.scrollWidth <= window.innerWidth"
             page.wait_for_function(fits, timeout=10 * SECONDS)
             assert not find_barriers(page), (name, scheme)
+        page.set_viewport_size(OPTIONS["viewport"])
+        page.emulate_media(color_scheme=OPTIONS["color_scheme"])
