@@ -8,7 +8,7 @@ import json
 
 from fer_lib.errors import FerError
 from fer_lib.evaluation.claim_rules import IMPLEMENTED, MEASURED
-from fer_lib.evaluation.claims import group_verdicts
+from fer_lib.evaluation.claims import group_verdicts, spell_verdict
 from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.inference.registry import RELEASE_DIR, list_checkpoints, list_variants
@@ -81,7 +81,7 @@ def build_results_table() -> str:
                 "",
                 sentence,
                 "",
-                f"| Data set | {' | '.join(verdicts)} |",
+                f"| Data set | {' | '.join(spell_verdict(verdict, basis) for verdict in verdicts)} |",
                 "|---|" + "---|" * len(verdicts),
             ]
             for name, table in tables.items():
