@@ -143,3 +143,4 @@ def test_code_appears_when_it_is_asked_for(page):
     expect(code).to_be_hidden()
     page.get_by_role("button", name="Show the code").click()
     expect(code).to_be_visible()
+    assert find_violations(page) == []
