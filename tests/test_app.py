@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pillow_heif
 import pytest
+from app_harness import collect_downloads, open_app, read_page
 from conftest import REPO
 from PIL import Image
 from starlette.requests import Request
@@ -30,7 +31,6 @@ from fer_lib.metrics_file import Interval, Metrics
 from fer_lib.models.checkpoints import read_config
 
 PAGES = ("Facial expressions", "Compare", "Video", "Live", "Results", "About this model")
-SECONDS = 60  # a loaded machine; a page takes one
 
 
 @pytest.fixture
@@ -45,15 +45,12 @@ def prepared(monkeypatch):
 @pytest.fixture
 def app(prepared):
     """Return the app, opened on its first page."""
-    return AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS).run()
+    return open_app()
 
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Collect what the pages offer for download: file name to bytes, or a function that makes them."""
-    offered = {}
-    monkeypatch.setattr(common, "offer_download", lambda label, data, name, _: offered.update({name: data}))
-    return offered
+    return collect_downloads(monkeypatch, common)
 
 
 @pytest.fixture
@@ -82,13 +79,6 @@ def find_toggle(app, words):
 
 def open_about(app):
     return app.switch_page("views/about.py").run()
-
-
-def read_page(app):
-    """Return all text of a page in one string, and check that nothing went wrong unseen."""
-    assert not app.exception
-    kinds = ("title", "header", "markdown", "caption", "info", "warning", "error", "html")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
 
 
 def read_variant():

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pillow_heif
 import pytest
-from conftest import REPO
+from app_harness import collect_downloads, open_page, read_page
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from app import common, gallery, many_images, saliency
 from app.image_source import EXAMPLES_DIR
@@ -23,7 +22,6 @@ from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
 from fer_lib.models.checkpoints import read_config
 
-SECONDS = 60  # a loaded machine; a page takes one
 PHOTOGRAPH = (EXAMPLES_DIR / "astronaut.jpg").read_bytes()
 WALL = np.full((120, 160, 3), 128, np.uint8)
 
@@ -40,23 +38,12 @@ def _no_preparation(monkeypatch):
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Collect what the gallery offers for download: file name to bytes, or a function that makes them."""
-    offered = {}
-    monkeypatch.setattr(gallery, "offer_download", lambda label, data, name, _: offered.update({name: data}))
-    return offered
+    return collect_downloads(monkeypatch, gallery)
 
 
-def open_page(name):
-    app = AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS)
-    return app.switch_page(f"views/{name}.py").run()
-
-
-def read_page(app):
-    """Return all text of a page in one string, and check that nothing went wrong."""
-    assert not app.exception
+def read_without_errors(app):
     assert not app.error
-    kinds = ("markdown", "caption", "info", "warning")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return read_page(app)
 
 
 def encode(pixels, kind="PNG"):
@@ -255,7 +242,7 @@ def test_analysis_of_many_files_stops_and_goes_on(monkeypatch):
     app = open_many({f"{i}.png": encode(WALL) for i in range(3)})
     find_button(app, "Analyse 3").click().run()
     app.run()
-    assert "Stopped after 2 of 3 images." in read_page(app)
+    assert "Stopped after 2 of 3 images." in read_without_errors(app)
     assert app.metric[0].value == "2"
     find_button(app, "Go on").click().run()
     assert app.metric[0].value == "3"
@@ -266,7 +253,7 @@ def test_analysis_of_many_files_stops_and_goes_on(monkeypatch):
 
 def test_models_are_asked_about_the_same_face(recognizer):
     app = open_page("compare")
-    text = read_page(app)
+    text = read_without_errors(app)
     released = [folder.parent for folder in RELEASE_DIR.glob("[!.]*/config.json")]
     n_variants = sum(len(list_variants(read_config(folder))) for folder in released)
     assert f"All {n_variants} answer happy." in text
@@ -276,7 +263,7 @@ def test_models_are_asked_about_the_same_face(recognizer):
     app.pills[0].set_value([f"{DEFAULT_MODEL}, {name} (released)" for name in ("tiny", "accurate")]).run()
     next(toggle for toggle in app.toggle if "speaks for" in toggle.label).set_value(True).run()
     assert len(app.image) == n_images + 1, "the vote has no saliency map"
-    assert "There is no saliency map of this model." in read_page(app)
+    assert "There is no saliency map of this model." in read_without_errors(app)
     app.switch_page("views/about.py").run()
     app.switch_page("views/compare.py").run()
     assert len(app.html) == 2
@@ -295,7 +282,10 @@ def test_two_images_are_shown_side_by_side():
     app = open_page("compare")
     app.segmented_control[0].set_value("Two images").run()
     assert [image.captions for image in app.image] == [["Eileen Collins"], ["Grace Hopper"]]
-    assert "They differ most in happy: 100\xa0% in the first image, 0\xa0% in the second." in read_page(app)
+    assert (
+        "They differ most in happy: 100\xa0% in the first image, 0\xa0% in the second."
+        in read_without_errors(app)
+    )
 
 
 def test_threshold_says_what_it_costs_and_brings():
@@ -311,7 +301,7 @@ def test_threshold_says_what_it_costs_and_brings():
     slider.set_value(0.9).run()
     point = entry["abstention"]["threshold"].index(0.9)
     n_answered = round(1000 * entry["abstention"]["coverage"][point])
-    assert f"Of 1,000 faces it names an emotion in {n_answered}," in read_page(app)
+    assert f"Of 1,000 faces it names an emotion in {n_answered}," in read_without_errors(app)
     assert [metric.delta[0] for metric in app.metric] == ["-", "+"]
 
 
@@ -322,7 +312,7 @@ def test_model_that_was_not_released_has_no_thresholds_to_compare(monkeypatch):
     monkeypatch.setattr(common, "choose_model", lambda: recognizer)
     app = open_page("compare")
     app.segmented_control[0].set_value("Thresholds").run()
-    assert "measured when a model is released" in read_page(app)
+    assert "measured when a model is released" in read_without_errors(app)
 
 
 def test_sentences_count_models_and_name_the_largest_difference(recognizer):

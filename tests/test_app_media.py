@@ -14,9 +14,8 @@ import pandas as pd
 import pytest
 from aiortc import MediaStreamTrack
 from aiortc.contrib.media import MediaRelay
-from conftest import REPO
+from app_harness import collect_downloads, open_page, read_page
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from app import common, live_recording, live_stream, video_analysis
 from app.live_recording import Recording
@@ -31,8 +30,6 @@ from fer_lib.inference.video_reader import VideoInfo, VideoReader
 from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.palette import EMOTION_COLOURS
 
-SECONDS = 60  # a loaded machine; a page takes one
-
 
 @pytest.fixture(scope="module")
 def recognizer():
@@ -41,22 +38,7 @@ def recognizer():
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Collect what the pages offer for download: file name to bytes."""
-    offered = {}
-    monkeypatch.setattr(common, "offer_download", lambda label, data, name, _: offered.update({name: data}))
-    return offered
-
-
-def open_page(name):
-    app = AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS)
-    return app.switch_page(f"views/{name}.py").run()
-
-
-def read_page(app):
-    """Return all text of a page in one string, and check that nothing went wrong unseen."""
-    assert not app.exception
-    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "success")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return collect_downloads(monkeypatch, common)
 
 
 def press(app, label):

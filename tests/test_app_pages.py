@@ -5,9 +5,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from conftest import REPO
+from app_harness import collect_downloads, open_page, read_page
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from app import common, results_data
 from fer_lib import paths
@@ -19,7 +18,6 @@ from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 
-SECONDS = 60  # a loaded machine; a page takes one
 ACCURACY = Interval(0.684, 0.668, 0.698)
 IN_CONFIG = {"test.accuracy": 0.684, "test.accuracy_lo": 0.668, "test.accuracy_hi": 0.698}
 DATA_HASH = "da7a" * 16
@@ -32,10 +30,7 @@ def recognizer():
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Collect what the pages offer for download: file name to bytes."""
-    offered = {}
-    monkeypatch.setattr(common, "offer_download", lambda label, data, name, _: offered.update({name: data}))
-    return offered
+    return collect_downloads(monkeypatch, common)
 
 
 @pytest.fixture
@@ -45,18 +40,6 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "MODELS_DIR", tmp_path / "models")
     monkeypatch.setattr(registry, "RELEASE_DIR", tmp_path / "models" / "release")
     return tmp_path
-
-
-def open_page(name):
-    app = AppTest.from_file(REPO / "app" / "main.py", default_timeout=SECONDS)
-    return app.switch_page(f"views/{name}.py").run()
-
-
-def read_page(app):
-    """Return all text of a page in one string, and check that nothing went wrong unseen."""
-    assert not app.exception
-    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "success")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
 
 
 # Results
