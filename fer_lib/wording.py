@@ -17,18 +17,15 @@ SETTINGS = {
 }
 """Of trainings: architectures, sources of the initial weights, losses."""
 
-UNCHANGED = "unchanged"
-"""Stands in place of a difference that rounds to 0.0 points."""
-
 
 def spell_network(name: str) -> str:
-    """Return `student (FP32)` for `student.float32`, `student (70 % zeros)` for `student.sparse_70`.
+    """Return `student (FP32)` for `student.float32`, `student (70% zeros)` for `student.sparse_70`.
 
     A name without a variant stays as it is.
     """
     network, _, variant = name.partition(".")
     zeros = variant.removeprefix("sparse_")
-    return f"{network} ({PRECISIONS.get(variant, f'{zeros} % zeros')})" if variant else network
+    return f"{network} ({PRECISIONS.get(variant, f'{zeros}% zeros')})" if variant else network
 
 
 def spell_setting(value: object) -> str:
@@ -45,17 +42,14 @@ def spell_group(name: str) -> str:
 
 
 def spell_difference(value: float, low: float, high: float) -> tuple[str, str]:
-    """Return a difference of shares and its 95 % interval in points: `0.6 points lower`, `[-0.6, 1.8]`.
+    """Return a difference of shares and its 95% interval in points: `0.6 points lower`, `[-0.6, 1.8]`.
 
-    The interval has the sign of the words: where the difference is lower, it says how much lower. One that
-    rounds to 0.0 is `unchanged`, with the interval as it is.
+    The interval has the sign of the words: where the difference is lower, it says how much lower.
     """
-    size, is_lower = f"{abs(100 * value):.1f}", value < 0
-    if size == "0.0":
-        change, is_lower = UNCHANGED, False
-    else:
-        change = f"{size} points {'lower' if is_lower else 'higher'}"
+    size = f"{abs(100 * value):.1f}"
+    is_lower = value < 0 and size != "0.0"
     ends = (-high, -low) if is_lower else (low, high)
+    change = f"{size} points {'lower' if is_lower else 'higher'}"
     return change, "[{:.1f}, {:.1f}]".format(*(100 * end for end in ends))
 
 

@@ -330,7 +330,7 @@ def test_the_table_shows_points_and_the_sentence_counts_what_is_clear(dirs):
 def test_a_gain_in_words_says_its_direction():
     assert describe_gain(Interval(0.014, -0.002, 0.029)) == "1.4 points higher [-0.2, 2.9]"
     assert describe_gain(Interval(-0.004, -0.01, 0.002)) == "0.4 points lower [-0.2, 1.0]"
-    assert describe_gain(Interval(-0.0001, -0.01, 0.01)) == "unchanged [-1.0, 1.0]"
+    assert describe_gain(Interval(-0.0001, -0.01, 0.01)) == "0.0 points higher [-1.0, 1.0]"
 
 
 def test_every_arm_of_the_study_has_a_name_of_its_own():
@@ -452,7 +452,7 @@ def test_effect_is_cohens_h_by_hand():
 
 
 def test_resamples_without_a_rare_class_leave_its_recall_defined():
-    # One face of its class: about (1 - 1/20)^20 = 36 % of the resamples miss it.
+    # One face of its class: about (1 - 1/20)^20 = 36% of the resamples miss it.
     labels = np.array([1] + [0] * 19)
     a, b = np.zeros((2, 20), dtype=int), labels[None].repeat(2, axis=0)
     differences = compare(labels, a, b, AB, 200, 0)
@@ -488,7 +488,7 @@ def simulate(rng: np.random.Generator, n_seeds: int, seed_sd: float) -> Differen
     [(1, 0.0, 0.91), (3, 0.0, 0.91), (3, 0.03, 0.91), (3, 0.1, 0.91), (2, 0.1, 0.82)],
 )
 def test_interval_covers_the_true_difference_over_faces_and_seeds(n_seeds, seed_sd, least):
-    # 95 % of 300 trials, whose standard deviation is 1.3 points; three of them. The chance of a single answer
+    # 95% of 300 trials, whose standard deviation is 1.3 points; three of them. The chance of a single answer
     # counts in both scatters, of faces and of seeds, so the interval may err to the safe side.
     rng = np.random.default_rng(0)
     found = [simulate(rng, n_seeds, seed_sd) for _ in range(300)]
@@ -504,7 +504,7 @@ def test_trainings_that_scatter_widen_the_interval():
     found = [compare(labels, a, b, AB, 500, 0)["accuracy"] for a in (steady, scattered)]
     assert found[0].gain.value == found[1].gain.value == pytest.approx(0.1)
     widths = [difference.gain.high - difference.gain.low for difference in found]
-    # Faces alone: 2 * 1.96 * sqrt(0.1 * 0.9 / 2000) = 2.6 points; 10 % for the variance of 500 resamples.
+    # Faces alone: 2 * 1.96 * sqrt(0.1 * 0.9 / 2000) = 2.6 points; 10% for the variance of 500 resamples.
     assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.09 / 2000), rel=0.1)
     # Seeds at 0, 10 and 20 points: 2 * 4.30 * 10 / sqrt(3), Student's t with two degrees of freedom.
     assert widths[1] == pytest.approx(2 * 4.303 * 0.1 / np.sqrt(3), rel=0.05)

@@ -20,12 +20,12 @@ from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import check_match
 
 MEASURES = {
-    "membership.auroc": "AUROC of the loss as a test of membership; 0.5 is guessing",
-    "membership.advantage": "its largest true minus false positive rate; 0 is guessing",
+    "membership.auroc": "AUROC of membership inference by the loss (0.5 is guessing)",
+    "membership.advantage": "membership advantage: largest true minus false positive rate (0 is guessing)",
     "inversion.train": "highest correlation of an inverted image with a training face",
-    "inversion.unseen": "with a face never seen, among as many",
-    "inversion.gain": "the difference",
-    "inversion.mean_face": "what the mean training face of the emotion reaches with a face never seen",
+    "inversion.unseen": "highest correlation of an inverted image with one of as many unseen faces",
+    "inversion.gain": "difference of these two correlations",
+    "inversion.mean_face": "highest correlation of the mean training face of the emotion with an unseen face",
 }
 """What is measured, in words; of the inversion on average over the emotions, with intervals over these."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fer_lib.metrics_file import Interval
-from fer_lib.wording import UNCHANGED, spell_difference, spell_network
+from fer_lib.wording import spell_difference, spell_network
 
 SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported", "missing"
 """What one number does for a claim."""
@@ -78,8 +78,7 @@ def describe(check: Check) -> str:
     if not baseline or not isinstance(check.value, float) or check.low is None or check.high is None:
         return _capitalise(f"{quantity} is {show(check)}")
     change, bounds = spell_difference(check.value, check.low, check.high)
-    how = "the same as" if change == UNCHANGED else f"{change} than"
-    return _capitalise(f"{quantity} is {how} with {baseline} {bounds}")
+    return _capitalise(f"{quantity} is {change} than with {baseline} {bounds}")
 
 
 def explain_check(check: Check) -> str:

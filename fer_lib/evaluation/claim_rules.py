@@ -76,9 +76,8 @@ class Records:
             "commit": found.provenance.get("commit"),
         }
         if key not in found:
-            return Check(
-                *what, expected, MISSING, why=f"{words.partition(COMPARED)[0]} was not measured", **source
-            )
+            why = f"{words.partition(COMPARED)[0]} was not measured, or on too few faces"
+            return Check(*what, expected, MISSING, why=why, **source)
         values: tuple[Any, float | None, float | None]
         try:
             values = found.interval(key)
@@ -221,7 +220,7 @@ RULES = {
     "every rule": "A measured claim is reproduced, and an implemented one implemented, when everything that "
     "its rule names counts, and in part when only some of it does. When nothing counts, it is inconclusive "
     "if every number is, and otherwise not reproduced. It is not tested while a number that the rule needs "
-    "is missing (the rule present differs). Intervals are 95 % intervals."
+    "is missing (the rule present differs). Intervals are 95% intervals."
 } | {get_args(rule.model_fields["kind"].annotation)[0]: rule.__doc__ for rule in get_args(Rule)}
 
 

@@ -25,11 +25,11 @@ EPOCHS = pd.DataFrame(
 SILENT = "not stated"
 
 WAYS = {
-    "tta": "{}, more views",
+    "tta": "{}, twelve views",
     "ensemble": "ensemble",
-    "ensemble_tta": "ensemble, more views",
+    "ensemble_tta": "ensemble, twelve views",
     "annotators": "{}",
-    "annotators_ensemble_tta": "ensemble, more views",
+    "annotators_ensemble_tta": "ensemble, twelve views",
 }
 """Ways to predict and to judge among the models of stage `evaluation`, besides the single networks."""
 
@@ -84,8 +84,14 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
     n_emotions, selected = len(precisions & set(EMOTIONS_8)), metrics.get("selected")
     found = [(metrics, *place, _name_model(place[0], selected)) for place in _order_accuracies(metrics)]
     if compressed := stages.get("compression"):
-        # One without a dot is another one under what it was chosen for.
-        places = sorted(place for place in _find_accuracies(compressed) if "." in place[0])
+        # One without a dot is another one under what it was chosen for. Stage `evaluation` has scored the
+        # float network of its own names already.
+        listed = {place[0] for place in _find_accuracies(metrics)}
+        places = sorted(
+            (model, split)
+            for model, split in _find_accuracies(compressed)
+            if "." in model and model.removesuffix(".float32") not in listed
+        )
         found += [(compressed, *place, spell_network(place[0])) for place in places]
     found.sort(key=lambda each: (SPLITS.index(each[2]), each[1].startswith("annotators")))
     rows = []
@@ -141,9 +147,9 @@ def _name_model(model: str, selected: str | None) -> str:
 
 
 def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -> tuple[str, dict[str, str]]:
-    """Return sentences on the highest accuracies beside the paper's `value`, and rows of a table.
+    """Return a sentence on the highest accuracy beside the paper's `value`, and rows of a table.
 
-    First that for all emotions by the labels, on test; then the highest of all, where it is another one.
+    It is that for all emotions by the labels, on test; the table has the highest of all, where it is another.
     """
     if not accuracies:
         return f"No accuracy has been measured yet to compare with the paper's {value:.0%}.", {}
@@ -154,18 +160,13 @@ def describe_accuracies(accuracies: Sequence[Mapping[str, Any]], value: float) -
         f"The highest {best['split']} accuracy for the {describe_labels(best)} of the labels is "
         f"{_show(best)} ({_mark(best['model'])}), {_place(best, value)}."
     )
+    table = {f"highest {best['split']} accuracy for the {describe_labels(best)} of the labels": _show(best)}
     if highest is not best:
-        differs = {"groups": "answers an easier question", "annotators": "has other labels"}
-        sentence += (
-            f" The highest of all {len(accuracies)} {differs.get(highest['labels'], 'is on validation')} "
-            f"({highest['split']}, {describe_labels(highest)}: {_mark(highest['model'])}): {_show(highest)}, "
-            f"{_place(highest, value)}."
-        )
+        place = f"{highest['split']}, {describe_labels(highest)}: {highest['model']}"
+        table[f"highest of all accuracies ({place})"] = _show(highest)
     n_reached = sum(row["reached"] == REACHED for row in accuracies)
-    return sentence, {
-        f"highest {best['split']} accuracy for the {describe_labels(best)} of the labels": _show(best),
-        f"accuracies whose whole interval reaches {value:.0%}": f"{n_reached} of {len(accuracies)}",
-    }
+    table[f"accuracies whose whole interval reaches {value:.0%}"] = f"{n_reached} of {len(accuracies)}"
+    return sentence, table
 
 
 def _find_highest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

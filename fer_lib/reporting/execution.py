@@ -17,7 +17,7 @@ from fer_lib.params import load_params
 from fer_lib.paths import NOTEBOOKS_DIR, ROOT, SCRATCH_DIR, OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import build_index
 from fer_lib.reporting.results import read_if_written, read_opening
-from fer_lib.reporting.stage import CHART_TYPE, TEMPLATE_DIR, get_stage_name, keep_together
+from fer_lib.reporting.stage import CHART_TYPE, TEMPLATE_DIR, get_stage_name
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -123,7 +123,7 @@ def export_html(
         "provenance": read_if_written(dirs, get_stage_name(name)).provenance,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"page": page})
-    return keep_together(_insert_contents(MEMORY_ADDRESS.sub("0x…", body)))
+    return _insert_contents(MEMORY_ADDRESS.sub("0x…", body))
 
 
 def _insert_contents(page: str) -> str:

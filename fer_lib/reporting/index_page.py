@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fer_lib.evaluation.claims import spell_verdict
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
@@ -16,11 +17,13 @@ from fer_lib.reporting.results import (
     SCALE,
     Result,
     read_claims,
+    read_if_written,
     read_rerun,
     read_results,
     read_scores,
 )
-from fer_lib.reporting.stage import TEMPLATE_DIR, keep_together
+from fer_lib.reporting.stage import TEMPLATE_DIR
+from fer_lib.wording import spell_setting
 
 ABOUT = {
     "demo": "faces drawn by the project itself from known settings; no person is shown",
@@ -66,6 +69,8 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         "markdown": lambda text: Markup(_to_html(text)),
         "inline": lambda text: Markup(_to_html(text).removeprefix("<p>").removesuffix("</p>")),
         "relative": lambda path: path.relative_to(dirs.reports).as_posix(),
+        "spell": spell_setting,
+        "verdict": spell_verdict,
         "embed": lambda path: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}",
     }
     results = read_results(dataset, dirs)
@@ -83,7 +88,7 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     def write(name: str, template: str, **more: Any) -> Path:
         path = dirs.reports / name
         page = environment.get_template(template).render(content | more)
-        write_atomically(path, keep_together(page).encode())
+        write_atomically(path, page.encode())
         return path
 
     _write_neighbours(dirs.reports / "pages.js", results)
@@ -91,7 +96,11 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
     if dataset == SCALE:
         return write("index.html", "scale_index.html.j2")
     write(
-        "study.html", "study.html.j2", shown=IN_STUDY, claims=read_claims(dirs), params=load_params(dataset)
+        *("study.html", "study.html.j2"),
+        shown=IN_STUDY,
+        claims=read_claims(dirs),
+        params=load_params(dataset),
+        is_varied="paper.reference.accuracy" in read_if_written(dirs, "ablations"),
     )
     return write("index.html", "overview.html.j2")
 

@@ -16,7 +16,6 @@ from fer_lib.metrics_file import HEADLINES, read_metrics, show_score
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.reporting.results import read_if_written
-from fer_lib.wording import spell_network
 
 VERDICTS_OF = {
     MEASURED: "Claims of the paper that a measurement could have contradicted:",
@@ -30,7 +29,7 @@ README_COLUMNS = {
     **{key: HEADLINES[key][0] for key in ("test.accuracy", "test_dedup.accuracy")},
     **{key: HEADLINES[key][0] for key in ("test.macro.recall", "test_dedup.macro.recall")},
     "test.group.accuracy": "Three groups: accuracy",
-    "ensemble_tta.test.accuracy": "Weighted vote, 12 views: accuracy",
+    "ensemble_tta.test.accuracy": "Ensemble, twelve views: accuracy",
 }
 """Columns of the table in README.md, by the key in the metrics of stage `evaluation`."""
 
@@ -66,6 +65,9 @@ def build_results_table() -> str:
         f"The paper reports {last['val_accuracy']:.0%} validation accuracy after epoch {last['epoch']:.0f}, "
         "on a data set and split that it does not name.",
     ]
+    origins = [f"{origin} ({name})" for name in evaluated if (origin := _find_origin(name))]
+    if origins:
+        lines += ["", f"Some trainings come on top of others: {'; '.join(origins)}."]
     lines += ["", *_list_released()]
     ledgers = {name: get_output_dirs(name, ROOT).ledger for name in evaluated}
     judged = {
@@ -122,10 +124,14 @@ def _build_row(dataset: str) -> str:
     cells = [f"[{dataset}](reports/{dataset}/index.html)", f"{metrics.count('test.accuracy'):,}"]
     int8 = "–"
     if "int8.test.accuracy" in compression:
-        int8 = (
-            f"{compression.interval('int8.test.accuracy'):.1%} ({spell_network(compression['int8.variant'])})"
-        )
+        network = compression["int8.variant"].partition(".")[0]
+        int8 = f"{compression.interval('int8.test.accuracy'):.1%} (`{network}`)"
     return f"| {' | '.join([*cells, *values.values(), int8])} |"
+
+
+def _find_origin(dataset: str) -> str | None:
+    metrics = read_metrics(get_output_dirs(dataset, ROOT), "evaluation")
+    return metrics.get(f"{metrics['selected']}.origin")
 
 
 def _cut_table(text: str) -> str:

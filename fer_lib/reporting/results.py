@@ -107,7 +107,8 @@ def read_if_written(dirs: OutputDirs, stage: str) -> Metrics:
 def read_scores(dirs: OutputDirs) -> list[dict[str, str | None]]:
     """Return the headline scores, each with its label, value, interval, and the network that it is of.
 
-    Under `budget` stands what the network saw in training, where it is known.
+    Under `budget` stands what the network saw in training, under `origin` which networks it started and
+    learned from, where these are known.
     """
     evaluation, compression = read_if_written(dirs, "evaluation"), read_if_written(dirs, "compression")
     selected = evaluation.get("selected")
@@ -129,6 +130,7 @@ def read_scores(dirs: OutputDirs) -> list[dict[str, str | None]]:
                     "interval": interval,
                     "network": network,
                     "budget": metrics.get(budget),
+                    "origin": metrics.get(budget.replace(".budget", ".origin")),
                 }
             )
     return scores

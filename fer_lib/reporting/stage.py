@@ -137,7 +137,7 @@ class Stage:
         rows = [[name, *_split_interval(str(value))] for name, value in (measures or {}).items()]
         if not any(interval for _, _, interval in rows):
             rows = [row[:2] for row in rows]
-        columns = ["quantity", "value", "95 % interval"][: len(rows[0])] if rows else []
+        columns = ["quantity", "value", "95% interval"][: len(rows[0])] if rows else []
         lines = [columns, ["---", "--:", "--:"][: len(columns)], *rows] if rows else []
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         text = f"{markdown.strip()}\n\n{table}".strip()
@@ -164,7 +164,7 @@ class Stage:
 def reduce_png(drawn: io.BytesIO) -> tuple[bytes, tuple[int, int]]:
     """Return a figure with a palette of 256 colours, and its size as shown.
 
-    A palette takes 40 % of the bytes, of which every clone keeps all versions. The same figure gives the same
+    A palette takes 40% of the bytes, of which every clone keeps all versions. The same figure gives the same
     bytes: matplotlib's stamp is not kept.
     """
     image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
@@ -243,11 +243,6 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
         + end
         + re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), cells)
     )
-
-
-def keep_together(page: str) -> str:
-    """Return a page in which no line ends between a number and its percent sign."""
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", page)
 
 
 def _split_interval(text: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, ca
     stage.show_figure(
         plot_differences(rows),
         name,
-        f"{title}: gains in points on the test split, mean over seeds. Bars are 95 % intervals; filled dots "
+        f"{title}: gains in points on the test split, mean over seeds. Bars are 95% intervals; filled dots "
         "are clear gains (blue) and losses (orange), whose interval excludes 0.",
     )
     study_table = build_study_table(rows)
@@ -48,7 +48,7 @@ def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, ca
     formats = {"h": "+.2f", "p": ".2g", "McNemar p": ".2g"} | dict.fromkeys(recalls, "+.1f")
     stage.show_table(
         study_table,
-        f"{title}: test accuracy and its gain in points with the 95 % interval, the gain's p and Cohen's h, "
+        f"{title}: test accuracy and its gain in points with the 95% interval, the gain's p and Cohen's h, "
         "McNemar's p; then the gains, in points too, in macro recall and in the recall of rare emotions.",
         formats,
     )
@@ -68,7 +68,7 @@ def show_vote_shares(stage: Stage, table: pd.DataFrame) -> None:
             plot_vote_shares(points),
             "votes",
             "Accuracy by the share of the annotators' votes in the training targets; the rest is the label. "
-            "Bars are the 95 % intervals of the difference from labels alone.",
+            "Bars are the 95% intervals of the difference from labels alone.",
         )
 
 
@@ -110,7 +110,7 @@ def build_study_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_gain(gain: Interval) -> str:
-    """Return a difference of shares in words: `1.4 points higher [-0.2, 2.9]`, or `unchanged [...]`."""
+    """Return a difference of shares in words: `1.4 points higher [-0.2, 2.9]`."""
     return " ".join(spell_difference(*gain))
 
 

@@ -47,10 +47,10 @@ ARMS = {
     "schedule": {"constant": "constant 0.001", "cosine_twice": "cosine from 0.002"},
     "targets": {
         "majority": "the annotators' majority",
-        "votes": "100 % votes",
-        "votes_25": "25 % votes",
-        "blend": "50 % votes",
-        "votes_75": "75 % votes",
+        "votes": "100% votes",
+        "votes_25": "25% votes",
+        "blend": "50% votes",
+        "votes_75": "75% votes",
         "smoothing": "label smoothing",
     },
 }

@@ -1,7 +1,9 @@
 """Recompute the numbers of each page from what they were made from, for `fer verify`.
 
-Each stage in a few lines of NumPy and pandas, not by the code that wrote its numbers. Intervals are drawn
-again for `evaluation` alone.
+Each stage in a few lines of NumPy, pandas and scikit-learn, not by the code that wrote its numbers. Some of
+that code runs again all the same: what `evaluation` fits and draws (temperatures, weights of a vote,
+intervals), the transforms of `augmentation`, the rules of `claims`. Intervals are drawn again for
+`evaluation` alone.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """Score committed predictions again: of the networks, alone and together, and of compressed variants."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
 
 from fer_lib.cli.recompute.written import Numbers, Written
-from fer_lib.evaluation.bootstrap import Bootstrap
-from fer_lib.evaluation.metrics import (
-    compute_metrics,
-    fit_temperature,
-    group_labels,
-    group_probabilities,
-    score_predictions,
-)
-from fer_lib.labels import GROUPS
+from fer_lib.evaluation.bootstrap import ECE_BINS, Bootstrap
+from fer_lib.evaluation.metrics import fit_temperature, score_predictions
+from fer_lib.labels import GROUP_OF, GROUPS
 from fer_lib.metrics_file import build_key
 from fer_lib.training.voting import fit_weights, vote
 
@@ -43,7 +44,8 @@ def recompute_table(kind: str, path: Path, frame: pd.DataFrame) -> Numbers:
 def recompute_evaluation(stage: Written) -> Numbers:
     """Yield what the networks' predictions score on test, alone and together, and which is selected.
 
-    With the packed data also without duplicates, and with intervals, for the selected network.
+    Scores are scikit-learn's. Temperatures, the weights of the vote and, with the packed data, the intervals
+    of the selected network, also without duplicates, come from the functions of the notebook.
     """
     networks = list(stage.metrics.select(metric="weight")["model"].str.removeprefix("ensemble."))
     selected = max(networks, key=lambda network: stage.metrics[f"{network}.val.accuracy"])
@@ -52,6 +54,7 @@ def recompute_evaluation(stage: Written) -> Numbers:
     names = [str(column) for column in tables[0] if str(column).startswith("logit_")]
     emotions = [name.removeprefix("logit_") for name in names]
     chosen = networks.index(selected)
+    group_of = np.array([GROUPS.index(GROUP_OF[emotion]) for emotion in emotions])
     for split in ("val", "test"):
         faces = [table[table["split"] == split] for table in tables]
         labels = faces[0]["label"].to_numpy(np.int64)
@@ -72,11 +75,11 @@ def recompute_evaluation(stage: Written) -> Numbers:
                 "ensemble_tta": vote(views, weights),
             }
         for model, p in found.items():
-            for metric, value in compute_metrics(labels, p, emotions).items():
+            for metric, value in _measure(labels, p, emotions):
                 yield build_key(metric, model, split), value
             if split == "test":
-                grouped = group_probabilities(in_groups.get(model, p), emotions)
-                for metric, value in compute_metrics(group_labels(labels, emotions), grouped, GROUPS).items():
+                grouped = in_groups.get(model, p) @ np.eye(len(GROUPS))[group_of]
+                for metric, value in _measure(group_of[labels], grouped, GROUPS):
                     yield build_key(metric, model, "test.group"), value
     if stage.faces and stage.params:
         data, settings = stage.faces, stage.params.evaluation
@@ -130,6 +133,30 @@ def _score(model: str, split: str, labels: pd.Series, predicted: Any) -> Numbers
     yield build_key("accuracy", model, split), accuracy_score(labels, predicted)
     recall = recall_score(labels, predicted, labels=labels.unique(), average="macro", zero_division=0)
     yield build_key("macro.recall", model, split), recall
+
+
+def _measure(labels: np.ndarray, p: np.ndarray, emotions: Sequence[str]) -> Numbers:
+    """Yield every metric of `evaluation.metrics.compute_metrics`, from probabilities (N, C)."""
+    predicted, confidence, truth = p.argmax(axis=1), p.max(axis=1), np.eye(len(emotions))[labels]
+    precision, recall, f1, n_faces = precision_recall_fscore_support(
+        labels, predicted, labels=range(len(emotions)), zero_division=0
+    )
+    negatives = multilabel_confusion_matrix(labels, predicted, labels=range(len(emotions)))[:, 0]
+    is_there = n_faces > 0
+    aurocs = [roc_auc_score(labels == c, p[:, c]) if is_there[c] else np.nan for c in range(len(emotions))]
+    scores = {"precision": precision, "recall": np.where(is_there, recall, np.nan), "f1": f1}
+    scores |= {"specificity": negatives[:, 0] / negatives.sum(axis=1), "auroc": np.array(aurocs)}
+    for metric, of_class in scores.items():
+        yield from ((f"{metric}.{name}", value) for name, value in zip(emotions, of_class, strict=True))
+        yield f"macro.{metric}", of_class[is_there].mean()
+    yield "accuracy", accuracy_score(labels, predicted)
+    yield "balanced_accuracy", recall[is_there].mean()
+    yield "nll", -np.log(np.maximum((p * truth).sum(axis=1), np.finfo(float).eps)).mean()
+    yield "brier", ((p - truth) ** 2).sum(axis=1).mean()
+    yield "mean_confidence", confidence.mean()
+    bins = np.ceil(confidence * ECE_BINS)
+    gaps = pd.Series((predicted == labels) - confidence).groupby(bins).sum()
+    yield "ece", gaps.abs().sum() / len(labels)
 
 
 def compute_mcnemar(a: Any, b: Any) -> float:

@@ -149,7 +149,7 @@ def chart_accuracies(accuracies: Accuracies, value: float) -> dict[str, Any]:
     axis = {"format": ".0%", "title": "accuracy", "tickCount": 6}
     ends = {"type": "quantitative", "scale": {"zero": False}, "axis": axis}
     questions = list(_group(accuracies))
-    shown = [{"field": "model"}, {"field": "shown", "title": "accuracy, 95 % interval"}]
+    shown = [{"field": "model"}, {"field": "shown", "title": "accuracy, 95% interval"}]
     options = {"input": "select", "options": questions, "name": "Split and labels: "}
     return {
         "data": {"values": values},

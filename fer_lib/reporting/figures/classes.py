@@ -32,7 +32,7 @@ N_CHART_POINTS = 60
 def plot_class_scores(
     scores: Mapping[str, Interval], names: Mapping[str, str], emotions: Sequence[str]
 ) -> Figure:
-    """Plot scores of each class with their 95 % intervals: a panel per name, which maps to its title.
+    """Plot scores of each class with their 95% intervals: a panel per name, which maps to its title.
 
     scores: of `metrics.score_predictions`. The last row is the macro average; undefined ones are left empty.
     names: one, or an even number. Panels share a scale, but for specificity, near 1 for most classifiers.

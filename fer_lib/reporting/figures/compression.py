@@ -88,7 +88,7 @@ def chart_front(variants: pd.DataFrame, front: pd.Index) -> dict[str, Any]:
             "network",
             "variant",
             alt.Tooltip("accuracy", title="test accuracy", format=".1%"),
-            alt.Tooltip("low", title="95 % interval from", format=".1%"),
+            alt.Tooltip("low", title="95% interval from", format=".1%"),
             alt.Tooltip("high", title="to", format=".1%"),
             alt.Tooltip("ms", title="ms per face", format=".2f"),
             alt.Tooltip("megabytes", title="MB", format=".2f"),

@@ -70,7 +70,7 @@ def plot_time(curves: Mapping[str, pd.DataFrame], dashed: Collection[str] = ()) 
 
 @mpl.rc_context(STYLE)
 def plot_scores(scores: Mapping[str, Interval], xlabel: str) -> Figure:
-    """Plot one row per network, from above: a share, 0 to 1, with its 95 % interval."""
+    """Plot one row per network, from above: a share, 0 to 1, with its 95% interval."""
     figure, axes = build_figure(8, 1.0 + 0.36 * len(scores))
     for y, score in enumerate(scores.values()):
         draw_interval(axes, y, score, MAIN, f"{score.value:.1%}")
@@ -125,7 +125,7 @@ def plot_conditions(accuracies: pd.DataFrame) -> Figure:
 def plot_split_comparison(
     scores: Mapping[str, Mapping[str, Interval]], panels: Sequence[Mapping[str, str]]
 ) -> Figure:
-    """Plot scores of two splits with their 95 % intervals: a row per name, which maps to its title.
+    """Plot scores of two splits with their 95% intervals: a row per name, which maps to its title.
 
     scores: name of a split, as the legend shows it, to `metrics.score_predictions`.   panels: the names of
     each; every panel has a scale of its own, so that it shows the intervals.
@@ -152,7 +152,7 @@ def plot_split_comparison(
 def plot_reliability(reliability: pd.DataFrame) -> Figure:
     """Plot accuracy against confidence from `metrics.compute_reliability`, over the images per bin.
 
-    The bars are Wilson's 95 % intervals.
+    The bars are Wilson's 95% intervals.
     """
     figure, (top, bottom) = build_figure(6.5, 7, rows=2, sharex=True, height_ratios=(4, 1))
     filled = reliability[reliability["count"] > 0]
@@ -173,9 +173,9 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
 def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Plot the accuracy of selective prediction by coverage; curves by name, of `compute_risk_coverage`.
 
-    The first has a band, Wilson's 95 % interval.
+    The first has a band, Wilson's 95% interval.
     """
-    # Below 5 % a handful of faces decides.
+    # Below 5% a handful of faces decides.
     lines = {name: curve[curve["coverage"] >= 0.05] for name, curve in curves.items()}
     figure, axes = _plot_lines(lines, "coverage", "accuracy")
     first = next(iter(lines.values()))
@@ -193,7 +193,7 @@ def plot_risk_coverage(curves: Mapping[str, pd.DataFrame]) -> Figure:
 def plot_agreement(agreement: pd.DataFrame) -> Figure:
     """Plot `votes.measure_agreement`: accuracy by the number of annotators who agree.
 
-    The network has Wilson's 95 % intervals.
+    The network has Wilson's 95% intervals.
     """
     figure, axes = build_figure(8, 4.4)
     shown = {
@@ -249,6 +249,6 @@ def _plot_lines(
 
 
 def _reach(shares: pd.Series, counts: Sequence[int] | pd.Series | pd.Index) -> np.ndarray:
-    """Return how far Wilson's 95 % intervals of shares of so many faces reach below and above, (2, N)."""
+    """Return how far Wilson's 95% intervals of shares of so many faces reach below and above, (2, N)."""
     bounds = [compute_wilson(share, int(n)) for share, n in zip(shares, counts, strict=True)]
     return np.array([(each.value - each.low, each.high - each.value) for each in bounds]).T

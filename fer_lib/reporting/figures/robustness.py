@@ -127,7 +127,7 @@ def chart_curves(curves: Curves) -> dict[str, Any]:
         "legend": {"orient": "bottom", "columns": 3, "symbolOpacity": 1, "title": None},
     }
     shown = [{"field": name} for name in ("corruption", "severity", "level")]
-    shown.append({"field": "shown", "title": "accuracy, 95 % interval"})
+    shown.append({"field": "shown", "title": "accuracy, 95% interval"})
     faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
     encoding = {
         "x": {"field": "severity", "type": "quantitative", "axis": {"tickCount": 5, "grid": False}},
@@ -198,7 +198,7 @@ def plot_areas(areas: pd.DataFrame, title: str) -> Figure:
         draw_interval(axes, y, row[main], MAIN, f"{row[main]:.1%}")
         for name, colour, marker in zip(others, LINES[1:], "s^Dvp<>", strict=False):
             axes.plot(row[name].value, y, marker, color=colour, markerfacecolor="none", markersize=5)
-    handles = [axes.plot([], [], "o-", color=MAIN, label=f"{main}, 95 % interval")[0]]
+    handles = [axes.plot([], [], "o-", color=MAIN, label=f"{main}, 95% interval")[0]]
     for name, colour, marker in zip(others, LINES[1:], "s^Dvp<>", strict=False):
         handles += axes.plot([], [], marker, color=colour, markerfacecolor="none", label=name)
     if others:

@@ -102,7 +102,7 @@ def draw_interval(
     is_filled: bool = True,
     size: float = 6,
 ) -> None:
-    """Draw a dot, its 95 % whisker, and a text to the right; nothing for an undefined score.
+    """Draw a dot, its 95% whisker, and a text to the right; nothing for an undefined score.
 
     size: of the dot, in points; it may not hide a short whisker.
     """
@@ -115,7 +115,7 @@ def draw_interval(
 
 
 def draw_band(axes: Axes, x: ArrayLike, curve: np.ndarray, **style: Any) -> None:
-    """Draw a line and its 95 % band; curve: float (3, N), value, low and high."""
+    """Draw a line and its 95% band; curve: float (3, N), value, low and high."""
     (line,) = axes.plot(x, curve[0], **style)
     axes.fill_between(x, curve[1], curve[2], color=line.get_color(), alpha=0.15, linewidth=0)
 
