@@ -858,6 +858,6 @@ class TestFigures:
         assert any(list(line.get_xdata()) == [0.89, 0.89] for line in axes.lines)
         chart = plots_claims.chart_accuracies(rows, 0.89)
         assert chart["params"][0]["bind"]["options"] == groups
-        assert len(chart["data"]["values"]) == len(rows)
+        assert max(map(len, chart["datasets"].values())) == len(rows)
         fallen = rows[0] | {"accuracy": 0.02, "low": 0.01, "high": 0.03}  # clearly worse than guessing
         assert plots_claims.chart_accuracies([*rows, fallen], 0.89) == chart

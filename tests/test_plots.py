@@ -433,7 +433,8 @@ def test_differences_are_filled_where_they_are_clear():
 
 def test_severity_chart_has_every_point_its_interval_and_a_choice_of_family():
     chart = robustness.chart_curves(CURVES)
-    rows = pd.DataFrame(chart["data"]["values"])
+    (points,) = chart["datasets"].values()
+    rows = pd.DataFrame(points)
     assert len(rows) == 6 * len(perturbations.CORRUPTIONS)
     assert chart["params"][0]["bind"]["options"] == list(perturbations.FAMILIES)
     blur = rows[rows["corruption"] == "blur"]

@@ -10,7 +10,7 @@ from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, Records, j
 from fer_lib.labels import EMOTIONS_8, GROUPS
 from fer_lib.metrics_file import Interval, Metrics, build_key
 from fer_lib.param_sections import TrainingParams
-from fer_lib.wording import spell_network
+from fer_lib.wording import spell_network, spell_setting
 
 EPOCHS = pd.DataFrame(
     {
@@ -45,7 +45,7 @@ def compare_recipe(config: dict[str, Any]) -> pd.DataFrame:
         loss += f", gamma {training.focal_gamma:g}"
     average = f"exponential, decay {training.ema_decay:g}" if training.ema_decay else "none"
     rows = [
-        ("architecture", "EfficientNet-B0", training.architecture),
+        ("architecture", "EfficientNet-B0", spell_setting(training.architecture)),
         ("initial weights", "ImageNet", f"{source['source']}: {source['name']}"),
         ("image size", "224 px", f"{training.image_size} px"),
         ("epochs", "5", f"at most {training.epochs}"),

@@ -57,7 +57,8 @@ def show_studies(stage: Stage, table: pd.DataFrame, *studies: str, name: str, ca
 def show_reference(stage: Stage, shares: pd.DataFrame, caption: str) -> None:
     """Show a table of `ablation_results.score_reference`."""
     seeds = {i: f"seed {seed}" for i, seed in enumerate(stage.params.ablations.seeds)}
-    stage.show_table(shares.rename(index=show_share, columns=seeds), caption)
+    shown = shares.rename(index=show_share, columns=seeds)
+    stage.show_table(shown, caption, dict.fromkeys(shown, ".1%"))
 
 
 def show_vote_shares(stage: Stage, table: pd.DataFrame) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -136,42 +138,35 @@ def plot_accuracies(accuracies: Accuracies, value: float) -> Figure:
 
 
 def chart_accuracies(accuracies: Accuracies, value: float) -> dict[str, Any]:
-    """Return `plot_accuracies` as a Vega-Lite chart that names each network and its interval on hover."""
-    values = [
+    """Return `plot_accuracies` as a chart: one split and kind of labels at a time, intervals on hover."""
+    groups = _group(accuracies)
+    table = pd.DataFrame(
         {"question": title, "model": row["model"]}
         | {end: round(row[end], 4) for end in ("accuracy", "low", "high")}
         | {"shown": f"{Interval(row['accuracy'], row['low'], row['high']):.1%}"}
-        for title, rows in _group(accuracies).items()
+        for title, rows in groups.items()
         for row in rows
-    ]
-    highest = {"field": "accuracy", "op": "max", "order": "descending"}
-    named = {"field": "model", "type": "nominal", "sort": highest, "axis": {"title": None, "labelLimit": 260}}
-    axis = {"format": ".0%", "title": "accuracy", "tickCount": 6}
-    ends = {"type": "quantitative", "scale": {"zero": False}, "axis": axis}
-    questions = list(_group(accuracies))
-    shown = [{"field": "model"}, {"field": "shown", "title": "accuracy, 95% interval"}]
-    options = {"input": "select", "options": questions, "name": "Split and labels: "}
-    return {
-        "data": {"values": values},
-        "width": "container",
-        "height": {"step": 16},
-        "params": [{"name": "question", "value": questions[0], "bind": options}],
-        "transform": [{"filter": "datum.question === question"}],
-        "layer": [
-            {
-                "mark": {"type": "rule", "color": MAIN, "strokeWidth": 2},
-                "encoding": {"y": named, "x": ends | {"field": "low"}, "x2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "point", "filled": True, "size": 60, "color": MAIN, "opacity": 1},
-                "encoding": {"y": named, "x": ends | {"field": "accuracy"}, "tooltip": shown},
-            },
-            {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": SOFT, "aria": False},
-                "encoding": {"x": {"datum": value, "type": "quantitative"}},
-            },
-        ],
+    )
+    questions = list(groups)
+    options = alt.binding_select(options=questions, name="Split and labels: ")
+    question = alt.param(name="question", value=questions[0], bind=options)
+    highest = alt.EncodingSortField("accuracy", op="max", order="descending")
+    chart = alt.Chart(table).transform_filter("datum.question === question")
+    chart = chart.encode(y=alt.Y("model:N", sort=highest, title=None, axis=alt.Axis(labelLimit=260)))
+    axis: Any = {
+        "scale": alt.Scale(zero=False),
+        "axis": alt.Axis(format=".0%", tickCount=6),
+        "title": "accuracy",
     }
+    bars = chart.mark_rule(color=MAIN, strokeWidth=2).encode(x=alt.X("low:Q", **axis), x2="high:Q")
+    dots = chart.mark_point(filled=True, size=60, color=MAIN, opacity=1).encode(
+        x=alt.X("accuracy:Q", **axis),
+        tooltip=["model:N", alt.Tooltip("shown:N", title="accuracy, 95% interval")],
+    )
+    line = alt.Chart().mark_rule(strokeDash=[4, 3], color=SOFT, aria=False)
+    line = line.encode(x=alt.datum(value, type="quantitative"))
+    layers = alt.layer(bars, dots, line).add_params(question)
+    return layers.properties(width="container", height=alt.Step(16)).to_dict()
 
 
 def _group(accuracies: Accuracies) -> dict[str, list[Mapping[str, Any]]]:

@@ -52,7 +52,7 @@ def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
         axes.scatter(ms, row["accuracy"], s=size, color=colour, marker=marker, zorder=2)
     axes.set_xscale("log")
     axes.set_xlim(variants["ms"].min() / 1.3, variants["ms"].max() * 1.3)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # whole percents, no halves
@@ -63,8 +63,10 @@ def plot_front(variants: pd.DataFrame, front: pd.Index) -> Figure:
         Line2D([], [], color=INK, marker=MARKERS[kind], lw=0, label=PRECISIONS[kind]) for kind in MARKERS
     ]
     names = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    best = Line2D([], [], color=FAINT, linewidth=1.2, label="Pareto front")
-    figure.legend(handles=[*names, *kinds, best], loc="outside right center")
+    handles = [*names, *kinds]
+    if len(front) > 1:  # a front of one is a point
+        handles.append(Line2D([], [], color=FAINT, linewidth=1.2, label="Pareto front"))
+    figure.legend(handles=handles, loc="outside right center")
     return figure
 
 
@@ -142,7 +144,7 @@ def plot_pruning(rows: pd.DataFrame) -> Figure:
     left, right = panels
     for axes in panels:
         axes.xaxis.set_major_formatter(PERCENT)
-        axes.set(xlabel="left of the baseline", xlim=(1.03, 0))
+        axes.set(xlabel="remaining share of the baseline", xlim=(1.03, 0))
         axes.grid()
     left.set(title="Test accuracy", ylim=(0, None))
     left.yaxis.set_major_formatter(PERCENT)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import altair as alt
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -110,79 +111,36 @@ def _label_left(panels: Sequence[Axes], title: str) -> None:
 
 
 def chart_curves(curves: Curves) -> dict[str, Any]:
-    """Return `plot_curves` as a Vega-Lite chart: one family at a time, intervals on hover."""
+    """Return `plot_curves` as a chart: one family at a time; the level and the interval show on hover."""
     values = []
     for name, corruption in CORRUPTIONS.items():
         levels = ["clean", *(f"{level:g} ({corruption.unit})" for level in corruption.levels)]
         for severity, score, level in zip(SEVERITIES, curves.trace(name), levels, strict=True):
             row = {"family": corruption.family, "corruption": name, "severity": severity, "level": level}
-            values.append(
-                row | dict(zip(("accuracy", "low", "high"), (round(end, 3) for end in score), strict=True))
-            )
-    colour = {
-        "field": "corruption",
-        "type": "nominal",
-        "scale": {"range": list(LINES)},
-        "sort": None,
-        "legend": {"orient": "bottom", "columns": 3, "symbolOpacity": 1, "title": None},
-    }
-    shown = [{"field": name} for name in ("corruption", "severity", "level")]
-    shown.append({"field": "shown", "title": "accuracy, 95% interval"})
-    faded = {"condition": {"param": "chosen", "value": 1}, "value": 0.12}
-    encoding = {
-        "x": {"field": "severity", "type": "quantitative", "axis": {"tickCount": 5, "grid": False}},
-        "color": colour,
-        "opacity": faded,
-    }
-    axis = {"format": ".0%"}
-    return {
-        "data": {"values": values},
-        "width": "container",
-        "height": 320,
-        "params": [
-            {
-                "name": "family",
-                "value": FAMILIES[0],
-                "bind": {"input": "select", "options": list(FAMILIES), "name": "Family of corruptions: "},
-            }
-        ],
-        "transform": [
-            {"filter": "datum.family === family"},
-            {
-                "calculate": "format(datum.accuracy, '.1%') + ' [' + format(datum.low, '.1%') + ', ' "
-                "+ format(datum.high, '.1%') + ']'",
-                "as": "shown",
-            },
-        ],
-        "encoding": encoding,
-        "layer": [
-            {
-                "mark": {"type": "area", "opacity": 0.12},
-                "encoding": {
-                    "y": {
-                        "field": "low",
-                        "type": "quantitative",
-                        "title": "accuracy",
-                        "axis": axis,
-                        "scale": {"domain": [0, 1]},
-                    },
-                    "y2": {"field": "high"},
-                    "opacity": {"condition": {"param": "chosen", "value": 0.12}, "value": 0},
-                },
-            },
-            {
-                "params": [
-                    {
-                        "name": "chosen",
-                        "select": {"type": "point", "fields": ["corruption"]},
-                        "bind": "legend",
-                    }
-                ],
-                "mark": {"type": "line", "point": {"size": 50}},
-                "encoding": {"y": {"field": "accuracy", "type": "quantitative"}, "tooltip": shown},
-            },
-        ],
-    }
+            row |= dict(zip(("accuracy", "low", "high"), (round(end, 3) for end in score), strict=True))
+            values.append(row | {"shown": f"{score:.1%}"})
+    options = alt.binding_select(options=list(FAMILIES), name="Family of corruptions: ")
+    family = alt.param(name="family", value=FAMILIES[0], bind=options)
+    picked = alt.selection_point(fields=["corruption"], bind="legend", name="picked")
+    legend = alt.Legend(orient="bottom", columns=3, symbolOpacity=1, title=None)
+    chart = alt.Chart(pd.DataFrame(values)).transform_filter("datum.family === family")
+    chart = chart.encode(
+        x=alt.X("severity:Q", axis=alt.Axis(tickCount=5, grid=False)),
+        color=alt.Color("corruption:N", scale=alt.Scale(range=list(LINES)), sort=None, legend=legend),
+    )
+    axis: Any = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(format=".0%"), "title": "accuracy"}
+    bands = chart.mark_area().encode(
+        y=alt.Y("low:Q", **axis),
+        y2="high:Q",
+        opacity=alt.when(picked).then(alt.value(0.12)).otherwise(alt.value(0)),
+    )
+    lines = chart.mark_line(point={"size": 50}).encode(
+        y=alt.Y("accuracy:Q", **axis),
+        opacity=alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.12)),
+        tooltip=["corruption", "severity", "level", alt.Tooltip("shown:N", title="accuracy, 95% interval")],
+    )
+    layers = alt.layer(bands, lines.add_params(picked)).add_params(family)
+    return layers.properties(width="container", height=320).to_dict()
 
 
 @mpl.rc_context(STYLE)
