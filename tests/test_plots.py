@@ -436,7 +436,8 @@ def test_severity_chart_has_every_point_its_interval_and_a_choice_of_family():
     (points,) = chart["datasets"].values()
     rows = pd.DataFrame(points)
     assert len(rows) == 6 * len(perturbations.CORRUPTIONS)
-    assert chart["params"][0]["bind"]["options"] == list(perturbations.FAMILIES)
+    (family,) = (param for param in chart["params"] if param["name"] == "family")
+    assert family["bind"]["options"] == list(perturbations.FAMILIES)
     blur = rows[rows["corruption"] == "blur"]
     assert blur["accuracy"].tolist() == [round(score.value, 3) for score in CURVES.trace("blur")]
     assert blur["level"].tolist()[:2] == ["clean", "0.5 (sigma, pixels of 48)"]
