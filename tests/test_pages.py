@@ -1,17 +1,15 @@
 """The committed reports in a real browser: their links, what they offer with JavaScript, and on paper."""
 
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
 from axe import find_violations
 from conftest import REPO
-from looks import OPTIONS, keep_screenshot
+from looks import CHROMIUM, OPTIONS, keep_screenshot
 from playwright.sync_api import expect, sync_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = {f"{path.parent.name}/{path.stem}": path for path in sorted(REPO.glob("reports/*/*.html"))}
 
 PAPER = {"width": 688, "height": 1000}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe import find_violations, skip_offline
 from conftest import REPO
-from looks import OPTIONS, keep_screenshot
+from looks import CHROMIUM, OPTIONS, keep_screenshot
 from PIL import Image
 
 from app.web.build import RUNTIME, build
@@ -24,7 +24,6 @@ from fer_lib.inference.recognizer import Recognizer
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import expect, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PATIENCE = 60_000  # milliseconds: a loaded machine of two cores
 EXAMPLES = sorted((REPO / "app" / "examples").glob("*.jpg"))
 
