@@ -92,6 +92,15 @@ def open_file(page, path):
     wait(page)
 
 
+def drop_file(page, path):
+    script = """([name, bytes]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([Uint8Array.from(bytes)], name, { type: "image/jpeg" }));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer }));
+    }"""
+    page.evaluate(script, [path.name, list(path.read_bytes())])
+
+
 def read_faces(page):
     """Return the faces that the page shows, with their crops as lists."""
     return page.evaluate("""async () => {
@@ -242,6 +251,22 @@ def test_change_of_the_network_does_not_end_a_search(page):
     held[0].continue_()
     wait(page)
     expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("pattern", ["**/model.json", "**/model.*.onnx"])
+def test_file_from_before_the_networks_are_loaded_is_opened_after(page, images, pattern):
+    held = []
+    page.route(pattern, lambda route: held.append(route))
+    with page.expect_request(pattern):
+        page.reload(wait_until="domcontentloaded")
+    drop_file(page, next(path for path in images if path.name == "three.jpg"))
+    assert page.inner_text("#status") == "Loading the networks …"
+    assert page.locator("#file").is_disabled()
+    held[0].continue_()
+    expect(page.locator("#faces > li")).to_have_count(3, timeout=PATIENCE)
+    assert page.locator("#image").evaluate("canvas => [canvas.width, canvas.height]") == [900, 500]
+    assert page.inner_text("#note") == ""
+    assert page.get_attribute("#result", "aria-busy") == "false"
 
 
 def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):
