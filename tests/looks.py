@@ -4,7 +4,11 @@
 """
 
 import os
+import shutil
 from pathlib import Path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+"""The browser, or None where there is none."""
 
 DESK, TELEPHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LOOKS = {

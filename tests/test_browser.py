@@ -5,7 +5,6 @@
 
 import io
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,14 +18,13 @@ import cv2
 import pytest
 from axe import SERIOUS, find_violations
 from conftest import REPO
-from looks import DESK, LOOK, OPTIONS, TELEPHONE, keep_screenshot
+from looks import CHROMIUM, DESK, LOOK, OPTIONS, TELEPHONE, keep_screenshot
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.inference.video_reader import VideoReader
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 SECONDS = 1000

@@ -180,6 +180,18 @@ def test_record_of_other_code_or_without_a_test_is_noted(root, capsys):
     assert read_line(capsys, root, "browser.json") == (0, f"ok {RECORD} (no test has been recorded)")
 
 
+def test_record_and_numbers_from_uncommitted_code_are_noted(root, capsys):
+    write_record(root, {"test_photo": "passed"}, commit="c0ffee-dirty", code="other")
+    note = "computed with uncommitted changes"
+    line = f"ok {RECORD} ({note}; code changed since c0ffee)"
+    assert read_line(capsys, root, "browser.json") == (0, line)
+    provenance = root / "reports/demo/provenance/evaluation.json"
+    commit = run_git("rev-parse", "HEAD", cwd=root)
+    edit(provenance, commit=f"{commit}-dirty")
+    status, line = read_line(capsys, root, "provenance/evaluation.json")
+    assert (status, note in line) == (0, True)
+
+
 def test_edited_table_is_told(root, capsys):
     path = root / "reports/demo/tables/evaluation.csv"
     path.write_text(path.read_text().replace("0.75", "0.85"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe import find_violations, skip_offline
 from conftest import REPO
-from looks import OPTIONS, keep_screenshot
+from looks import CHROMIUM, OPTIONS, keep_screenshot
 from PIL import Image
 
 from app.web.build import RUNTIME, build
@@ -24,7 +24,6 @@ from fer_lib.inference.recognizer import Recognizer
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import expect, sync_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PATIENCE = 60_000  # milliseconds: a loaded machine of two cores
 EXAMPLES = sorted((REPO / "app" / "examples").glob("*.jpg"))
 
@@ -93,6 +92,15 @@ def open_file(page, path):
     wait(page)
 
 
+def drop_file(page, path):
+    script = """([name, bytes]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([Uint8Array.from(bytes)], name, { type: "image/jpeg" }));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer }));
+    }"""
+    page.evaluate(script, [path.name, list(path.read_bytes())])
+
+
 def read_faces(page):
     """Return the faces that the page shows, with their crops as lists."""
     return page.evaluate("""async () => {
@@ -108,7 +116,6 @@ def images(tmp_path_factory):
     photo = Image.open(REPO / "app" / "examples" / "grace_hopper.jpg")
     made = {
         "on its side.jpg": photo.transpose(Image.Transpose.ROTATE_90),
-        "on its head.png": photo.transpose(Image.Transpose.ROTATE_180),
         "tilted.png": photo.rotate(-24, Image.Resampling.BICUBIC),
         "small.jpg": photo.resize((128, 150)),
         # Faces whose answers are sure: where two are equally likely, int8 kernels decide.
@@ -121,7 +128,9 @@ def images(tmp_path_factory):
     }
     for name, image in made.items():
         image.save(folder / name, quality=90)
-    return [*EXAMPLES, *(folder / name for name in made)][:10]
+    paths = [*EXAMPLES, *(folder / name for name in made)]
+    assert len(paths) == 10
+    return paths
 
 
 def measure_overlap(one, other):
@@ -156,7 +165,6 @@ def test_page_finds_frames_and_names_faces_as_python_does(page, images):
     crops, probabilities = zip(*seen, strict=True)
     apart = np.abs(recognizer.compute_probabilities(crops) - np.array(probabilities))
     assert np.median(apart.max(axis=1)) < 0.02, "for int8 kernels see below"
-    assert len(images) == 10
 
 
 def test_networks_say_of_a_crop_what_python_says(page):
@@ -243,6 +251,22 @@ def test_change_of_the_network_does_not_end_a_search(page):
     held[0].continue_()
     wait(page)
     expect(page.locator("#faces > li")).to_have_count(1, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("pattern", ["**/model.json", "**/model.*.onnx"])
+def test_file_from_before_the_networks_are_loaded_is_opened_after(page, images, pattern):
+    held = []
+    page.route(pattern, lambda route: held.append(route))
+    with page.expect_request(pattern):
+        page.reload(wait_until="domcontentloaded")
+    drop_file(page, next(path for path in images if path.name == "three.jpg"))
+    assert page.inner_text("#status") == "Loading the networks …"
+    assert page.locator("#file").is_disabled()
+    held[0].continue_()
+    expect(page.locator("#faces > li")).to_have_count(3, timeout=PATIENCE)
+    assert page.locator("#image").evaluate("canvas => [canvas.width, canvas.height]") == [900, 500]
+    assert page.inner_text("#note") == ""
+    assert page.get_attribute("#result", "aria-busy") == "false"
 
 
 def test_page_clears_the_answer_and_says_what_is_wrong(page, tmp_path):

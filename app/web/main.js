@@ -24,7 +24,7 @@ const EXAMPLES = {
 
 const $ = (id) => document.getElementById(id);
 const frame = document.createElement("canvas"); // of the camera, not mirrored
-let recognizer, camera, note;
+let recognizer, camera, note, early; // the last is a file from before the networks are loaded
 export let shown = { faces: [], mirrored: false }; // for whoever automates the page, too
 let task = 0; // a number for whatever was started last; what was started before is dropped
 
@@ -147,7 +147,9 @@ function end(stream) {
 }
 
 function openFile(file) {
-  if (file) showImage(() => file);
+  if (!file) return;
+  if (recognizer?.session) showImage(() => file);
+  else early = file;
 }
 
 function openExample(name) {
@@ -215,7 +217,7 @@ try {
   $("variant").value = usual;
   await useNetwork(usual);
   for (const control of document.querySelectorAll(":disabled")) control.disabled = false;
-  await openExample("photograph");
+  await (early ? showImage(() => early) : openExample("photograph"));
 } catch {
   tell(NOT_LOADED, true);
 }

@@ -103,6 +103,7 @@ def check_names(datasets: Sequence[str], root: Path = ROOT) -> Sequence[str]:
 
 
 _UNKNOWN = "no hash of code and parameters was kept"
+_UNCOMMITTED = "computed with uncommitted changes"
 
 
 def _check_browser_record(root: Path) -> Outcome:
@@ -112,8 +113,11 @@ def _check_browser_record(root: Path) -> Outcome:
     problems = [f"{name}: expected in {TESTS}, found none" for name in sorted(lost)]
     if not record["tests"]:
         return problems, ["no test has been recorded"]
-    is_same = record["code"] == hash_app(root)
-    return problems, [] if is_same else [f"code changed since {record['commit'][:9]}"]
+    commit, _, dirty = record["commit"].partition("-")
+    notes = [_UNCOMMITTED] * bool(dirty)
+    if record["code"] != hash_app(root):
+        notes.append(f"code changed since {commit[:9]}")
+    return problems, notes
 
 
 def _check_card(path: Path) -> Outcome:
@@ -153,7 +157,7 @@ def _check_stage(name: str, dirs: OutputDirs, root: Path, hash_dep: Any) -> Outc
     missing = len(written["inputs"]) - len(here)
     notes += [f"{missing} of {len(written['inputs'])} inputs are not here"] * bool(missing)
     commit, _, dirty = written["commit"].partition("-")
-    notes += ["computed with uncommitted changes"] * bool(dirty)
+    notes += [_UNCOMMITTED] * bool(dirty)
     changed = sorted(dep for dep, sha in written["code"].items() if hash_dep(dep) not in (sha, None))
     if changed:
         notes.append(f"code changed since {commit[:9]}: {', '.join(changed)}")
