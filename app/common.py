@@ -136,6 +136,13 @@ def name_model(name: str, variant: str = "") -> str:
     return f"{name} (released, default)" if name == DEFAULT_MODEL else f"{name} (released)"
 
 
+def name_identity(identity: Identity) -> str:
+    """Return the name of what `identify` tells apart, as `name_model` shows it, even of a deleted model."""
+    folder, variant, _ = identity
+    names = {str(path): name for name, path in list_checkpoints().items()}
+    return name_model(names.get(folder, Path(folder).name), variant)
+
+
 def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
 
