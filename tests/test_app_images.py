@@ -117,6 +117,19 @@ def test_damaged_files_are_lines_and_do_not_stop_the_others(recognizer):
     assert recognizer(np.asarray(Image.open(blurred.open("001_face_emotions.jpg")))) == []
 
 
+def test_unexpected_error_in_an_image_is_a_line_and_does_not_stop_the_others(recognizer, monkeypatch, caplog):
+    def fail_once(*args):
+        monkeypatch.undo()
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(many_images, "analyse", fail_once)
+    batch = run({"a.jpg": PHOTOGRAPH, "b.jpg": PHOTOGRAPH}, recognizer)
+    assert [result.entry.name for result in batch.results] == ["b.jpg"]
+    [problem] = batch.problems
+    assert (problem.file, problem.reason) == ("a.jpg", many_images.UNEXPECTED)
+    assert "on purpose" in caplog.text, "the trace is in the log"
+
+
 def test_what_is_kept_of_an_image_is_small(recognizer):
     large = np.asarray(Image.open(io.BytesIO(PHOTOGRAPH)).resize((3000, 3000)))
     (result,) = run({"large.jpg": encode(large, "JPEG")}, recognizer).results
