@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 from dataclasses import replace
+from weakref import WeakSet
 
 import numpy as np
 import pillow_heif
@@ -37,7 +38,7 @@ PAGES = ("Facial expressions", "Compare", "Video", "Live", "Results", "About thi
 def prepared(monkeypatch):
     """Collect the recognizers whose network would be built in the background, and build none."""
     built = []
-    monkeypatch.setattr(saliency, "_warm", set())
+    monkeypatch.setattr(saliency, "_warm", WeakSet())
     monkeypatch.setattr(saliency, "_build_network", built.append)
     return built
 
@@ -371,12 +372,22 @@ def test_saliency_map_is_computed_once_and_prepared_after_the_first_answer(app, 
     assert len(seen) == len(prepared) == 1
 
 
+def test_saliency_map_is_prepared_anew_for_a_model_that_is_loaded_anew(prepared):
+    recognizers = [Recognizer.load(threads=1), Recognizer.load(threads=1)]
+    for recognizer in (*recognizers, *recognizers):
+        saliency.warm_up(recognizer)
+        for thread in threading.enumerate():
+            if thread.name == "warm up":
+                thread.join()
+    assert prepared == recognizers, "each once"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_network_of_a_saliency_map_is_built_in_the_background(monkeypatch, fails):
     def fail(*_):
         raise OSError("on purpose")
 
-    monkeypatch.setattr(saliency, "_warm", set())
+    monkeypatch.setattr(saliency, "_warm", WeakSet())
     recognizer = Recognizer.load()
     if fails:
         monkeypatch.setattr(Recognizer, "_load_torch", fail)

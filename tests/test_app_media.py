@@ -518,6 +518,10 @@ def test_live_offers_snapshots_where_video_cannot_be_had(monkeypatch):
     Image.fromarray(draw_scene(2, 640, 480)[0]).save(out, "PNG")
     app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
     assert app.image[0].captions == ["2 faces found"]
+    out = io.BytesIO()
+    Image.new("RGB", (320, 240)).save(out, "PNG")
+    app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
+    assert app.image[0].captions == ["no faces found"]
     app.camera_input[0].upload("snapshot.jpg", b"no image").run()
     assert "expected an image" in app.error[0].value
 
