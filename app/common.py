@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 
@@ -203,6 +204,14 @@ def offer_download(label: str, data: bytes | Callable[[], bytes], file_name: str
     `data` are bytes, or a function that returns them and is called when the button is pressed.
     """
     st.download_button(label, data, file_name, mime, on_click="ignore", icon=":material/download:")
+
+
+def drop_group(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of faces as it is handed out, without the column `group`.
+
+    That calls surprise positive for want of a place of its own; the pages say that it may be either.
+    """
+    return table.drop(columns="group")
 
 
 def escape_markdown(text: str) -> str:

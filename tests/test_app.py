@@ -233,6 +233,7 @@ def test_upload_is_described_face_by_face(app, downloads):
     table = downloads["two *faces*_emotions.csv"].decode().splitlines()
     assert len(table) == 3
     assert table[0].startswith("source,face,left")
+    assert "group" not in table[0].split(","), "in which surprise is positive"
     assert Image.open(io.BytesIO(downloads["two *faces*_emotions.jpg"]())).size == (800, 500)
 
 

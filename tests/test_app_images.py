@@ -224,6 +224,8 @@ def test_many_files_are_analysed_filtered_kept_and_handed_out(downloads, monkeyp
     assert [image.captions for image in app.image] == [["wall.png: no face"]]
     table = pd.read_csv(io.BytesIO(downloads["faces.csv"]))
     assert table["label"].tolist() == ["happy"]
+    assert "group" not in table, "in which surprise is positive"
+    assert "group" not in json.loads(downloads["faces.json"])[0]
     assert json.loads(downloads["faces.json"])[0]["source"] == "face.jpg"
     assert pd.read_parquet(io.BytesIO(downloads["faces.parquet"]())).equals(table)
     assert len(zipfile.ZipFile(io.BytesIO(downloads["images_emotions.zip"]())).namelist()) == 2

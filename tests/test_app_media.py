@@ -97,6 +97,7 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert app.dataframe[0].value["Face"].tolist() == ["#1"]
     table = pd.read_csv(io.BytesIO(downloads["my *clip*_emotions.csv"]))
     assert table["frame"].tolist() == list(range(10))
+    assert "group" not in table, "in which surprise is positive"
     sharp = downloads["my *clip*_emotions.mp4"]
     with VideoReader(io.BytesIO(sharp)) as reader:
         assert reader.info.width == 320
@@ -566,6 +567,7 @@ def test_live_recording_holds_what_is_shown_and_who_is_in_it(recognizer):
     table = pd.read_csv(io.BytesIO(recording.get_table()))
     assert table["frame"].tolist() == [0, 1, 2]
     assert table["track"].tolist() == [1, 1, 1]
+    assert "group" not in table
 
 
 def test_live_recording_ends_with_its_model(recognizer):

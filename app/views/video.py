@@ -11,6 +11,7 @@ import streamlit as st
 from app.common import (
     Identity,
     choose_model,
+    drop_group,
     escape_markdown,
     identify,
     name_identity,
@@ -193,7 +194,7 @@ def _show_downloads(analysis: Analysis, result: VideoResult, blur: bool) -> None
     stem = f"{PurePath(analysis.name).stem}_emotions"
     with st.container(horizontal=True):
         offer_download("Download the video (MP4)", analysis.copies[blur], f"{stem}.mp4", "video/mp4")
-        content = result.table.to_csv(index=False, float_format="%.4f").encode()
+        content = drop_group(result.table).to_csv(index=False, float_format="%.4f").encode()
         offer_download("Download the table (CSV)", content, f"{stem}.csv", "text/csv")
         st.button("Remove the result", on_click=_forget, icon=":material/delete:")
     st.caption(
