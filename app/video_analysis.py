@@ -33,6 +33,8 @@ class Analysis:
     file: BinaryIO
     model: Identity
     """Which model analyses it. The model itself would stay in memory as long as the result."""
+    is_drawn: bool = False
+    """Whether its faces are: it is the demo clip."""
     result: VideoResult | None = None
     seconds: float = 0.0
     """That the analysis took."""

@@ -20,6 +20,7 @@ from PIL import Image
 
 from app import common, live_recording, live_stream, video_analysis
 from app.common import identify, name_identity
+from app.drawn_faces import describe_drawn_faces
 from app.live_recording import Recording
 from app.live_stream import LiveStream, keep_newest_frames_only
 from app.timeline import MAX_ROWS, build_timeline
@@ -93,6 +94,7 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert app.button[0].disabled, "nothing to analyse yet"
     start(app, "my *clip*.mp4", clip)
     assert r"my \*clip\*.mp4: 10 frames" in read_page(app)
+    assert describe_drawn_faces() not in read_page(app)
     assert len(app.get("video")) == 1
     assert app.dataframe[0].value["Face"].tolist() == ["#1"]
     table = pd.read_csv(io.BytesIO(downloads["my *clip*_emotions.csv"]))
@@ -144,6 +146,7 @@ def test_result_is_kept_when_another_model_is_chosen_and_says_whose_it_is():
     assert f"This is the result of {DEFAULT_MODEL}, {own} (released)." in read_page(app)
     press(app, "Analyse again with the chosen model")
     assert app.session_state[video.STATE].model[1] == other
+    assert describe_drawn_faces() in read_page(app)
     assert len(app.get("video")) == 1
     assert not app.info
 
@@ -219,7 +222,11 @@ def _short_demo(monkeypatch):
 def test_demo_clip_needs_no_upload():
     with VideoReader(io.BytesIO(draw_demo())) as reader:
         assert reader.info.width == 640
-    assert "demo.mp4: 3 frames" in read_page(press(open_page("video"), "Try the demo clip"))
+    app = open_page("video")
+    assert f"shows nobody real. {describe_drawn_faces()}" in read_page(app)
+    text = read_page(press(app, "Try the demo clip"))
+    assert "demo.mp4: 3 frames" in text
+    assert describe_drawn_faces() in text
 
 
 def test_analysis_reports_its_progress_and_can_be_cancelled(recognizer, clip, monkeypatch):

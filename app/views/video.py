@@ -18,6 +18,7 @@ from app.common import (
     offer_download,
     show_notice,
 )
+from app.drawn_faces import describe_drawn_faces
 from app.timeline import show_timeline
 from app.video_analysis import MAX_MINUTES, Analysis, draw_demo, summarise_tracks
 from fer_lib.inference.annotate import UNSURE_COLOUR
@@ -54,11 +55,14 @@ def show() -> None:
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
             _start(upload.name, upload, model)
         if st.button("Try the demo clip"):
-            _start("demo.mp4", io.BytesIO(_draw_demo()), model)
+            _start("demo.mp4", io.BytesIO(_draw_demo()), model, is_drawn=True)
     analysis = st.session_state.get(STATE)
     if analysis is None:
         if upload is None:
-            st.caption("No video at hand? The demo clip shows drawn faces, nobody's, for five seconds.")
+            st.caption(
+                "No video at hand? The demo clip lasts five seconds and shows nobody real. "
+                f"{describe_drawn_faces()}"
+            )
     elif analysis.result is None and analysis.model != model:
         _forget()  # what is half done is of no use to another model
         st.info("You have chosen another model. Press the button again to see its result.")
@@ -75,8 +79,8 @@ def _keep_upload() -> None:
     st.session_state[FILE] = st.session_state[UPLOADER]
 
 
-def _start(name: str, file: BinaryIO, model: Identity) -> None:
-    st.session_state[STATE] = Analysis(name, file, model)
+def _start(name: str, file: BinaryIO, model: Identity, is_drawn: bool = False) -> None:
+    st.session_state[STATE] = Analysis(name, file, model, is_drawn)
 
 
 def _forget() -> None:
@@ -98,7 +102,7 @@ def _offer_to_repeat(analysis: Analysis, model: Identity) -> None:
     st.button(
         "Analyse again with the chosen model",
         on_click=_start,
-        args=(analysis.name, analysis.file, model),
+        args=(analysis.name, analysis.file, model, analysis.is_drawn),
         icon=":material/refresh:",
     )
 
@@ -143,6 +147,8 @@ def _show_analysis(analysis: Analysis, result: VideoResult, blur: bool) -> None:
             "least a tenth of the frame's height."
         )
     st.video(analysis.copies[blur], alt=f"The video with its faces marked: {n_faces} in all")
+    if analysis.is_drawn:
+        st.caption(describe_drawn_faces())
     if n_faces:
         show_timeline(result.table, 0.0, _find_end(result), seeks=True)
         st.caption("Click the timeline to go there in the video. The numbers are those in the video.")
