@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 
@@ -136,6 +137,13 @@ def name_model(name: str, variant: str = "") -> str:
     return f"{name} (released, default)" if name == DEFAULT_MODEL else f"{name} (released)"
 
 
+def name_identity(identity: Identity) -> str:
+    """Return the name of what `identify` tells apart, as `name_model` shows it, even of a deleted model."""
+    folder, variant, _ = identity
+    names = {str(path): name for name, path in list_checkpoints().items()}
+    return name_model(names.get(folder, Path(folder).name), variant)
+
+
 def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     """Return a model by its name in `list_checkpoints`; loaded once, and anew when its files change.
 
@@ -196,6 +204,14 @@ def offer_download(label: str, data: bytes | Callable[[], bytes], file_name: str
     `data` are bytes, or a function that returns them and is called when the button is pressed.
     """
     st.download_button(label, data, file_name, mime, on_click="ignore", icon=":material/download:")
+
+
+def drop_group(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of faces as it is handed out, without the column `group`.
+
+    That calls surprise positive for want of a place of its own; the pages say that it may be either.
+    """
+    return table.drop(columns="group")
 
 
 def escape_markdown(text: str) -> str:

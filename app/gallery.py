@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app.common import escape_markdown, identify, offer_download
+from app.common import drop_group, escape_markdown, identify, offer_download
 from app.image_analysis import count_faces
 from app.image_source import MAX_MEGABYTES, TYPES
 from app.many_images import (
@@ -185,7 +185,7 @@ def _show_table(table: pd.DataFrame) -> None:
 def _show_downloads(results: list[Result]) -> None:
     st.header("Take it with you")
     blur = st.toggle("Blur faces in the images", key="many files blurred", persist_state="session")
-    table = build_table(results)
+    table = drop_group(build_table(results))
     with st.container(horizontal=True):
         offer_download("Table (CSV)", table.to_csv(index=False).encode(), "faces.csv", "text/csv")
         offer_download(

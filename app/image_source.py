@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from app.common import escape_markdown, identify
+from app.drawn_faces import describe_drawn_faces
 from app.image_analysis import Analysis, analyse, count_correct
 from app.model_comparison import ask_model
 from app.saliency import explain
@@ -174,7 +175,7 @@ def forget_analysis(key: str) -> None:
 
 
 def show_origin(photo: Photo, faces: list[Face]) -> None:
-    """Show whose photograph an example is, or how many of its drawn faces are recognised."""
+    """Show whose photograph an example is, or how well its drawn faces are recognised."""
     if photo.credit:
         st.caption(f"Photograph: {photo.credit}.")
     if photo.drawn:
@@ -182,6 +183,6 @@ def show_origin(photo: Photo, faces: list[Face]) -> None:
         n_unsure = sum(face.abstained for face in faces)
         unsure = f" and is unsure of {n_unsure}" if n_unsure else ""
         st.caption(
-            "These people are drawn, and the model was not made for drawn faces: here it names "
-            f"{n_correct} of {n_drawn} expressions correctly{unsure}, however confident it seems."
+            f"{describe_drawn_faces()} Here the chosen model names {n_correct} of {n_drawn} expressions "
+            f"correctly{unsure}, however confident it seems."
         )

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from app.common import drop_group
 from fer_lib.errors import MediaError
 from fer_lib.inference.tracking import TrackedFace
 from fer_lib.inference.video import list_rows, tabulate
@@ -75,10 +76,10 @@ class Recording:
             return self._out.getvalue()
 
     def get_table(self) -> bytes:
-        """Return the faces as CSV, with the columns of a video's table."""
+        """Return the faces as CSV, with the columns of a video's table but for `group`."""
         with self._lock:
             table: pd.DataFrame = tabulate(self._rows, self._emotions)
-        return table.to_csv(index=False, float_format="%.4f").encode()
+        return drop_group(table).to_csv(index=False, float_format="%.4f").encode()
 
     def _write(self, image: np.ndarray, faces: Sequence[TrackedFace], seconds: float) -> None:
         if self._writer is None:

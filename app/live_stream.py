@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from app.common import Identity, identify
 from app.live_recording import Recording
 from fer_lib.inference.annotate import draw_faces
 from fer_lib.inference.recognizer import Recognizer
@@ -72,11 +73,11 @@ class LiveStream:
 
     def __init__(self, recognizer: Recognizer, blur: bool = False, mirror: bool = False):
         """Take the model, and how the image is shown: faces unrecognisable, left and right exchanged."""
-        self._wanted = (recognizer, blur, mirror)
+        self.configure(recognizer, blur, mirror)
         self._get_recording: Callable[[], Recording | None] = lambda: None
         self._history: tuple[Sequence[str], deque[tuple]] = ((), deque())  # emotions, rows of a video's table
         self._remembered = 0.0
-        self._recognizer: Recognizer | None = None
+        self._model: Identity | None = None
         self._analyser: FrameAnalyser | None = None
         self._hider = FaceHider()
         self._moments: deque[float] = deque(maxlen=256)  # when the newest frames were done
@@ -84,7 +85,7 @@ class LiveStream:
 
     def configure(self, recognizer: Recognizer, blur: bool, mirror: bool) -> None:
         """Use another model or show the image otherwise, from the next frame on."""
-        self._wanted = (recognizer, blur, mirror)
+        self._wanted = (recognizer, identify(recognizer), blur, mirror)
 
     def record(self) -> Recording:
         """Return a recording of what is shown from now on, until it is stopped, full, or no longer kept."""
@@ -107,12 +108,12 @@ class LiveStream:
     def recv(self, frame: av.VideoFrame, n_skipped: int = 0) -> av.VideoFrame:
         """Return a frame with faces and speed drawn on it. Never raises: that would end the stream."""
         started = time.monotonic()
-        recognizer, blur, mirror = self._wanted
+        recognizer, model, blur, mirror = self._wanted
         faces: list[TrackedFace] = []
         failing = False
         try:
             image = _turn(frame.to_ndarray(format="rgb24"), mirror)  # before anything is written on it
-            faces = self._analyse(recognizer, image, started)
+            faces = self._analyse(recognizer, model, image, started)
             shown = self._hider.add_lost(faces, started) if blur else faces
             image = draw_faces(image, shown, blur=blur)
         except Exception:
@@ -128,9 +129,12 @@ class LiveStream:
         _draw_speed(image, self.status)
         return av.VideoFrame.from_ndarray(image, format="rgb24")
 
-    def _analyse(self, recognizer: Recognizer, image: np.ndarray, seconds: float) -> list[TrackedFace]:
-        if recognizer is not self._recognizer:  # it may know other emotions
-            self._recognizer, self._analyser = recognizer, None
+    def _analyse(
+        self, recognizer: Recognizer, model: Identity, image: np.ndarray, seconds: float
+    ) -> list[TrackedFace]:
+        # The same model may be loaded anew at any time; another one may know other emotions.
+        if model != self._model:
+            self._model, self._analyser = model, None
             self._history = (recognizer.emotions, deque())
             recording = self._get_recording()
             if recording is not None and recording.n_frames:

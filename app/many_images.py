@@ -1,6 +1,7 @@
 """Analyse many images at once, from files and ZIP archives: in memory, within bounds, one image at a time."""
 
 import io
+import logging
 import re
 import struct
 import zipfile
@@ -21,6 +22,8 @@ from fer_lib.errors import FerError, MediaError
 from fer_lib.inference.annotate import build_rows, draw_faces
 from fer_lib.inference.recognizer import Face, Recognizer
 
+LOG = logging.getLogger("fer_lib.app")
+
 MAX_IMAGES = 500
 MAX_UPLOADED = 500
 """MB of all files that are brought at once, which stay in memory."""
@@ -38,6 +41,8 @@ THUMBNAIL_SIDE, DOWNLOAD_SIDE = 320, 1600
 """Pixels a side at most: of what is kept of every image, and of those in the archive that is handed out."""
 
 UNSURE, NO_FACE = "unsure", "no face"
+
+UNEXPECTED = "an error that this app did not expect; the terminal where it was started has the details"
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
 """What `zipfile` raises on archives that are damaged or packed in a way it does not know."""
@@ -126,6 +131,9 @@ class Batch:
             self.results.append(Result(entry, found.faces, thumbnail))
         except FerError as error:
             self.problems.append(Problem(entry.name, str(error)))
+        except Exception:  # a bug; it must not keep the other images from their turn
+            LOG.exception("unexpected error in one of many images")
+            self.problems.append(Problem(entry.name, UNEXPECTED))
         self.n_done += 1
 
 

@@ -1,6 +1,7 @@
 """Ask several models about one face, and read what thresholds cost and bring, for the page Compare."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from app.image_analysis import Analysis
 from app.saliency import explain
 from fer_lib.data.detector import Detection
 from fer_lib.inference.recognizer import Face, Recognizer
-from fer_lib.inference.registry import list_checkpoints, list_variants
+from fer_lib.inference.registry import find_checkpoint, list_checkpoints, list_variants
 from fer_lib.models.checkpoints import read_config
 from fer_lib.palette import EMOTION_COLOURS
 from fer_lib.wording import join_words
@@ -28,6 +29,14 @@ def list_candidates() -> dict[str, tuple[str, str]]:
         for variant in variants:
             candidates[name_model(name, variant if len(variants) > 1 else "")] = name, variant
     return candidates
+
+
+def has_saliency_map(model: str, variant: str) -> bool:
+    """Return whether a variant has a saliency map: `Recognizer.why_unexplained`, without loading it."""
+    if not find_spec("torch"):
+        return False
+    entry = list_variants(read_config(find_checkpoint(model)))[variant]
+    return len(entry.get("members", [variant])) == 1
 
 
 @st.cache_data(show_spinner=False, max_entries=MAX_ANSWERS, scope="session")

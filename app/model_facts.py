@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from app.results_data import BY_ANNOTATORS, SCORES, describe_dataset, get_interval
+from app.number_titles import BY_ANNOTATORS, SCORES
+from app.results_data import describe_dataset, get_interval
 from fer_lib.inference.registry import CARD_NAME, TARGETS, name_network
 from fer_lib.metrics_file import HEADLINES, Metrics
 from fer_lib.wording import join_words

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from app.number_titles import POINTS, SCORES, name_number
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.inference.registry import list_checkpoints, list_variants, name_network
-from fer_lib.metrics_file import HEADLINES, UNDEFINED, Interval, Metrics, read_metrics
+from fer_lib.metrics_file import UNDEFINED, Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import ABOUT, FROM_FOLDER
@@ -23,12 +24,6 @@ from fer_lib.reporting.stage import get_stage_name
 
 ARCHITECTURE = ".architecture"
 """How the key ends by which stage `evaluation` tells of a network; a release has its scores in its config."""
-
-BY_ANNOTATORS = {"test.majority.accuracy": ("Accuracy by annotators", ".1%")}
-"""Key in a release's config to name and format, as in `HEADLINES`."""
-
-SCORES = BY_ANNOTATORS | HEADLINES
-"""What models are compared by here."""
 
 MISSING = "–"
 RELEASED, STUDY = "released", "study"
@@ -232,8 +227,8 @@ def build_metric_table(metrics: Metrics) -> pd.DataFrame:
     flat, rows = metrics.flatten(), []
     for key, value in metrics.items():
         interval, (name, spec) = get_interval(flat, key), name_number(key)
-        bounds = f"{show_value(interval.low, spec)} to {show_value(interval.high, spec)}"
-        rows.append((name, show_value(value, spec), bounds if interval.is_defined else MISSING))
+        bounds = " to ".join(show_bounds(interval, spec)) if interval.is_defined else MISSING
+        rows.append((name, show_value(value, spec), bounds))
     return pd.DataFrame(rows, columns=["Quantity", "Value", "95 % interval"])
 
 
@@ -259,40 +254,28 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def show_key(key: str) -> str:
-    """Return the path to a number or a setting in words: `training.loss.focal_gamma` as
-    `training: loss, focal gamma`.
-    """
-    return key.replace(".", ": ", 1).replace(".", ", ").replace("_", " ")
-
-
-def name_number(key: str) -> tuple[str, str]:
-    """Return a number's name in words and its format, as in `SCORES` where the key ends with one of these.
-
-    `b0.test.accuracy` is the `Accuracy of b0`.
-    """
-    for score, (name, spec) in SCORES.items():
-        if f".{key}".endswith(f".{score}"):
-            network = key.removesuffix(score).replace(".", " ").replace("_", " ").strip()
-            what, *rest = name.partition(",")
-            of = f" of {network}" if network else ""
-            return f"{what}{of}{''.join(rest)}", spec
-    return show_key(key), ".1%" if key.endswith("accuracy") else ""
-
-
 def show_value(value: Any, spec: str = "") -> str:
     """Return a plain value as text; a dash for one that is undefined.
 
-    spec: the format of a number that is no count; without it, it has four digits.
+    spec: the format of a number, or `POINTS`; without it, one that is no count has four digits.
     """
-    if isinstance(value, float):
-        spec = spec or (",.0f" if abs(value) >= 1e4 else ",.4g")
-        return format(value, spec) if math.isfinite(value) else MISSING
     if isinstance(value, str):
         return value
-    # JSON writes the rest as `params.yaml` does: true, null, [1, 2].
-    is_count = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if is_count else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return json.dumps(value, ensure_ascii=False)  # as `params.yaml` does: true, null, [1, 2]
+    if not math.isfinite(value):
+        return MISSING
+    if spec == POINTS:
+        return f"{round(100 * value, 1) or 0.0:+.1f} {POINTS}"  # no -0.0
+    if isinstance(value, int) and not spec:
+        return f"{value:,}"
+    return format(value, spec or (",.0f" if abs(value) >= 1e4 else ",.4g"))
+
+
+def show_bounds(interval: Interval, spec: str) -> tuple[str, str]:
+    """Return both ends of an interval as `show_value` does, without the unit, which the value has."""
+    low, high = (show_value(bound, spec).removesuffix(f" {POINTS}") for bound in interval[1:])
+    return low, high
 
 
 def _show_count(value: Any) -> str:

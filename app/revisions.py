@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from app.results_data import MISSING, get_interval, name_number, show_key, show_value
+from app.number_titles import POINTS, name_number, show_key
+from app.results_data import MISSING, get_interval, show_bounds, show_value
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.metrics_file import Interval, build_key
@@ -189,9 +190,11 @@ def compare_numbers(old: Version, new: Version) -> pd.DataFrame:
             continue
         name, spec = name_number(key)
         name = name.replace(": ", ", ")  # after the stage's own colon
+        if not name[:2].isupper():
+            name = name[0].lower() + name[1:]
         rows.append(
             (
-                f"{stage.replace('_', ' ').capitalize()}: {name[0].lower()}{name[1:]}",
+                f"{stage.replace('_', ' ').capitalize()}: {name}",
                 _show(before, spec),
                 _show(after, spec),
                 _show_difference(after.value - before.value, spec),
@@ -202,12 +205,14 @@ def compare_numbers(old: Version, new: Version) -> pd.DataFrame:
 
 
 def _show(number: Interval, spec: str) -> str:
-    value, low, high = (show_value(part, spec) for part in number)
-    return f"{value} [{low}, {high}]" if number.is_defined else value
+    value = show_value(number.value, spec)
+    return f"{value} [{', '.join(show_bounds(number, spec))}]" if number.is_defined else value
 
 
 def _show_difference(difference: float, spec: str) -> str:
-    return f"{100 * difference:+.1f} points" if spec.endswith("%") else f"{difference:+{spec or ',.4g'}}"
+    if spec == POINTS or spec.endswith("%"):
+        return show_value(difference, POINTS)
+    return f"{difference:+{spec.lstrip('+') or ',.4g'}}"
 
 
 def _compare_intervals(old: Interval, new: Interval) -> str:

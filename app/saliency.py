@@ -2,11 +2,12 @@
 
 import logging
 import threading
+from weakref import WeakSet
 
 import numpy as np
 import streamlit as st
 
-from app.common import Identity, identify
+from app.common import identify
 from fer_lib.inference.recognizer import Recognizer
 
 LOG = logging.getLogger("fer_lib.app")
@@ -14,8 +15,8 @@ LOG = logging.getLogger("fer_lib.app")
 MAX_MAPS = 64
 """Kept for each visitor; one takes some 100 kB."""
 
-_warm: set[Identity] = set()
-"""Of which models the network is built, or being built."""
+_warm: WeakSet[Recognizer] = WeakSet()
+"""Those whose network is built, or being built; one that is loaded anew has none yet."""
 
 
 @st.cache_data(show_spinner=False, max_entries=MAX_MAPS, scope="session", hash_funcs={Recognizer: identify})
@@ -32,9 +33,9 @@ def explain(recognizer: Recognizer, crop: np.ndarray, emotion: str) -> tuple[np.
 
 def warm_up(recognizer: Recognizer) -> None:
     """Import PyTorch and build the network in the background: the first saliency map is soon there."""
-    if recognizer.why_unexplained or identify(recognizer) in _warm:
+    if recognizer.why_unexplained or recognizer in _warm:
         return
-    _warm.add(identify(recognizer))
+    _warm.add(recognizer)
     threading.Thread(target=_build_network, args=(recognizer,), name="warm up", daemon=True).start()
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import pandas as pd
 
+from app.common import Identity
 from demo_faces.clips import draw_clip
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import COLUMN_TYPES, VideoResult, analyse_video, redraw_video
@@ -30,16 +31,20 @@ class Analysis:
     name: str
     """Of the file."""
     file: BinaryIO
-    recognizer: Recognizer
+    model: Identity
+    """Which model analyses it. The model itself would stay in memory as long as the result."""
+    is_drawn: bool = False
+    """Whether its faces are: it is the demo clip."""
     result: VideoResult | None = None
     seconds: float = 0.0
     """That the analysis took."""
     copies: dict[bool, bytes] = field(default_factory=dict)
     """Annotated, as MP4: with blurred faces (True) or without."""
 
-    def run(self, blur: bool, show_progress: Callable[[float, str], object]) -> None:
+    def run(self, recognizer: Recognizer, blur: bool, show_progress: Callable[[float, str], object]) -> None:
         """Find the faces and draw a copy, with or without `blur`; faces once found are only drawn.
 
+        `recognizer` is that of `model`; a copy of faces once found does not need it.
         `show_progress` is called now and then with the share done, 0 to 1, and a sentence. Raises MediaError
         for what is no video, or one that is too long.
         """
@@ -48,9 +53,7 @@ class Analysis:
         report = _limit_calls(doing, show_progress)
         if self.result is None:
             limit = MAX_MINUTES * 60
-            found = analyse_video(
-                self.recognizer, self.file, out, blur=blur, max_seconds=limit, progress=report
-            )
+            found = analyse_video(recognizer, self.file, out, blur=blur, max_seconds=limit, progress=report)
             self.result, self.seconds = found, time.monotonic() - started
         else:
             redraw_video(self.file, self.result, out, blur=blur, progress=report)

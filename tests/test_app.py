@@ -9,6 +9,7 @@ import sys
 import threading
 import tomllib
 from dataclasses import replace
+from weakref import WeakSet
 
 import numpy as np
 import pillow_heif
@@ -20,15 +21,18 @@ from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
 
 from app import common, image_analysis, image_source, saliency
+from app.drawn_faces import describe_drawn_faces
 from app.model_facts import describe_privacy, describe_trust, list_facts, list_scores, read_card
 from app.views import photo
 from demo_faces.clips import draw_scene
+from fer_lib import paths
 from fer_lib.analysis import explain
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Interval, Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
+from fer_lib.paths import get_output_dirs
 
 PAGES = ("Facial expressions", "Compare", "Video", "Live", "Results", "About this model")
 
@@ -37,7 +41,7 @@ PAGES = ("Facial expressions", "Compare", "Video", "Live", "Results", "About thi
 def prepared(monkeypatch):
     """Collect the recognizers whose network would be built in the background, and build none."""
     built = []
-    monkeypatch.setattr(saliency, "_warm", set())
+    monkeypatch.setattr(saliency, "_warm", WeakSet())
     monkeypatch.setattr(saliency, "_build_network", built.append)
     return built
 
@@ -232,6 +236,7 @@ def test_upload_is_described_face_by_face(app, downloads):
     table = downloads["two *faces*_emotions.csv"].decode().splitlines()
     assert len(table) == 3
     assert table[0].startswith("source,face,left")
+    assert "group" not in table[0].split(","), "in which surprise is positive"
     assert Image.open(io.BytesIO(downloads["two *faces*_emotions.jpg"]())).size == (800, 500)
 
 
@@ -305,7 +310,9 @@ def test_drawn_example_says_how_many_of_its_faces_are_recognised(app):
     for face in Recognizer.load()(example.source):
         nearest = min(example.drawn, key=lambda drawn: np.hypot(*np.subtract(drawn.box, face.box)[:2]))
         n_correct += nearest.emotion == face.label and not face.abstained
-    assert f"here it names {n_correct} of 7 expressions correctly" in read_page(app)
+    text = read_page(app)
+    assert f"Here the chosen model names {n_correct} of 7 expressions correctly" in text
+    assert describe_drawn_faces() in text
     assert 0 < n_correct < 7
 
 
@@ -371,12 +378,22 @@ def test_saliency_map_is_computed_once_and_prepared_after_the_first_answer(app, 
     assert len(seen) == len(prepared) == 1
 
 
+def test_saliency_map_is_prepared_anew_for_a_model_that_is_loaded_anew(prepared):
+    recognizers = [Recognizer.load(threads=1), Recognizer.load(threads=1)]
+    for recognizer in (*recognizers, *recognizers):
+        saliency.warm_up(recognizer)
+        for thread in threading.enumerate():
+            if thread.name == "warm up":
+                thread.join()
+    assert prepared == recognizers, "each once"
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_network_of_a_saliency_map_is_built_in_the_background(monkeypatch, fails):
     def fail(*_):
         raise OSError("on purpose")
 
-    monkeypatch.setattr(saliency, "_warm", set())
+    monkeypatch.setattr(saliency, "_warm", WeakSet())
     recognizer = Recognizer.load()
     if fails:
         monkeypatch.setattr(Recognizer, "_load_torch", fail)
@@ -580,6 +597,14 @@ def test_saliency_is_offered_only_where_there_is_a_map(app):
     app.sidebar.radio[0].set_value("accurate").run()
     assert not any("parts of a face" in toggle.label for toggle in app.toggle)
     assert "Why this answer?" not in read_page(app)
+
+
+def test_accuracy_on_drawn_faces_is_that_of_the_table_or_none(monkeypatch, tmp_path):
+    table = read_metrics(get_output_dirs("demo", paths.ROOT), "robustness")
+    shown = f"is right about {table.interval('external.accuracy'):.1%} of drawn faces."
+    assert shown in describe_drawn_faces()
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert describe_drawn_faces() == "These faces are drawn; the released model learned from photographs."
 
 
 def test_privacy_is_told_with_the_figures_of_the_models_own_data_alone():

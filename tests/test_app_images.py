@@ -13,10 +13,10 @@ import pytest
 from app_harness import collect_downloads, open_page, read_page
 from PIL import Image
 
-from app import common, gallery, many_images, saliency
+from app import common, gallery, many_images, model_comparison, saliency
 from app.image_source import EXAMPLES_DIR
 from app.many_images import Batch, build_archive, build_table, limit_files, list_entries
-from app.model_comparison import describe_agreement, describe_difference
+from app.model_comparison import describe_agreement, describe_difference, has_saliency_map
 from demo_faces.clips import draw_scene
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
@@ -117,6 +117,19 @@ def test_damaged_files_are_lines_and_do_not_stop_the_others(recognizer):
     assert recognizer(np.asarray(Image.open(blurred.open("001_face_emotions.jpg")))) == []
 
 
+def test_unexpected_error_in_an_image_is_a_line_and_does_not_stop_the_others(recognizer, monkeypatch, caplog):
+    def fail_once(*args):
+        monkeypatch.undo()
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(many_images, "analyse", fail_once)
+    batch = run({"a.jpg": PHOTOGRAPH, "b.jpg": PHOTOGRAPH}, recognizer)
+    assert [result.entry.name for result in batch.results] == ["b.jpg"]
+    [problem] = batch.problems
+    assert (problem.file, problem.reason) == ("a.jpg", many_images.UNEXPECTED)
+    assert "on purpose" in caplog.text, "the trace is in the log"
+
+
 def test_what_is_kept_of_an_image_is_small(recognizer):
     large = np.asarray(Image.open(io.BytesIO(PHOTOGRAPH)).resize((3000, 3000)))
     (result,) = run({"large.jpg": encode(large, "JPEG")}, recognizer).results
@@ -211,6 +224,8 @@ def test_many_files_are_analysed_filtered_kept_and_handed_out(downloads, monkeyp
     assert [image.captions for image in app.image] == [["wall.png: no face"]]
     table = pd.read_csv(io.BytesIO(downloads["faces.csv"]))
     assert table["label"].tolist() == ["happy"]
+    assert "group" not in table, "in which surprise is positive"
+    assert "group" not in json.loads(downloads["faces.json"])[0]
     assert json.loads(downloads["faces.json"])[0]["source"] == "face.jpg"
     assert pd.read_parquet(io.BytesIO(downloads["faces.parquet"]())).equals(table)
     assert len(zipfile.ZipFile(io.BytesIO(downloads["images_emotions.zip"]())).namelist()) == 2
@@ -268,6 +283,24 @@ def test_models_are_asked_about_the_same_face(recognizer):
     app.switch_page("views/compare.py").run()
     assert len(app.html) == 2
     assert len(app.image) == n_images + 1
+
+
+def test_saliency_is_offered_only_where_a_chosen_model_has_a_map():
+    app = open_page("compare")
+    offered = {}
+    for names in (("accurate",), ("accurate", "tiny"), ()):
+        app.pills[0].set_value([f"{DEFAULT_MODEL}, {name} (released)" for name in names]).run()
+        offered[names] = any("speaks for" in toggle.label for toggle in app.toggle)
+    assert offered == {("accurate",): False, ("accurate", "tiny"): True, (): False}
+    read_without_errors(app)
+
+
+def test_saliency_map_is_foretold_as_the_loaded_model_tells_it(monkeypatch):
+    for variant in list_variants(read_config(RELEASE_DIR / DEFAULT_MODEL)):
+        why = Recognizer.load(variant=variant, threads=1).why_unexplained
+        assert has_saliency_map(DEFAULT_MODEL, variant) == (not why)
+    monkeypatch.setattr(model_comparison, "find_spec", lambda name: None)
+    assert not has_saliency_map(DEFAULT_MODEL, "tiny"), "PyTorch computes it"
 
 
 def test_image_of_the_page_photo_is_compared():

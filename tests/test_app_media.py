@@ -6,6 +6,7 @@ import json
 import sys
 import tracemalloc
 import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -18,6 +19,8 @@ from app_harness import collect_downloads, open_page, read_page
 from PIL import Image
 
 from app import common, live_recording, live_stream, video_analysis
+from app.common import identify, name_identity
+from app.drawn_faces import describe_drawn_faces
 from app.live_recording import Recording
 from app.live_stream import LiveStream, keep_newest_frames_only
 from app.timeline import MAX_ROWS, build_timeline
@@ -25,10 +28,12 @@ from app.video_analysis import Analysis, describe_progress, draw_demo, show_time
 from app.views import video
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.registry import DEFAULT_MODEL
+from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR
 from fer_lib.inference.video_reader import VideoInfo, VideoReader
 from fer_lib.inference.video_writer import VideoWriter
 from fer_lib.palette import EMOTION_COLOURS
+
+MODEL = ("folder", "variant", ())
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,11 @@ def downloads(monkeypatch):
 
 def press(app, label):
     """Press the button with this label and run the page."""
-    return next(button for button in app.button if button.label == label).click().run()
+    return find_button(app, label).click().run()
+
+
+def find_button(app, label):
+    return next(button for button in app.button if button.label == label)
 
 
 def switch(app, label, value=True):
@@ -85,10 +94,12 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert app.button[0].disabled, "nothing to analyse yet"
     start(app, "my *clip*.mp4", clip)
     assert r"my \*clip\*.mp4: 10 frames" in read_page(app)
+    assert describe_drawn_faces() not in read_page(app)
     assert len(app.get("video")) == 1
     assert app.dataframe[0].value["Face"].tolist() == ["#1"]
     table = pd.read_csv(io.BytesIO(downloads["my *clip*_emotions.csv"]))
     assert table["frame"].tolist() == list(range(10))
+    assert "group" not in table, "in which surprise is positive"
     sharp = downloads["my *clip*_emotions.mp4"]
     with VideoReader(io.BytesIO(sharp)) as reader:
         assert reader.info.width == 320
@@ -101,23 +112,67 @@ def test_upload_is_analysed_once_shown_and_handed_out(clip, downloads, monkeypat
     assert not app.get("video"), "another upload, another result"
 
 
+def test_upload_that_is_not_analysed_yet_is_kept_while_another_page_is_open(clip):
+    app = open_page("video")
+    app.file_uploader[0].upload("my *clip*.mp4", clip).run()
+    assert not app.get("video")
+    app.switch_page("views/about.py").run()
+    app.switch_page("views/video.py").run()
+    assert not app.file_uploader[0].value, "the browser has forgotten the file"
+    assert r":material/movie: my \*clip\*.mp4" in read_page(app)
+    assert r"my \*clip\*.mp4: 10 frames" in read_page(start(app))
+    press(app, "Remove")
+    assert video.FILE not in app.session_state
+    assert video.STATE not in app.session_state, "the result holds the file as well"
+    assert find_button(app, "Analyse the video").disabled
+
+
 def test_result_is_kept_while_another_page_is_open_and_removed_on_request():
     app = open_page("video")
     press(app, "Try the demo clip")
     app.switch_page("views/about.py").run()
     app.switch_page("views/video.py").run()
     assert len(app.get("video")) == 1
-    press(app, "Remove")
+    press(app, "Remove the result")
     assert not app.get("video")
-    assert "video analysis" not in app.session_state
+    assert video.STATE not in app.session_state
 
 
-def test_result_is_not_taken_for_another_models():
+def test_result_is_kept_when_another_model_is_chosen_and_says_whose_it_is():
     app = press(open_page("video"), "Try the demo clip")
-    other = next(name for name in app.radio[0].options if name != app.radio[0].value)
+    own, other = app.radio[0].value, "tiny"
     app.radio[0].set_value(other).run()
+    assert len(app.get("video")) == 1
+    assert f"This is the result of {DEFAULT_MODEL}, {own} (released)." in read_page(app)
+    press(app, "Analyse again with the chosen model")
+    assert app.session_state[video.STATE].model[1] == other
+    assert describe_drawn_faces() in read_page(app)
+    assert len(app.get("video")) == 1
+    assert not app.info
+
+
+def test_result_is_its_models_own_after_that_was_loaded_anew():
+    app = press(open_page("video"), "Try the demo clip")
+    common._load.clear()  # as when other pages have loaded more models than are kept
+    assert len(app.run().get("video")) == 1
+    assert not app.info
+
+
+def test_analysis_that_is_half_done_is_not_continued_by_another_model(clip):
+    app = open_page("video")
+    app.file_uploader[0].upload("clip.mp4", clip).run()
+    model = identify(common.load_recognizer(DEFAULT_MODEL, "tiny"))
+    app.session_state[video.STATE] = Analysis("clip.mp4", io.BytesIO(clip), model)
+    assert "Press the button again" in read_page(app.run())
     assert not app.get("video")
-    assert "Press the button again" in read_page(app)
+    assert len(start(app).get("video")) == 1
+
+
+def test_model_has_a_name_after_it_was_deleted():
+    assert (
+        name_identity((str(RELEASE_DIR / DEFAULT_MODEL), "tiny", ())) == f"{DEFAULT_MODEL}, tiny (released)"
+    )
+    assert name_identity(("gone/mine", "float", ())) == "mine, float (released)"
 
 
 @pytest.mark.parametrize(
@@ -167,14 +222,19 @@ def _short_demo(monkeypatch):
 def test_demo_clip_needs_no_upload():
     with VideoReader(io.BytesIO(draw_demo())) as reader:
         assert reader.info.width == 640
-    assert "demo.mp4: 3 frames" in read_page(press(open_page("video"), "Try the demo clip"))
+    app = open_page("video")
+    assert f"shows nobody real. {describe_drawn_faces()}" in read_page(app)
+    text = read_page(press(app, "Try the demo clip"))
+    assert "demo.mp4: 3 frames" in text
+    assert describe_drawn_faces() in text
 
 
 def test_analysis_reports_its_progress_and_can_be_cancelled(recognizer, clip, monkeypatch):
     monkeypatch.setattr(video_analysis, "REDRAW_SECONDS", 0.0)
-    analysis, shown = Analysis("clip.mp4", io.BytesIO(clip), recognizer), []
+    model = identify(recognizer)
+    analysis, shown = Analysis("clip.mp4", io.BytesIO(clip), model), []
     for blur in (False, True):  # found, and redrawn
-        analysis.run(blur, lambda done, text: shown.append((done, text)))
+        analysis.run(recognizer, blur, lambda done, text: shown.append((done, text)))
         shares = [done for done, _ in shown]
         assert shares == sorted(shares)
         assert shares[-1] == 1
@@ -187,19 +247,19 @@ def test_analysis_reports_its_progress_and_can_be_cancelled(recognizer, clip, mo
     def cancel(done, text):
         raise Cancelled
 
-    analysis = Analysis("clip.mp4", io.BytesIO(clip), recognizer)
+    analysis = Analysis("clip.mp4", io.BytesIO(clip), model)
     with pytest.raises(Cancelled):
-        analysis.run(False, cancel)
+        analysis.run(recognizer, False, cancel)
     assert analysis.result is None
     assert not analysis.copies
 
 
-def test_cancelling_forgets_an_analysis_and_shows_a_drawn_video_as_it_was(recognizer, monkeypatch):
+def test_cancelling_forgets_an_analysis_and_shows_a_drawn_video_as_it_was(monkeypatch):
     state = {video.STATE: None, video.BLUR: True}
     monkeypatch.setattr(video.st, "session_state", state)
-    video._cancel(Analysis("clip.mp4", io.BytesIO(), recognizer, result=object()), blur=True)
+    video._cancel(Analysis("clip.mp4", io.BytesIO(), MODEL, result=object()), blur=True)
     assert state == {video.STATE: None, video.BLUR: False}
-    video._cancel(Analysis("clip.mp4", io.BytesIO(), recognizer), blur=False)
+    video._cancel(Analysis("clip.mp4", io.BytesIO(), MODEL), blur=False)
     assert state == {video.BLUR: False}
 
 
@@ -288,6 +348,11 @@ class Model(str):
     """Stands for a recognizer."""
 
     emotions = ("happy",)
+    folder = Path("nowhere")
+
+    @property
+    def variant(self):
+        return str(self)
 
 
 @pytest.fixture
@@ -345,6 +410,17 @@ def test_live_takes_another_model_while_it_runs(analyser):
     stream.configure(Model("two"), blur=False, mirror=False)
     receive(stream, image)
     assert analyser == ["one", "two"]
+
+
+def test_live_goes_on_with_its_model_after_that_was_loaded_anew(analyser):
+    stream, image = LiveStream(Model("one")), np.zeros((48, 64, 3), np.uint8)
+    receive(stream, image)
+    kept, recording = stream._analyser, stream.record()
+    receive(stream, image)
+    stream.configure(Model("one"), blur=False, mirror=False)
+    receive(stream, image)
+    assert stream._analyser is kept, "no face is followed from its beginning again"
+    assert recording.is_running
 
 
 @pytest.mark.parametrize("blur", [False, True])
@@ -450,6 +526,10 @@ def test_live_offers_snapshots_where_video_cannot_be_had(monkeypatch):
     Image.fromarray(draw_scene(2, 640, 480)[0]).save(out, "PNG")
     app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
     assert app.image[0].captions == ["2 faces found"]
+    out = io.BytesIO()
+    Image.new("RGB", (320, 240)).save(out, "PNG")
+    app.camera_input[0].upload("snapshot.jpg", out.getvalue()).run()
+    assert app.image[0].captions == ["no faces found"]
     app.camera_input[0].upload("snapshot.jpg", b"no image").run()
     assert "expected an image" in app.error[0].value
 
@@ -494,6 +574,7 @@ def test_live_recording_holds_what_is_shown_and_who_is_in_it(recognizer):
     table = pd.read_csv(io.BytesIO(recording.get_table()))
     assert table["frame"].tolist() == [0, 1, 2]
     assert table["track"].tolist() == [1, 1, 1]
+    assert "group" not in table
 
 
 def test_live_recording_ends_with_its_model(recognizer):

@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from app_harness import collect_downloads, open_page, read_page
+from conftest import REPO
 from PIL import Image
 
 from app import common, results_data
+from app.number_titles import POINTS, name_number, show_key
 from fer_lib import paths
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
@@ -197,6 +200,67 @@ def test_numbers_of_a_stage_are_shown_with_their_intervals(project):
         ["seconds", "1,234,567", "–"],
         ["network", "b0", "–"],
     ]
+
+
+def read_headlines():
+    """Return stage and key to each headline number that is in Git."""
+    return {
+        (path.parents[1].name, path.stem, key): value
+        for path in sorted(REPO.glob("reports/*/metrics/*.json"))
+        for key, value in json.loads(path.read_bytes()).items()
+        if isinstance(value, int | float)
+    }
+
+
+def test_every_headline_number_has_a_name_of_its_own():
+    headlines = read_headlines()
+    assert len(headlines) > 100
+    named = {place: name_number(place[-1]) for place in headlines}
+    assert {key for (*_, key), (name, _) in named.items() if name == show_key(key)} == set()
+    assert not [name for name, _ in named.values() if "_" in name or ":" in name]
+    assert all(spec for _, spec in named.values())
+    assert {spec for (*_, key), (_, spec) in named.items() if key.endswith("gain")} == {POINTS}
+    per_stage = Counter((*place[:2], name) for place, (name, _) in named.items())
+    assert max(per_stage.values()) == 1, "two numbers of a stage share a name"
+
+
+def test_numbers_of_a_network_are_named_as_the_reports_do():
+    assert name_number("lite.int8.float_reference.gain") == (
+        "Accuracy gain of lite (INT8), over the same network in FP32",
+        POINTS,
+    )
+    assert name_number("student.int8.test.accuracy")[0] == "Accuracy of student (INT8)"
+    assert name_number("student.sparse_70.test.accuracy")[0] == "Accuracy of student (70 % zeros)"
+    assert name_number("int8.test.accuracy")[0] == "Accuracy of the selected INT8 network"
+    assert name_number("resnet18.tta.test.accuracy")[0] == "Accuracy of resnet18 tta"
+
+
+def test_differences_are_written_in_points_with_a_sign():
+    metrics = Metrics("ablations")
+    metrics.add("accuracy.gain", Interval(-0.0013, -0.0074, 0.0049), model="paper.no_focal_loss")
+    metrics.add("recall.gain", 0.0505, model="paper.no_focal_loss", of="fear")
+    metrics.add("gap_change", -0.0001, split="age")
+    metrics.add("energy.gain_over_random", 0.1465, model="chosen")
+    assert results_data.build_metric_table(metrics).to_numpy()[:, 1:].tolist() == [
+        ["-0.1 points", "-0.7 to +0.5"],
+        ["+5.1 points", "–"],
+        ["+0.0 points", "–"],
+        ["+0.146", "–"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "shown"),
+    [
+        (0, POINTS, "+0.0 points"),
+        (1, ".1%", "100.0%"),
+        (1234, "", "1,234"),
+        (True, "", "true"),
+        (None, "", "null"),
+    ],
+)
+def test_whole_numbers_are_written_like_others_of_their_kind(value, spec, shown):
+    assert results_data.show_value(value, spec) == shown
 
 
 def test_damaged_model_is_named_and_the_others_are_shown(project):

@@ -1,16 +1,18 @@
 """Two versions of a study, compared from the history of a real repository."""
 
 import json
+import math
 import subprocess
 
 import pytest
 from conftest import REPO
 from streamlit.testing.v1 import AppTest
 
-from app.revisions import FILES_HERE, compare_numbers, compare_settings, list_revisions, read_version
+from app.revisions import FILES_HERE, Version, compare_numbers, compare_settings, list_revisions, read_version
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.inference import registry
+from fer_lib.metrics_file import Interval
 
 EXPERIMENT = f"refs/exps/{'a1' * 20}/brave-face".replace("a1", "a1/", 1)
 
@@ -94,6 +96,30 @@ def test_settings_and_numbers_that_differ_are_shown_with_their_intervals(history
     [number] = compare_numbers(read_version(EXPERIMENT, "mine"), here).to_numpy().tolist()
     assert number[2:] == ["81.0% [79.0%, 83.0%]", "+1.0 points", "overlap"]
     assert compare_settings(new, here).empty
+
+
+def test_numbers_that_differ_have_the_names_of_the_reports():
+    gain, attack = ("robustness", "augmentation.accuracy.gain"), ("robustness", "membership.auroc")
+    speed, distance = ("scale", "crops.workers_2.speedup"), ("privacy", "inversion.gain")
+    old = {gain: Interval(0.02, 0.01, 0.03), attack: Interval(0.55, 0.5, 0.6)}
+    new = {gain: Interval(-0.01, -0.02, 0.001), attack: Interval(0.57, 0.5, 0.6)}
+    old |= dict.fromkeys((speed, distance), Interval(0.5, math.nan, math.nan))
+    new |= dict.fromkeys((speed, distance), Interval(0.25, math.nan, math.nan))
+    assert compare_numbers(Version({}, old), Version({}, new)).to_numpy()[:, :4].tolist() == [
+        [
+            "Robustness: accuracy gain by augmentation, corrupted faces",
+            *("+2.0 points [+1.0, +3.0]", "-1.0 points [-2.0, +0.1]", "-3.0 points"),
+        ],
+        [
+            "Robustness: AUROC of membership inference, 0.5 is guessing",
+            *("0.550 [0.500, 0.600]", "0.570 [0.500, 0.600]", "+0.020"),
+        ],
+        ["Scale: speed-up by two workers, crops", "0.50", "0.25", "-0.25"],
+        [
+            "Privacy: correlation of an inverted image, training over unseen faces",
+            *("+0.500", "+0.250", "-0.250"),
+        ],
+    ]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "--output=x", "", "HEAD:params.yaml"])

@@ -29,6 +29,7 @@ from app.model_comparison import (
     describe_agreement,
     describe_difference,
     describe_threshold,
+    has_saliency_map,
     list_candidates,
 )
 from fer_lib.inference.annotate import draw_faces, name_face
@@ -71,7 +72,7 @@ def _compare_models(recognizer: Recognizer) -> None:
         return
     candidates = list_candidates()
     chosen = _choose_models(list(candidates))
-    explained = st.toggle(
+    explained = any(has_saliency_map(*candidates[title]) for title in chosen) and st.toggle(
         "Show what speaks for each answer", key="compare explained", persist_state="session"
     )
     place = st.empty()

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from app.common import choose_model, offer_download, show_notice, show_probabilities
+from app.image_analysis import count_faces
 from app.live_recording import MAX_MEGABYTES, MAX_SECONDS, Recording
 from app.live_stream import CAMERA_FPS, HISTORY_SECONDS, LiveStream, keep_newest_frames_only
 from app.timeline import show_timeline
@@ -184,7 +185,7 @@ def _show_snapshots(recognizer: Recognizer, blur: bool) -> None:
     faces = recognizer(pixels)
     if not faces:
         st.info("No face was found. Look at the camera, with light on your face, and come a little closer.")
-    caption = f"{len(faces)} {'face' if len(faces) == 1 else 'faces'} found"
+    caption = f"{count_faces(faces)} found"
     st.image(draw_faces(pixels, faces, blur=blur), caption=caption, alt=caption)
     for number, face in enumerate(faces, start=1):
         st.markdown(f"**Face {number}: {name_face(face)}**")

@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.common import (
     choose_model,
+    drop_group,
     escape_markdown,
     guard,
     offer_download,
@@ -178,7 +179,8 @@ def _show_downloads(analysis: Analysis, name: str) -> None:
             f"{stem}_emotions.jpg",
             "image/jpeg",
         )
-        csv = pd.DataFrame(build_rows(name, analysis.faces)).to_csv(index=False).encode()
+        table = drop_group(pd.DataFrame(build_rows(name, analysis.faces)))
+        csv = table.to_csv(index=False).encode()
         offer_download("Download the table (CSV)", csv, f"{stem}_emotions.csv", "text/csv")
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from app.common import escape_markdown, guard, offer_download
+from app.number_titles import SCORES
 from app.results_data import (
     MISSING,
     RELEASED,
-    SCORES,
     STUDY,
     ScoredModel,
     StageReport,

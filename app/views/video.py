@@ -2,21 +2,33 @@
 
 import io
 from pathlib import PurePath
+from typing import BinaryIO
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.common import choose_model, escape_markdown, offer_download, show_notice
+from app.common import (
+    Identity,
+    choose_model,
+    drop_group,
+    escape_markdown,
+    identify,
+    name_identity,
+    offer_download,
+    show_notice,
+)
+from app.drawn_faces import describe_drawn_faces
 from app.timeline import show_timeline
 from app.video_analysis import MAX_MINUTES, Analysis, draw_demo, summarise_tracks
 from fer_lib.inference.annotate import UNSURE_COLOUR
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.video import VideoResult
 from fer_lib.palette import EMOTION_COLOURS
 
 TYPES = ["mp4", "m4v", "mov", "avi", "mkv", "webm"]
 
-STATE, BLUR = "video analysis", "video blur"
+UPLOADER, FILE, STATE, BLUR = "video file", "video file kept", "video analysis", "video blur"
 
 
 def show() -> None:
@@ -25,7 +37,13 @@ def show() -> None:
     st.write("Follows every face through a clip and shows how its expression changes.")
     show_notice()
     recognizer = choose_model()
-    upload = st.file_uploader("A video", type=TYPES, on_change=_forget)
+    model = identify(recognizer)
+    is_shown = st.file_uploader("A video", type=TYPES, key=UPLOADER, on_change=_keep_upload)
+    upload = st.session_state.get(FILE)
+    if upload is not None and not is_shown:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f":material/movie: {escape_markdown(upload.name)}")
+            st.button("Remove", key="video file removed", on_click=_forget_all, icon=":material/close:")
     st.caption(f"Up to {MAX_MINUTES} minutes. The command line, python -m fer_lib video, has no limit.")
     blur = st.toggle(
         "Blur faces",
@@ -35,23 +53,58 @@ def show() -> None:
     )
     with st.container(horizontal=True):
         if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
-            st.session_state[STATE] = Analysis(upload.name, upload, recognizer)
+            _start(upload.name, upload, model)
         if st.button("Try the demo clip"):
-            st.session_state[STATE] = Analysis("demo.mp4", io.BytesIO(_draw_demo()), recognizer)
+            _start("demo.mp4", io.BytesIO(_draw_demo()), model, is_drawn=True)
     analysis = st.session_state.get(STATE)
     if analysis is None:
         if upload is None:
-            st.caption("No video at hand? The demo clip shows drawn faces, nobody's, for five seconds.")
-    elif analysis.recognizer is not recognizer:
-        _forget()  # the result would not be this model's
+            st.caption(
+                "No video at hand? The demo clip lasts five seconds and shows nobody real. "
+                f"{describe_drawn_faces()}"
+            )
+    elif analysis.result is None and analysis.model != model:
+        _forget()  # what is half done is of no use to another model
         st.info("You have chosen another model. Press the button again to see its result.")
     else:
-        _run(analysis, blur)
+        if analysis.model != model:
+            _offer_to_repeat(analysis, model)
+        _run(analysis, recognizer, blur)
         _show_analysis(analysis, analysis.result, blur)
+
+
+def _keep_upload() -> None:
+    """Keep the upload: the browser forgets it when another page is opened."""
+    _forget()
+    st.session_state[FILE] = st.session_state[UPLOADER]
+
+
+def _start(name: str, file: BinaryIO, model: Identity, is_drawn: bool = False) -> None:
+    st.session_state[STATE] = Analysis(name, file, model, is_drawn)
 
 
 def _forget() -> None:
     st.session_state.pop(STATE, None)
+
+
+def _forget_all() -> None:
+    """Forget the upload and its result, which holds it as well."""
+    _forget()
+    st.session_state.pop(FILE, None)
+
+
+def _offer_to_repeat(analysis: Analysis, model: Identity) -> None:
+    """Say that a result, which may have taken minutes, is not of the model that is chosen now."""
+    st.info(
+        f"This is the result of {escape_markdown(name_identity(analysis.model))}. You have chosen another "
+        "model since."
+    )
+    st.button(
+        "Analyse again with the chosen model",
+        on_click=_start,
+        args=(analysis.name, analysis.file, model, analysis.is_drawn),
+        icon=":material/refresh:",
+    )
 
 
 def _cancel(analysis: Analysis, blur: bool) -> None:
@@ -62,7 +115,7 @@ def _cancel(analysis: Analysis, blur: bool) -> None:
         st.session_state[BLUR] = not blur
 
 
-def _run(analysis: Analysis, blur: bool) -> None:
+def _run(analysis: Analysis, recognizer: Recognizer, blur: bool) -> None:
     """Do what is still to do, with a progress bar; what fails is forgotten, or it would start anew."""
     if blur in analysis.copies:
         return
@@ -71,7 +124,7 @@ def _run(analysis: Analysis, blur: bool) -> None:
         bar = st.progress(0.0, "Opening the video …")
         st.button("Cancel", on_click=_cancel, args=(analysis, blur), icon=":material/close:")
     try:
-        analysis.run(blur, bar.progress)
+        analysis.run(recognizer, blur, bar.progress)
     except Exception:
         _forget()
         place.empty()
@@ -94,6 +147,8 @@ def _show_analysis(analysis: Analysis, result: VideoResult, blur: bool) -> None:
             "least a tenth of the frame's height."
         )
     st.video(analysis.copies[blur], alt=f"The video with its faces marked: {n_faces} in all")
+    if analysis.is_drawn:
+        st.caption(describe_drawn_faces())
     if n_faces:
         show_timeline(result.table, 0.0, _find_end(result), seeks=True)
         st.caption("Click the timeline to go there in the video. The numbers are those in the video.")
@@ -145,9 +200,9 @@ def _show_downloads(analysis: Analysis, result: VideoResult, blur: bool) -> None
     stem = f"{PurePath(analysis.name).stem}_emotions"
     with st.container(horizontal=True):
         offer_download("Download the video (MP4)", analysis.copies[blur], f"{stem}.mp4", "video/mp4")
-        content = result.table.to_csv(index=False, float_format="%.4f").encode()
+        content = drop_group(result.table).to_csv(index=False, float_format="%.4f").encode()
         offer_download("Download the table (CSV)", content, f"{stem}.csv", "text/csv")
-        st.button("Remove", on_click=_forget, icon=":material/delete:")
+        st.button("Remove the result", on_click=_forget, icon=":material/delete:")
     st.caption(
         f"{escape_markdown(analysis.name)}: {result.n_frames:,} frames in {analysis.seconds:.0f} s. "
         "The result has no sound. It stays in memory until you remove it or close the page."
