@@ -5,7 +5,7 @@ from fer_lib.metrics_file import build_key
 
 
 def describe_drawn_faces() -> str:
-    """Return what the model is worth on drawn faces, with its accuracy where the pipeline measured it."""
+    """Return a sentence on drawn faces, with the measured accuracy where the pipeline has run."""
     metrics = read_stage_metrics("demo", "robustness").flatten()
     accuracy = get_interval(metrics, build_key("accuracy", split="external"))
     known = f" and is right about {accuracy:.1%} of drawn faces" if accuracy.is_defined else ""

@@ -19,7 +19,7 @@ ENDINGS = SCORES | {
     "baseline.gain": ("Accuracy gain, over the baseline", POINTS),
     "float_reference.gain": ("Accuracy gain, over the same network in FP32", POINTS),
     "clean.gain": ("Accuracy gain, clean faces", POINTS),
-    "photograph_640x480.edge.per_second": ("Photographs of 640 x 480 a second, one core", ",.1f"),
+    "photograph_640x480.edge.per_second": ("Rendered images of 640 x 480 per second, one core", ",.1f"),
 }
 """How the key of a network's number ends to its name and format; ` of <network>` goes before the comma."""
 
@@ -47,8 +47,8 @@ TITLES = {
     "val.loss": ("Validation loss", ".3f"),
     # 4
     "baseline.test.accuracy": ("Accuracy of the paper's recipe", ".1%"),
-    "ensemble.test.accuracy": ("Accuracy of the weighted vote", ".1%"),
-    "ensemble_tta.test.accuracy": ("Accuracy of the weighted vote, 12 views", ".1%"),
+    "ensemble.test.accuracy": ("Accuracy of the ensemble", ".1%"),
+    "ensemble_tta.test.accuracy": ("Accuracy of the ensemble, twelve views", ".1%"),
     "test.group.accuracy": ("Accuracy in three groups", ".1%"),
     "test_scaled.ece": ("Calibration error (ECE), with temperature", ".3f"),
     "selective.accuracy_at_50": ("Accuracy on the half of the faces that is surest", ".1%"),
@@ -85,7 +85,7 @@ TITLES = {
     "crops.workers_2.speedup": ("Speed-up by two workers, crops", ".2f"),
     "crops_b0.workers_2.speedup": ("Speed-up by two workers, crops in FP32", ".2f"),
     "crops_b0.workers_2.share_of_bare": ("Speed of two workers over the bare loop's, crops in FP32", ".2f"),
-    "scenes.workers_2.speedup": ("Speed-up by two workers, whole photographs", ".2f"),
+    "scenes.workers_2.speedup": ("Speed-up by two workers, rendered images", ".2f"),
     "crops.lost": ("Images lost after kills", ",.0f"),
     "crops.duplicates": ("Images scored twice after kills", ",.0f"),
     "server.lost": ("Accepted requests lost under overload", ",.0f"),

@@ -58,7 +58,7 @@ def show_reference(stage: Stage, shares: pd.DataFrame, caption: str) -> None:
     """Show a table of `ablation_results.score_reference`."""
     seeds = {i: f"seed {seed}" for i, seed in enumerate(stage.params.ablations.seeds)}
     shown = shares.rename(index=show_share, columns=seeds)
-    stage.show_table(shown, caption, dict.fromkeys(shown, ".1%"))
+    stage.show_table(shown, caption, dict.fromkeys(shown.columns, ".1%"))
 
 
 def show_vote_shares(stage: Stage, table: pd.DataFrame) -> None:
