@@ -230,7 +230,7 @@ def test_numbers_of_a_network_are_named_as_the_reports_do():
         POINTS,
     )
     assert name_number("student.int8.test.accuracy")[0] == "Accuracy of student (INT8)"
-    assert name_number("student.sparse_70.test.accuracy")[0] == "Accuracy of student (70 % zeros)"
+    assert name_number("student.sparse_70.test.accuracy")[0] == "Accuracy of student (70% zeros)"
     assert name_number("int8.test.accuracy")[0] == "Accuracy of the selected INT8 network"
     assert name_number("resnet18.tta.test.accuracy")[0] == "Accuracy of resnet18 tta"
 
