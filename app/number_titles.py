@@ -76,9 +76,9 @@ TITLES = {
     "membership.auroc": ("AUROC of membership inference, 0.5 is guessing", ".3f"),
     "inversion.gain": ("Correlation of an inverted image, training over unseen faces", "+.3f"),
     # 9
-    **{f"measured.{key}": (f"Claims to measure, {verdict}", ",.0f") for key, verdict in _VERDICTS.items()},
+    **{f"measured.{key}": (f"Measured claims, {verdict}", ",.0f") for key, verdict in _VERDICTS.items()},
     **{
-        f"implemented.{key}": (f"Claims to implement, {verdict}", ",.0f")
+        f"implemented.{key}": (f"Implementation claims, {verdict}", ",.0f")
         for key, verdict in _VERDICTS.items()
     },
     # 10

@@ -135,7 +135,7 @@ def _show_recorder(stream: LiveStream | None) -> Recording | None:
     if recording is not None and stream is None:
         recording.stop()
     if recording is not None and recording.is_running:
-        st.button("Stop recording", type="primary", on_click=recording.stop, icon=":material/stop:")
+        st.button("Stop recording", on_click=recording.stop, icon=":material/stop:")
         return recording
     if stream is not None:
         st.button(

@@ -52,7 +52,7 @@ def show() -> None:
         help="After an analysis the video is only redrawn, in about half the time.",
     )
     with st.container(horizontal=True):
-        if st.button("Analyse the video", type="primary", disabled=upload is None) and upload:
+        if st.button("Analyse the video", disabled=upload is None) and upload:
             _start(upload.name, upload, model)
         if st.button("Try the demo clip"):
             _start("demo.mp4", io.BytesIO(_draw_demo()), model, is_drawn=True)
