@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_lib.evaluation.claims import spell_verdict
 from fer_lib.files import write_atomically
 from fer_lib.params import load_params
 from fer_lib.paths import ROOT, get_output_dirs
@@ -70,7 +69,6 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         "inline": lambda text: Markup(_to_html(text).removeprefix("<p>").removesuffix("</p>")),
         "relative": lambda path: path.relative_to(dirs.reports).as_posix(),
         "spell": spell_setting,
-        "verdict": spell_verdict,
         "embed": lambda path: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}",
     }
     results = read_results(dataset, dirs)
