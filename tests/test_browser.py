@@ -3,6 +3,7 @@
 `make test` installs Chromium where it can; without a browser these tests are skipped.
 """
 
+import base64
 import io
 import re
 import socket
@@ -15,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import pillow_heif
 import pytest
 from axe import SERIOUS, find_violations
 from conftest import REPO
@@ -22,10 +24,13 @@ from looks import CHROMIUM, DESK, LOOK, OPTIONS, TELEPHONE, keep_screenshot
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from app.video_analysis import draw_demo
 from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.inference.video_reader import VideoReader
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+
+pillow_heif.register_heif_opener()
 
 SECONDS = 1000
 PATIENCE = 60 * SECONDS  # a loaded machine of two cores also runs the server, the network and the browser
@@ -154,6 +159,21 @@ def upload(page, name, content, mime="image/jpeg"):
     )
 
 
+def paste(field, name, content):
+    """Paste a file into a field, as Ctrl+V after copying an image does, and send it."""
+    field.evaluate(
+        """(field, [name, content]) => {
+            const clipboardData = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), each => each.charCodeAt(0));
+            clipboardData.items.add(new File([bytes], name, { type: "image/png" }));
+            field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }""",
+        [name, base64.b64encode(content).decode()],
+    )
+    expect(field.page.get_by_text(name)).to_be_visible(timeout=PATIENCE)
+    field.press("Enter")
+
+
 def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
     open_page(page, "photo")
     upload(page, "two.jpg", encode(draw_scene(2)[0], "JPEG"))
@@ -174,6 +194,8 @@ def test_photo_names_the_faces_explains_one_and_hands_out_files(page):
     expect(page.get_by_text("What speaks for")).to_be_visible(timeout=PATIENCE)  # as it was left
     page.get_by_role("button", name="Remove").click()
     expect(page.get_by_text("two.jpg")).to_have_count(0, timeout=PATIENCE)
+    paste(page.get_by_placeholder("Or paste an image here"), "pasted.png", encode(draw_scene(1)[0], "PNG"))
+    expect(page.get_by_text("pasted.png: 1 face")).to_be_visible(timeout=PATIENCE)
     expect_no_trace(page)
 
 
@@ -182,7 +204,7 @@ def test_many_images_become_a_gallery_a_table_and_an_archive(page):
     page.get_by_role("radiogroup", name="Image from").get_by_text("Many files").click()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("holiday/two.png", encode(draw_scene(2)[0], "PNG"))
+        archive.writestr("holiday/two.heic", encode(draw_scene(2)[0], "HEIF"))
         archive.writestr("holiday/notes.txt", "no image")
     files = {"holiday.zip": packed.getvalue(), "broken.jpg": b"no image"}
     files |= {path.name: path.read_bytes() for path in EXAMPLES}
@@ -212,6 +234,10 @@ def test_faces_models_and_thresholds_are_compared(page):
         expect_no_trace(page)
         assert not find_barriers(page)
         keep_screenshot(page, f"compare_{view}".lower().replace(" ", "_"))
+    of_faces = page.get_by_text(re.compile(r"Of 1,000 faces it names an emotion in \d+"))
+    before = of_faces.inner_text()
+    page.get_by_role("slider", name="Threshold").press("End")
+    expect(of_faces).not_to_have_text(before, timeout=PATIENCE)
 
 
 def test_photo_that_is_none_gets_a_sentence(page):
@@ -230,7 +256,8 @@ def test_photo_that_is_none_gets_a_sentence(page):
 
 def test_video_is_analysed_played_and_handed_out(page):
     open_page(page, "video")
-    page.get_by_role("button", name="Try the demo clip").click()
+    upload(page, "clip.mp4", draw_demo(), "video/mp4")
+    page.get_by_role("button", name="Analyse the video").click()
     with page.expect_download(timeout=2 * PATIENCE) as download:
         page.get_by_role("button", name="Download the table (CSV)").click(timeout=2 * PATIENCE)
     assert Path(download.value.path()).read_text().startswith("time,frame,track,left,top,width,height")
@@ -246,6 +273,13 @@ def test_video_is_analysed_played_and_handed_out(page):
     assert not find_barriers(page)
     timeline.press("Home")
     page.wait_for_function("document.querySelector('video').currentTime === 0", timeout=PATIENCE)
+    shown = page.locator("video")
+    clear = shown.get_attribute("src")
+    blur = page.locator("label", has_text="Blur faces")
+    blur.click()
+    expect(shown).not_to_have_attribute("src", clear, timeout=PATIENCE)
+    blur.click()
+    expect(shown).to_have_attribute("src", clear, timeout=PATIENCE)
     expect_no_trace(page)
 
 
