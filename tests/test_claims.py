@@ -667,6 +667,15 @@ class TestAccuracies:
         rows = collect_accuracies(Records("demo", {"demo": {"evaluation": metrics}}), 0.89)
         assert [(row["model"], row["classes"]) for row in rows] == [("the network", 1)]
 
+    def test_float_network_is_listed_where_its_other_scores_are_of_other_weights(self):
+        compressed = Metrics("compression", provenance={"commit": "d0d0"})
+        compressed.add("accuracy", surround(0.81), model="b0.float32", split="test")
+        evaluation = build_evaluation(0.8)
+        evaluation.describe("read_back", "b0, lite0")
+        stages = {"evaluation": evaluation, "compression": compressed}
+        rows = collect_accuracies(Records("demo", {"demo": stages}), 0.89)
+        assert ("b0 (FP32)", 0.81) in [(row["model"], row["accuracy"]) for row in rows]
+
     def test_lists_compressed_variants_once(self):
         compressed = Metrics("compression", provenance={"commit": "d0d0"})
         for model, accuracy in {

@@ -133,7 +133,7 @@ def test_numbers_as_they_were_written_hold(root, capsys):
     assert verify_reports([], root) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 6
-    assert lines[-1].startswith("6 files: 6 ok, 0 failed; of 0 no hash")
+    assert lines[-1].startswith("6 files: 6 ok, 0 failed; 0 without a hash of code and parameters")
     assert "ok reports/demo/predictions/baseline.parquet (2 numbers recomputed)" in lines
     assert "ok reports/demo/provenance/ablations/loss.json" in lines
 

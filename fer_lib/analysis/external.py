@@ -91,6 +91,8 @@ def _load_packed_faces(recognizer: Recognizer, data: PackedDataset) -> ExternalF
     cut = None if is_own else Detector(min_score=CANDIDATE)
     images = [np.asarray(data.faces[row]) for row in rows]
     kept, crops, labels, mapping, _ = _cut_all(recognizer, images, given, data.emotions, cut, name)
+    if is_own:
+        mapping["no face"] = "not searched"
     rows = rows[kept]
     factors = data.index.iloc[rows].filter(list(FACTORS)).reset_index(drop=True)
     return ExternalFaces(name, crops, labels, data.persons[rows], factors, mapping, data.data_hash)

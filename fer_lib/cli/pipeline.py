@@ -181,7 +181,8 @@ class Progress:
         known = [f"{name} ({self._seconds[name]:.0f} s)" if name in self._seconds else name for name in names]
         minutes = sum(self._seconds.get(name, 0.0) for name in names) / N_LANES / 60
         then = f"; then {known[1]}" if known[1:] else ""
-        return f"{time.strftime('%H:%M:%S')} {known[0]}{then}; about {minutes:.0f} min left"
+        left = f"about {minutes:.0f} min" if minutes >= 1 else "less than a minute"
+        return f"{time.strftime('%H:%M:%S')} {known[0]}{then}; {left} left"
 
 
 def _get_name(target: str) -> str:

@@ -50,7 +50,7 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
     `datasets` are those of `reports/`; none stands for all. Raises FerError for one that has no reports.
     """
     datasets = check_names(datasets, root)
-    n_failed = n_partial = n_checked = 0
+    n_failed, noted = 0, dict.fromkeys(_NOTES, 0)
     hash_dep = cache(lambda dep: (root / dep).exists() and hash_stage_code({"deps": [dep]}, root).get(dep))
     checks: dict[Path, Callable[[], Outcome]] = {}
     if (root / RECORD).is_file():
@@ -79,9 +79,11 @@ def verify_reports(datasets: Sequence[str] = (), root: Path = ROOT) -> int:
         name = path.relative_to(root).as_posix()
         shown = f" ({'; '.join(notes)})" if notes else ""
         print(f"FAILED {name}: {'; '.join(problems)}" if problems else f"ok {name}{shown}")
-        n_checked, n_failed = n_checked + 1, n_failed + bool(problems)
-        n_partial += _UNKNOWN in notes
-    print(f"{n_checked} files: {n_checked - n_failed} ok, {n_failed} failed; of {n_partial} {_UNKNOWN}")
+        n_failed += bool(problems)
+        for note in _NOTES:
+            noted[note] += any(note in each for each in notes)
+    counts = ", ".join(f"{n} {words}" for n, words in zip(noted.values(), _NOTES.values(), strict=True))
+    print(f"{len(checks)} files: {len(checks) - n_failed} ok, {n_failed} failed; {counts}")
     return 1 if n_failed else 0
 
 
@@ -103,6 +105,13 @@ def check_names(datasets: Sequence[str], root: Path = ROOT) -> Sequence[str]:
 
 
 _UNKNOWN = "no hash of code and parameters was kept"
+
+_NOTES = {
+    _UNKNOWN: "without a hash of code and parameters",
+    "code changed since": "whose code has changed since",
+    "are not here": "whose inputs are not in this clone",
+}
+"""What may be noted of a file whose numbers hold: part of the note, and how the summary puts it."""
 _UNCOMMITTED = "computed with uncommitted changes"
 
 

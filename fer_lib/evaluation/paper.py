@@ -85,8 +85,9 @@ def collect_accuracies(records: Records, value: float) -> list[dict[str, Any]]:
     found = [(metrics, *place, _name_model(place[0], selected)) for place in _order_accuracies(metrics)]
     if compressed := stages.get("compression"):
         # One without a dot is another one under what it was chosen for. Stage `evaluation` has scored the
-        # float network of its own names already.
-        listed = {place[0] for place in _find_accuracies(metrics)}
+        # float network of its own names already, but for those that it scored with other weights.
+        read_back = metrics.get("read_back", "").split(", ")
+        listed = {model for model, _ in _find_accuracies(metrics)}.difference(read_back)
         places = sorted(
             (model, split)
             for model, split in _find_accuracies(compressed)

@@ -17,6 +17,7 @@ from fer_lib.reporting.results import (
     Result,
     read_claims,
     read_if_written,
+    read_networks,
     read_rerun,
     read_results,
     read_scores,
@@ -98,6 +99,7 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         shown=IN_STUDY,
         claims=read_claims(dirs),
         params=load_params(dataset),
+        networks=read_networks(dirs),
         is_varied="paper.reference.accuracy" in read_if_written(dirs, "ablations"),
     )
     return write("index.html", "overview.html.j2")

@@ -11,7 +11,7 @@ from fer_lib.errors import FerError
 from fer_lib.metrics_file import HEADLINES, Metrics, read_metrics
 from fer_lib.paths import NOTEBOOKS_DIR, OutputDirs
 from fer_lib.reporting.stage import get_stage_name
-from fer_lib.wording import spell_network
+from fer_lib.wording import spell_network, spell_setting
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -102,6 +102,23 @@ def read_if_written(dirs: OutputDirs, stage: str) -> Metrics:
         return read_metrics(dirs, stage)
     except FerError:
         return Metrics(stage)
+
+
+def read_networks(dirs: OutputDirs) -> list[dict[str, Any]]:
+    """Return the networks that recipes have trained: name, architecture, pixels and device of each."""
+    networks = []
+    for path in sorted((dirs.reports / "recipes").glob("*.csv")):
+        found = read_if_written(dirs, f"recipes/{path.stem}")
+        if found.provenance:
+            networks.append(
+                {
+                    "name": path.stem,
+                    "architecture": spell_setting(found["architecture"]),
+                    "pixels": found["image_size"],
+                    "device": found.provenance["device"],
+                }
+            )
+    return networks
 
 
 def read_scores(dirs: OutputDirs) -> list[dict[str, str | None]]:
