@@ -171,6 +171,8 @@ def paste(field, name, content):
         [name, base64.b64encode(content).decode()],
     )
     expect(field.page.get_by_text(name)).to_be_visible(timeout=PATIENCE)
+    # Enter does nothing while the file is still uploaded; the button says when it is.
+    expect(field.page.get_by_role("button", name="Send message")).to_be_enabled(timeout=PATIENCE)
     field.press("Enter")
 
 
