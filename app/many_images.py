@@ -20,7 +20,8 @@ from fer_lib.data.image_files import SUFFIXES, describe_counts, is_hidden, show_
 from fer_lib.data.images import read_image
 from fer_lib.errors import FerError, MediaError
 from fer_lib.inference.annotate import build_rows, draw_faces
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 
 LOG = logging.getLogger("fer_lib.app")
 

@@ -11,7 +11,8 @@ from app.common import Stamps, name_model, show_percent
 from app.image_analysis import Analysis
 from app.saliency import explain
 from fer_lib.data.detector import Detection
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import find_checkpoint, list_checkpoints, list_variants
 from fer_lib.models.checkpoints import read_config
 from fer_lib.palette import EMOTION_COLOURS
@@ -48,7 +49,7 @@ def ask_model(
     stamps: of the model's files.   photo, number: which face `_analysis` found in which image.   The map is
     None where it was not wanted, or where the model has none. Raises ModelError when it cannot be loaded.
     """
-    recognizer = Recognizer.load(model, variant=variant)
+    recognizer = Recognizer(model, variant=variant)
     found = _analysis.faces[number]
     detection = Detection(found.box, found.landmarks, found.detection_score, found.turned)
     (face,) = recognizer.recognize(_analysis.pixels, [detection])

@@ -15,7 +15,8 @@ from app.number_titles import POINTS, SCORES, name_number
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.inference.registry import list_checkpoints, list_variants, name_network
-from fer_lib.metrics_file import UNDEFINED, Interval, Metrics, read_metrics
+from fer_lib.intervals import UNDEFINED, Interval
+from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.reporting.index_page import ABOUT, FROM_FOLDER

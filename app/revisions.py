@@ -21,7 +21,8 @@ from app.number_titles import POINTS, name_number, show_key
 from app.results_data import MISSING, get_interval, show_bounds, show_value
 from fer_lib import paths
 from fer_lib.errors import FerError
-from fer_lib.metrics_file import Interval, build_key
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import build_key
 
 FILES_HERE = "The files as they are"
 """Name of the version that is no commit."""

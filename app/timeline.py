@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from fer_lib.inference.video import COLUMN_TYPES
-from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.inference.video import list_emotions
+from fer_lib.palette import choose_colours
 
 MAX_ROWS = 6
 
@@ -51,14 +51,14 @@ def build_timeline(table: pd.DataFrame) -> dict[str, Any]:
     table: as `video.analyse_video` returns it. Each row has visits, lists of times in seconds and of an equal
     number of lists of probabilities in the order of `emotions`.
     """
-    emotions = [name for name in table.columns if name not in COLUMN_TYPES]
+    emotions = list_emotions(table)
     lives = table.groupby("track")["time"].agg(["count", "min"])
     shown = lives.sort_values(["count", "min"], ascending=[False, True])[:MAX_ROWS]
     shown = shown.sort_index().sort_values("min", kind="stable")
     n_left_out = len(lives) - len(shown)
     people = "person is" if n_left_out == 1 else "people are"
     return {
-        "emotions": [{"name": name, "colour": EMOTION_COLOURS[name]} for name in emotions],
+        "emotions": [{"name": name, "colour": colour} for name, colour in choose_colours(emotions).items()],
         "rows": [
             {"name": f"#{track}", "visits": _list_visits(table[table["track"] == track], emotions)}
             for track in shown.index

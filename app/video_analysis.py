@@ -11,7 +11,7 @@ import pandas as pd
 from app.common import Identity
 from demo_faces.clips import draw_clip
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.video import COLUMN_TYPES, VideoResult, analyse_video, redraw_video
+from fer_lib.inference.video import VideoResult, analyse_video, list_emotions, redraw_video
 from fer_lib.inference.video_reader import VideoInfo
 from fer_lib.inference.video_writer import VideoWriter
 
@@ -88,7 +88,7 @@ def summarise_tracks(table: pd.DataFrame, fps: float) -> pd.DataFrame:
     The column of an emotion is the share of the face's frames in which it was named; these and `Unsure` sum
     to 1. `Confidence` is the mean over all its frames.
     """
-    emotions = [name for name in table.columns if name not in COLUMN_TYPES]
+    emotions = list_emotions(table)
     rows = []
     for track, seen in sorted(table.groupby("track"), key=lambda item: -len(item[1])):
         named = seen.loc[~seen["abstained"], "label"].astype(str)

@@ -22,7 +22,8 @@ from PIL import Image
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
 from fer_lib.data.image_files import expand_paths
 from fer_lib.data.images import read_image
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 SURE = 0.9
@@ -136,7 +137,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    detector, recognizer = Detector(min_score=CANDIDATE), Recognizer.load()
+    detector, recognizer = Detector(min_score=CANDIDATE), Recognizer()
     counts, turns = np.zeros((len(THRESHOLDS), 3)), Counter[tuple[int, str]]()
     paths = list(expand_paths([str(folder)], {}))
     for path in paths:

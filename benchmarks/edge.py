@@ -64,7 +64,7 @@ def draw_inputs(folder: Path) -> None:
         # Enlarged from 640 x 480: to draw the largest takes half a minute.
         picture = cv2.resize(draw_scene(N_FACES)[0], (width, height), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / name), picture[..., ::-1])
-    recognizer = Recognizer.load()
+    recognizer = Recognizer()
     scenes = (draw_scene(8, 1280, 720, seed=seed)[0] for seed in range(N_CROPS // 8))
     crops = [face.crop for scene in scenes for face in recognizer(scene)]
     np.save(folder / "crops.npy", np.array(crops))

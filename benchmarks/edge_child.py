@@ -54,7 +54,7 @@ def compute_logits(recognizer: Recognizer, crops: np.ndarray) -> dict[str, Any] 
 
 
 def main(variant: str, photograph: str, rounds: str, started: str) -> None:
-    recognizer, crops = Recognizer.load(variant=variant, threads=1), np.load("crops.npy")
+    recognizer, crops = Recognizer(variant=variant, threads=1), np.load("crops.npy")
     ready = time.monotonic() - float(started)
     faces = recognizer(photograph)
     answered = time.monotonic() - float(started)

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--model", default="photographs")
     parser.add_argument("--n-faces", type=int, default=3589, help="of the validation split, evenly spread")
     options = parser.parse_args()
-    data, recognizer, detector = load_packed(options.dataset), Recognizer.load(options.model), Detector(0.6)
+    data, recognizer, detector = load_packed(options.dataset), Recognizer(options.model), Detector(0.6)
     framing = recognizer.framing
     rows = data.get_rows("val")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(options.n_faces, len(rows))).astype(int))]

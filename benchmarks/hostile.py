@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     av.logging.set_level(av.logging.PANIC)
     tempfile.gettempdir()  # tries out once where it may write, which is no fault
-    recognizer = Recognizer.load(threads=1)
+    recognizer = Recognizer(threads=1)
 
     def read_video(data: bytes) -> None:
         analyse_video(recognizer, io.BytesIO(data), io.BytesIO(), blur=True, max_seconds=60)

@@ -144,11 +144,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    load = "from fer_lib.inference.recognizer import Recognizer; Recognizer.load()"
+    load = "from fer_lib.inference.recognizer import Recognizer; Recognizer()"
     cold = [measure_cold_start(load) for _ in range(options.rounds)]
     print(f"cold start, imports included: {statistics.median(cold):.2f} s (slowest {max(cold):.2f})")
 
-    recognizer = Recognizer.load(threads=options.threads)
+    recognizer = Recognizer(threads=options.threads)
     ways = {"ours": build_ours(recognizer), "plain": build_plain(recognizer)}
     if importlib.util.find_spec("fer"):
         cold = measure_cold_start("from fer import FER; FER()")

@@ -125,7 +125,7 @@ def measure_family(pid: int) -> dict[str, float]:
 
 def time_bare(variant: str) -> float:
     """Return faces per second of the network alone, in batches on one thread."""
-    recognizer = Recognizer.load(variant=variant, threads=1)
+    recognizer = Recognizer(variant=variant, threads=1)
     network = list_variants(recognizer.config)[recognizer.variant]
     session = open_session(recognizer.folder / network["file"], 1)
     size = network["preprocessing"]["image_size"]
@@ -140,7 +140,7 @@ def time_bare(variant: str) -> float:
 
 def time_parts(table: Path, variant: str) -> dict[str, float]:
     """Return the milliseconds of an image in each part of the work, one by one on one thread."""
-    recognizer = Recognizer.load(variant=variant, threads=1)
+    recognizer = Recognizer(variant=variant, threads=1)
     images = pq.read_table(table).column(0)[:N_TIMED].to_pylist()
     seconds = dict.fromkeys(("decode", "detect", "classify"), 0.0)
     recognizer(decode_image(images[0]))

@@ -325,7 +325,7 @@ def main() -> None:
     options = parser.parse_args()
     if "trackers" in options.only:
         compare_trackers()
-    recognizer = Recognizer.load(threads=options.threads)
+    recognizer = Recognizer(threads=options.threads)
     if "smoothing" in options.only:
         compare_smoothing(recognizer, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0))
         for seconds in (0.0, 0.067, 0.133, 0.2):

@@ -1,7 +1,7 @@
 """Recognise facial emotions, and rerun and audit the study behind it.
 
 >>> from fer_lib import Recognizer
->>> faces = Recognizer.load()("photo.jpg")
+>>> faces = Recognizer()("photo.jpg")
 """
 
 import os

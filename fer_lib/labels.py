@@ -23,8 +23,10 @@ GROUP_OF = {
     "contempt": "negative",
 }
 
+NO_GROUP = "other"
+"""The group of a class that is no emotion: faces of one's own may have any classes."""
+
 RARE_EMOTIONS = ("disgust", "fear")
-COMMON_EMOTIONS = ("happy", "neutral")
 
 SYNONYMS = {
     "anger": "angry",
@@ -73,6 +75,11 @@ def suggest_emotion(name: str) -> str | None:
     """Return the emotion whose name, in any spelling, is nearest to `name`; None when none is near."""
     near = get_close_matches(name.strip().lower(), [*GROUP_OF, *SYNONYMS], n=1)
     return normalise_emotion(near[0]) if near else None
+
+
+def get_group(name: str) -> str:
+    """Return the group of a class: positive, negative, neutral or, where it is no emotion, `NO_GROUP`."""
+    return GROUP_OF.get(name, NO_GROUP)
 
 
 def get_group_indices(emotions: tuple[str, ...] | list[str]) -> list[int]:

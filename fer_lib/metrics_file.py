@@ -17,6 +17,7 @@ import pandas as pd
 
 from fer_lib.errors import FerError
 from fer_lib.files import write_atomically
+from fer_lib.intervals import Interval
 from fer_lib.machine import describe_cpu
 from fer_lib.params import Params
 from fer_lib.paths import OutputDirs
@@ -46,33 +47,6 @@ MAX_HEADLINE = 15
 
 VOLATILE = ("commit", "cpu", "device", "wall_seconds", "table_sha256")
 """Provenance that differs between two runs with the same result."""
-
-
-class Interval(NamedTuple):
-    """A value with the bounds of its 95 % interval; NaN throughout where the data do not define it."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_defined(self) -> bool:
-        """Whether all three are finite numbers."""
-        return all(map(math.isfinite, self))
-
-    def to_points(self) -> "Interval":
-        """Return a share, or a difference of two, in percentage points."""
-        return Interval(100 * self.value, 100 * self.low, 100 * self.high)
-
-    def __format__(self, spec: str) -> str:
-        """Return `0.652 [0.637, 0.668]`, in one piece; a dash for an undefined one."""
-        if not self.is_defined:
-            return "–"
-        value, low, high = (format(number, spec or ".3f") for number in self)
-        return f"{value} [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
-
-
-UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
 class Row(NamedTuple):
@@ -193,13 +167,6 @@ class Metrics(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._rows) + len(self.facts)
-
-
-def show_score(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
-    """Return a value with its 95 % interval, `<key>_lo` to `<key>_hi`; a dash when it was not measured."""
-    if key not in metrics:
-        return "–"
-    return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"
 
 
 def write_metrics(

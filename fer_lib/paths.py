@@ -4,17 +4,28 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = (Path(__file__).resolve().parent.parent / os.environ.get("FER_ROOT", "")).resolve()
-"""The project folder. `FER_ROOT` points the same code at another project folder (the tests do).
+PACKAGE_DIR = Path(__file__).resolve().parent
 
-An empty variable is none, and a relative one starts at this checkout: where a process was started must not
-matter.
-"""
 
+def find_root() -> Path:
+    """Return the project folder: `$FER_ROOT`, else the checkout that holds this package.
+
+    An empty variable is none, and a relative one starts at the checkout: where a process was started must not
+    matter. Only a package that was installed without a checkout takes the current folder.
+    """
+    checkout = PACKAGE_DIR.parent
+    if named := os.environ.get("FER_ROOT"):
+        return (checkout / named).resolve()
+    return checkout if (checkout / "params.yaml").is_file() else Path.cwd()
+
+
+ROOT = find_root()
 PARAMS_FILE = ROOT / "params.yaml"
 NOTEBOOKS_DIR = ROOT / "notebooks"
 PACKED_DIR = ROOT / "data" / "packed"
 MODELS_DIR = ROOT / "models"
+PACKAGED_MODELS_DIR = PACKAGE_DIR / "release"
+"""Where a wheel, which has no `models/release/`, holds the default model."""
 SCRATCH_DIR = ROOT / "scratch"
 """Where a notebook run by hand writes; the pipeline passes `ROOT` instead."""
 

@@ -26,8 +26,9 @@ from fer_lib.evaluation.ablations import REFERENCE, find_arms, get_predictions_p
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compare_mcnemar
 from fer_lib.evaluation.predictions import write_table
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7, VOTE_OF_LABEL, VOTES
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.param_sections import AblationsParams, Changes
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs

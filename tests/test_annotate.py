@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from demo_faces.clips import draw_scene
 from fer_lib.inference.annotate import UNSURE_COLOUR, choose_ink, draw_faces, name_face, place_labels
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import TrackedFace
 from fer_lib.labels import EMOTIONS_8, GROUP_OF
 from fer_lib.palette import EMOTION_COLOURS
@@ -79,7 +80,7 @@ def test_blur_hides_the_margin_around_the_box_too():
 
 
 def test_detector_finds_no_face_in_what_is_hidden():
-    recognizer = Recognizer.load()
+    recognizer = Recognizer()
     for n_faces, width in ((1, 360), (8, None)):  # a large face keeps most pixels
         image, _ = draw_scene(n_faces, face_width=width)
         faces = recognizer(image)

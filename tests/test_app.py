@@ -30,7 +30,8 @@ from fer_lib.analysis import explain
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
-from fer_lib.metrics_file import Interval, Metrics, read_metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import get_output_dirs
 
@@ -232,7 +233,7 @@ def test_upload_is_described_face_by_face(app, downloads):
     assert r"**\#1 " in text, "the number that the face has in the image"
     assert r"**\#2 " in text
     assert len(app.html) == 2
-    assert all(emotion in app.html[0].value for emotion in Recognizer.load().emotions)
+    assert all(emotion in app.html[0].value for emotion in Recognizer().emotions)
     table = downloads["two *faces*_emotions.csv"].decode().splitlines()
     assert len(table) == 3
     assert table[0].startswith("source,face,left")
@@ -251,14 +252,14 @@ def test_photograph_of_a_telephone_that_stands_on_its_head_is_read_and_told(app,
 
 
 def test_face_in_doubt_says_that_it_is_the_way_up():
-    (face,) = Recognizer.load()(draw_scene(1, 320, 240)[0])
+    (face,) = Recognizer()(draw_scene(1, 320, 240)[0])
     doubtful = replace(face, abstained=True, confidence=0.9)
     assert "Which way up the face is stays in doubt" in photo.describe_face(doubtful, abstain_below=0.5)
     assert "names no emotion below 95" in photo.describe_face(doubtful, abstain_below=0.95)
 
 
 def test_surprise_is_not_called_positive():
-    (face,) = Recognizer.load()(draw_scene(1, 320, 240)[0])
+    (face,) = Recognizer()(draw_scene(1, 320, 240)[0])
     assert photo.describe_face(face, 0.0) == "A positive expression."
     surprised = replace(face, label="surprise", group="positive")
     assert photo.describe_face(surprised, 0.0) == "An expression that may be positive or negative."
@@ -307,7 +308,7 @@ def test_drawn_example_says_how_many_of_its_faces_are_recognised(app):
     app.segmented_control[1].set_value("Seven drawn people").run()
     example = image_source.load_example("Seven drawn people")
     n_correct = 0
-    for face in Recognizer.load()(example.source):
+    for face in Recognizer()(example.source):
         nearest = min(example.drawn, key=lambda drawn: np.hypot(*np.subtract(drawn.box, face.box)[:2]))
         n_correct += nearest.emotion == face.label and not face.abstained
     text = read_page(app)
@@ -379,7 +380,7 @@ def test_saliency_map_is_computed_once_and_prepared_after_the_first_answer(app, 
 
 
 def test_saliency_map_is_prepared_anew_for_a_model_that_is_loaded_anew(prepared):
-    recognizers = [Recognizer.load(threads=1), Recognizer.load(threads=1)]
+    recognizers = [Recognizer(threads=1), Recognizer(threads=1)]
     for recognizer in (*recognizers, *recognizers):
         saliency.warm_up(recognizer)
         for thread in threading.enumerate():
@@ -394,7 +395,7 @@ def test_network_of_a_saliency_map_is_built_in_the_background(monkeypatch, fails
         raise OSError("on purpose")
 
     monkeypatch.setattr(saliency, "_warm", WeakSet())
-    recognizer = Recognizer.load()
+    recognizer = Recognizer()
     if fails:
         monkeypatch.setattr(Recognizer, "_load_torch", fail)
     saliency.warm_up(recognizer)
@@ -407,7 +408,7 @@ def test_network_of_a_saliency_map_is_built_in_the_background(monkeypatch, fails
 def test_blurred_download_shows_no_face_and_the_plain_one_does(app, downloads):
     image, _ = draw_scene(1, 640, 480)
     upload(app, "face.png", encode(image))
-    recognizer = Recognizer.load()
+    recognizer = Recognizer()
     plain = np.asarray(Image.open(io.BytesIO(downloads["face_emotions.jpg"]())))
     assert len(recognizer(plain)) == 1
     find_toggle(app, "Blur").set_value(True).run()

@@ -28,7 +28,7 @@ WALL = np.full((120, 160, 3), 128, np.uint8)
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(threads=1)
+    return Recognizer(threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ def test_saliency_is_offered_only_where_a_chosen_model_has_a_map():
 
 def test_saliency_map_is_foretold_as_the_loaded_model_tells_it(monkeypatch):
     for variant in list_variants(read_config(RELEASE_DIR / DEFAULT_MODEL)):
-        why = Recognizer.load(variant=variant, threads=1).why_unexplained
+        why = Recognizer(variant=variant, threads=1).why_unexplained
         assert has_saliency_map(DEFAULT_MODEL, variant) == (not why)
     monkeypatch.setattr(model_comparison, "find_spec", lambda name: None)
     assert not has_saliency_map(DEFAULT_MODEL, "tiny"), "PyTorch computes it"

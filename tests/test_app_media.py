@@ -38,7 +38,7 @@ MODEL = ("folder", "variant", ())
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(threads=1)
+    return Recognizer(threads=1)
 
 
 @pytest.fixture
@@ -578,7 +578,7 @@ def test_live_recording_holds_what_is_shown_and_who_is_in_it(recognizer):
 
 
 def test_live_recording_ends_with_its_model(recognizer):
-    image, other = draw_scene(1, 640, 480)[0], Recognizer.load(variant="tiny")
+    image, other = draw_scene(1, 640, 480)[0], Recognizer(variant="tiny")
     stream = LiveStream(recognizer)
     receive(stream, image)
     recording = stream.record()

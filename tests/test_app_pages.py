@@ -16,7 +16,8 @@ from fer_lib import paths
 from fer_lib.inference import registry
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, RELEASE_DIR, list_variants
-from fer_lib.metrics_file import Interval, Metrics, write_metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
@@ -28,7 +29,7 @@ DATA_HASH = "da7a" * 16
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(threads=1)
+    return Recognizer(threads=1)
 
 
 @pytest.fixture

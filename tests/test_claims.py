@@ -40,8 +40,9 @@ from fer_lib.evaluation.claims import (
     write_ledger,
 )
 from fer_lib.evaluation.paper import EPOCHS, collect_accuracies, describe_accuracies
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.figures import claims as plots_claims

@@ -1,25 +1,26 @@
 """The Dockerfile, read as a text: whether it fits the project. No test builds it."""
 
+import itertools
 import json
 import re
 import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import PurePosixPath
 
 import pytest
 from conftest import REPO, run_git
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from fer_lib.cli.scale import serve
 
 TEXT = (REPO / "Dockerfile").read_text()
-EXCLUDED = (
-    re.search(r"printf '%s\\n' (.+?) > excluded.txt", TEXT, re.DOTALL).group(1).replace("\\", "").split()
-)
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+EXTRAS = re.findall(r"--extra (\w+)", TEXT)
 
 
 def list_copied():
@@ -65,22 +66,41 @@ def test_neither_faces_nor_secrets_are_sent(path):
     assert not is_sent(path)
 
 
-def test_excluded_packages_are_dependencies_of_the_project():
-    assert {Requirement(line).name for line in PROJECT["dependencies"]} >= {*EXCLUDED}
+def list_installed():
+    """Return the packages in the images: those of the project with its extras, and all that these need."""
+    todo, found = [Requirement(line) for line in PROJECT["dependencies"]], {PROJECT["name"]}
+    todo.append(Requirement(f"{PROJECT['name']}[{','.join(EXTRAS)}]"))
+    while todo:
+        requirement = todo.pop()
+        if requirement.name == PROJECT["name"]:
+            lines = [PROJECT["optional-dependencies"][extra] for extra in requirement.extras]
+            todo += [Requirement(line) for line in itertools.chain(*lines)]
+        elif (name := canonicalize_name(requirement.name)) not in found:
+            found.add(name)
+            try:
+                further = map(Requirement, requires(name) or [])
+            except PackageNotFoundError:  # of `serve`, which is tested in an environment of its own
+                continue
+            settings = [{"extra": extra} for extra in requirement.extras or ("",)]
+            todo += [one for one in further if not one.marker or any(map(one.marker.evaluate, settings))]
+    return found
 
 
-def test_app_needs_none_of_the_excluded_packages():
+def test_app_needs_no_package_that_the_images_lack():
+    installed = sorted(list_installed())
+    assert {"torch", "scikit-learn"}.isdisjoint(installed)
     files = [path.relative_to(REPO).with_suffix("") for path in (REPO / "app").rglob("*.py")]
     modules = [".".join(path.parts) for path in files if path.name not in ("__init__", "main")]
     # What pages and commands import only once it is asked for.
     modules += ["fer_lib.cli.main", "streamlit_webrtc", "scipy.optimize"]
     code = (
-        "import importlib, sys\n"
+        "import importlib, re, sys\n"
         "from importlib.metadata import packages_distributions\n"
         "owners = packages_distributions()\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if {{*owners.get(name, [])}} & {{*{EXCLUDED}}}:\n"
+        "        names = {re.sub('[-_.]+', '-', owner).lower() for owner in owners.get(name, [])}\n"
+        f"        if names and not names & {{*{installed}}}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Finder())\n"
         f"for name in {modules}:\n"

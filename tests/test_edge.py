@@ -28,7 +28,7 @@ def limit():
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, where address space can be limited")
 def test_one_core_and_little_memory_give_the_same_faces(tmp_path):
     Image.fromarray(draw_scene(2)[0]).save(tmp_path / "two.png")
-    recognizer = Recognizer.load(variant="tiny", threads=1)
+    recognizer = Recognizer(variant="tiny", threads=1)
     expected = recognizer(tmp_path / "two.png")
     crops = [face.crop for face in expected]
     np.save(tmp_path / "crops", crops)

@@ -33,7 +33,7 @@ from fer_lib.reporting.figures.analysis import plot_explanations
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(variant="float")
+    return Recognizer(variant="float")
 
 
 def test_shown_is_what_notebook_07_found_most_faithful_on_photographs():

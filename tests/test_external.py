@@ -18,7 +18,7 @@ from fer_lib.labels import EMOTIONS_7
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load()
+    return Recognizer()
 
 
 @pytest.fixture

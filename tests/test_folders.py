@@ -238,7 +238,7 @@ class Eye:
 
 @pytest.fixture(scope="module")
 def recognizer():
-    recognizer = Recognizer.load(threads=1)
+    recognizer = Recognizer(threads=1)
     recognizer.detector = Eye()
     return recognizer
 

@@ -11,7 +11,8 @@ from fer_lib.deployment.memory import Network, measure_memory
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import INPUT, OUTPUT
 from fer_lib.inference.registry import DEFAULT_MODEL, describe_variant, find_checkpoint, list_variants
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics
 from fer_lib.models.checkpoints import read_config
 
 

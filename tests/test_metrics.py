@@ -22,8 +22,8 @@ from fer_lib.evaluation.metrics import (
     score_predictions,
     summarise_gain,
 )
+from fer_lib.intervals import UNDEFINED, Interval
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
-from fer_lib.metrics_file import UNDEFINED, Interval
 
 AB = ("happy", "sad")
 

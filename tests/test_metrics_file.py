@@ -7,8 +7,9 @@ import pytest
 
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
+from fer_lib.intervals import UNDEFINED, Interval
 from fer_lib.machine import describe_cpu
-from fer_lib.metrics_file import COLUMNS, UNDEFINED, Interval, Metrics, build_key, read_metrics, write_metrics
+from fer_lib.metrics_file import COLUMNS, Metrics, build_key, read_metrics, write_metrics
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.provenance import hash_file

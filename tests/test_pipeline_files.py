@@ -23,7 +23,17 @@ NOTEBOOK_STAGES = sorted(name for name in STAGES if name[0].isdigit())
 NO_RESULT = {
     *(
         f"fer_lib/{name}.py"
-        for name in ("__init__", "errors", "files", "jobs", "machine", "metrics_file", "paths", "provenance")
+        for name in (
+            "__init__",
+            "errors",
+            "files",
+            "intervals",
+            "jobs",
+            "machine",
+            "metrics_file",
+            "paths",
+            "provenance",
+        )
     ),
     # The values they read are listed under `params:`.
     *("fer_lib/params.py", "fer_lib/param_sections.py", "fer_lib/params_file.py"),

@@ -15,8 +15,8 @@ from fer_lib.evaluation import perturbations
 from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compute_reliability, compute_risk_coverage, score_predictions
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7, EMOTIONS_8, GROUPS
-from fer_lib.metrics_file import Interval
 from fer_lib.reporting.figures import (
     analysis,
     claims,

@@ -32,7 +32,7 @@ PARITY = 1e-3
 @pytest.fixture(scope="module")
 def recognizer():
     before = cv2.getNumThreads()
-    yield Recognizer.load(RELEASE, threads=1, variant="float")
+    yield Recognizer(RELEASE, threads=1, variant="float")
     cv2.setNumThreads(before)
 
 
@@ -74,7 +74,7 @@ def tabulate(emotions):
 
 def test_pytorch_onnx_and_the_notebooks_agree(recognizer, crops):
     by_onnx = recognizer.compute_probabilities(crops)
-    by_torch = Recognizer.load(RELEASE, backend="torch", threads=1, variant="float")
+    by_torch = Recognizer(RELEASE, backend="torch", threads=1, variant="float")
     by_torch = by_torch.compute_probabilities(crops)
     checkpoint = recognizer.checkpoint
     predictor = Predictor(checkpoint.model, checkpoint.preprocessing, batch_size=4)
@@ -204,7 +204,7 @@ def test_threads_get_what_one_would(recognizer):
 )
 def test_pickled_recognizer_is_its_folder_and_settings(crops, settings, monkeypatch, tmp_path):
     monkeypatch.chdir(REPO)
-    original = Recognizer.load(RELEASE.relative_to(REPO), threads=1, **settings)
+    original = Recognizer(RELEASE.relative_to(REPO), threads=1, **settings)
     original.abstain_below = 0.9  # changed since it was loaded
     packed = pickle.dumps(original)
     assert len(packed) < 1000  # names and numbers; the smallest network has a megabyte
@@ -224,7 +224,7 @@ def test_nothing_heavy_is_loaded_to_read_a_face():
     code = """
 import sys, numpy as np
 from fer_lib.inference.recognizer import Recognizer
-Recognizer.load(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
+Recognizer(sys.argv[1], threads=1).classify([np.zeros((48, 48), np.uint8)])
 heavy = {"torch", "torchvision", "timm", "albumentations", "pandas", "sklearn", "matplotlib", "onnx", "scipy"}
 heavy |= {"av"}
 print(sorted(heavy & sys.modules.keys()))
@@ -270,8 +270,7 @@ def test_nothing_is_left_in_the_home_or_reported(tmp_path):
         environment.pop(name, None)
     places = {name: str(tmp_path) for name in ("HOME", "TMPDIR")}
     code = (
-        "import sys; from fer_lib.inference.recognizer import Recognizer; "
-        "Recognizer.load(sys.argv[1], threads=1)"
+        "import sys; from fer_lib.inference.recognizer import Recognizer; Recognizer(sys.argv[1], threads=1)"
     )
     command = [sys.executable, "-c", code, str(RELEASE)]
     subprocess.run(command, env={**environment, **places}, check=True, cwd=tmp_path)
@@ -283,7 +282,7 @@ def test_abstaining_follows_the_threshold(recognizer, crops):
     default = [emotion.abstained for emotion in recognizer.classify(crops)]
     assert default == (confidences < recognizer.abstain_below).tolist()
     threshold = float(np.median(confidences))  # that of one crop, which is not under it
-    strict = Recognizer.load(RELEASE, threads=1, abstain_below=threshold, variant="float")
+    strict = Recognizer(RELEASE, threads=1, abstain_below=threshold, variant="float")
     strict = strict.classify(crops)
     assert [emotion.abstained for emotion in strict] == (confidences < threshold).tolist()
     assert [emotion.label for emotion in strict] == [emotion.label for emotion in recognizer.classify(crops)]
@@ -295,7 +294,7 @@ def test_config_without_threshold_or_framing(folder, recognizer):
     for variant in config["variants"].values():
         del variant["abstain_below"]
     (folder / "config.json").write_text(json.dumps(config))
-    loaded = Recognizer.load(folder, threads=1)
+    loaded = Recognizer(folder, threads=1)
     assert loaded.framing == recognizer.framing  # the release's own is FER2013's
     assert not any(face.abstained for face in loaded(draw_scene(2, 320, 200)[0]))
 
@@ -308,25 +307,25 @@ def test_checkpoint_without_onnx_runs_through_pytorch(tmp_path):
         "preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
     }
     save_checkpoint(tmp_path / "c", create_model("test_efficientnet", 3), config)
-    recognizer = Recognizer.load(tmp_path / "c", threads=1)
+    recognizer = Recognizer(tmp_path / "c", threads=1)
     assert recognizer.backend == "torch"
     face = recognizer(draw_scene(1, 320, 240)[0])[0]
     assert list(face.probabilities) == emotions
     with pytest.raises(ModelError, match=r"expected model\.onnx, found none; use the backend `torch`"):
-        Recognizer.load(tmp_path / "c", backend="onnx")
+        Recognizer(tmp_path / "c", backend="onnx")
 
 
 def test_colour_models_get_colour_crops(folder):
     framing = json.loads((folder / "config.json").read_text())["framing"]
     edit_config(folder, framing={**framing, "size": 64, "channels": 3})
-    face = Recognizer.load(folder, threads=1)(draw_scene(1, 320, 240)[0])[0]
+    face = Recognizer(folder, threads=1)(draw_scene(1, 320, 240)[0])[0]
     assert face.crop.shape == (64, 64, 3)
     assert np.ptp(face.crop.astype(int).mean(axis=(0, 1))) > 5  # skin is not grey
 
 
 def check_refusal(words, *arguments, **options):
     with pytest.raises(ModelError) as error:
-        Recognizer.load(*arguments, **options)
+        Recognizer(*arguments, **options)
     text = str(error.value)
     assert "\n" not in text
     assert len(text) < 500
@@ -390,7 +389,7 @@ def test_pytorch_network_is_there_for_explanations(recognizer):
 
 @pytest.mark.parametrize("variant", ["accurate", "balanced", "tiny"])
 def test_other_variants_agree_with_the_float_one_on_most_faces(recognizer, crops, variant):
-    other = Recognizer.load(RELEASE, threads=1, variant=variant)
+    other = Recognizer(RELEASE, threads=1, variant=variant)
     predicted, expected = (r.compute_probabilities(crops[:8]) for r in (other, recognizer))
     assert predicted.sum(axis=1) == pytest.approx(1)
     assert (
@@ -400,7 +399,7 @@ def test_other_variants_agree_with_the_float_one_on_most_faces(recognizer, crops
 
 @pytest.mark.parametrize("variant", ["float", "balanced", "tiny"])
 def test_every_network_can_be_explained(crops, variant):
-    recognizer = Recognizer.load(RELEASE, variant=variant)
+    recognizer = Recognizer(RELEASE, variant=variant)
     assert recognizer.why_unexplained == ""
     checkpoint = recognizer.checkpoint
     found = Predictor(checkpoint.model, checkpoint.preprocessing).predict(crops)
@@ -411,14 +410,14 @@ def test_every_network_can_be_explained(crops, variant):
 
 
 def test_a_vote_says_why_it_cannot_be_explained():
-    recognizer = Recognizer.load(RELEASE, variant="accurate")
+    recognizer = Recognizer(RELEASE, variant="accurate")
     assert recognizer.why_unexplained.endswith("has no saliency map; choose float, balanced, tiny")
     with pytest.raises(ModelError, match="'accurate': accurate averages several networks"):
         _ = recognizer.checkpoint
 
 
 def test_without_pytorch_a_model_says_why_it_cannot_be_explained(monkeypatch):
-    recognizer = Recognizer.load(RELEASE)
+    recognizer = Recognizer(RELEASE)
     monkeypatch.setattr("fer_lib.inference.recognizer.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="'balanced': PyTorch, which computes saliency maps, is not"):
         _ = recognizer.checkpoint
@@ -427,9 +426,9 @@ def test_without_pytorch_a_model_says_why_it_cannot_be_explained(monkeypatch):
 def test_unknown_variant_is_told_with_the_known_ones():
     known = "accurate, float, balanced, tiny"
     with pytest.raises(ModelError, match=f"variant: expected one of {known} of .*, found 'int4'"):
-        Recognizer.load(RELEASE, variant="int4")
+        Recognizer(RELEASE, variant="int4")
 
 
 def test_int8_network_runs_in_onnx_runtime_alone():
     with pytest.raises(ModelError, match="'balanced' runs in ONNX Runtime alone"):
-        Recognizer.load(RELEASE, variant="balanced", backend="torch")
+        Recognizer(RELEASE, variant="balanced", backend="torch")

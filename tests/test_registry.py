@@ -87,7 +87,7 @@ def drop(*keys):
         (drop("preprocessing", "std"), "std missing"),
         ({**CONFIG, "preprocessing": 3}, "not a checkpoint's config"),
         ({**CONFIG, "emotions": 3}, "not a checkpoint's config"),
-        ({**CONFIG, "emotions": ["happy", "bored"]}, "unknown emotions ['bored']"),
+        ({**CONFIG, "emotions": ["happy", 3]}, "emotions that are no names"),
         ([], "not a checkpoint's config"),
         (None, "not a checkpoint's config"),
     ],

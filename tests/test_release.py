@@ -200,7 +200,7 @@ def test_temperature_is_in_the_weights(project, released):
     temperature = list_variants(read_config(released))["float"]["temperature"]
     assert temperature == pytest.approx(TEMPERATURE, rel=0.15)  # 400 labels know no more
     assert temperature == pytest.approx(fit_temperature(logits[rows].astype(float), data.labels[rows]))
-    found = Recognizer.load(released, threads=1).compute_probabilities(data.faces[rows])
+    found = Recognizer(released, threads=1).compute_probabilities(data.faces[rows])
     expected = compute_softmax(logits[rows] / temperature)
     assert np.abs(found - expected).max() < 0.01  # half precision, on logits of up to ten
     nll = compute_nll(found, data.labels[rows])
@@ -212,7 +212,7 @@ def test_temperature_is_in_the_weights(project, released):
 def test_every_variant_is_calibrated_by_itself(project, family, variant):
     _, data, _ = project
     rows, labels = select_judged(data, "val", "majority")
-    probabilities = Recognizer.load(family, variant=variant).compute_probabilities(data.faces[rows])
+    probabilities = Recognizer(family, variant=variant).compute_probabilities(data.faces[rows])
     assert fit_temperature(np.log(probabilities), labels) == pytest.approx(1, abs=0.02)
 
 
@@ -248,7 +248,7 @@ def test_adjusted_network_predicts_rare_emotions_more_often(project, family):
     rows, entry = data.get_rows("test"), list_variants(read_config(family))["float"]
     shares = share_targets(data)
     expected = compute_softmax((logits[rows] - entry["tau"] * np.log(shares)) / entry["temperature"])
-    found = Recognizer.load(family, variant="float").compute_probabilities(data.faces[rows])
+    found = Recognizer(family, variant="float").compute_probabilities(data.faces[rows])
     assert np.abs(found - expected).max() < 0.01
 
 
@@ -278,13 +278,11 @@ def test_tau_is_the_largest_that_costs_no_more_on_validation_by_majority(project
 def test_vote_is_the_mean_of_its_members_at_its_own_temperature(project, family):
     _, data, _ = project
     faces = data.faces[data.get_rows("test")[:50]]
-    members = [
-        Recognizer.load(family, variant=name).compute_probabilities(faces) for name in ("float", "small")
-    ]
+    members = [Recognizer(family, variant=name).compute_probabilities(faces) for name in ("float", "small")]
     entry = list_variants(read_config(family))["vote"]
     assert entry["members"] == ["float", "small"]
     expected = compute_softmax(np.log(np.mean(members, axis=0)) / entry["vote_temperature"])
-    found = Recognizer.load(family, variant="vote").compute_probabilities(faces)
+    found = Recognizer(family, variant="vote").compute_probabilities(faces)
     assert np.abs(found - expected).max() < 1e-6
     parts = [list_variants(read_config(family))[name] for name in entry["members"]]
     assert entry["bytes"] == sum(part["bytes"] for part in parts)
@@ -292,8 +290,8 @@ def test_vote_is_the_mean_of_its_members_at_its_own_temperature(project, family)
 
 
 def test_the_default_variant_is_taken_unless_another_is_named(family):
-    assert Recognizer.load(family).variant == "small"
-    assert Recognizer.load(family, variant="float").variant == "float"
+    assert Recognizer(family).variant == "small"
+    assert Recognizer(family, variant="float").variant == "float"
 
 
 @pytest.mark.parametrize("variant", ["float", "small"])
@@ -304,7 +302,7 @@ def test_exported_networks_come_back_into_pytorch(project, family, variant):
     checkpoint = load_exported(family / entry["file"], entry)
     faces = data.faces[data.get_rows("test")]
     found = compute_softmax(Predictor(checkpoint.model, checkpoint.preprocessing).predict_logits(faces))
-    expected = Recognizer.load(family, variant=variant).compute_probabilities(faces)
+    expected = Recognizer(family, variant=variant).compute_probabilities(faces)
     # Of int8 the activations are not rounded.
     assert np.abs(found - expected).mean() < (1e-5 if variant == "float" else 0.02)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
@@ -343,7 +341,7 @@ def test_metrics_are_those_of_the_network_users_run(project, family):
     _, data, _ = project
     for variant, entry in list_variants(read_config(family)).items():
         metrics, rows = entry["metrics"], data.get_rows("test")
-        probabilities = Recognizer.load(family, variant=variant).compute_probabilities(data.faces[rows])
+        probabilities = Recognizer(family, variant=variant).compute_probabilities(data.faces[rows])
         predicted = probabilities.argmax(axis=1)
         assert (metrics["test.n_images"], metrics["test_dedup.n_images"]) == (400, 396)
         assert metrics["test.accuracy"] == pytest.approx((predicted == data.labels[rows]).mean(), abs=1e-6)
@@ -370,7 +368,7 @@ def test_metrics_are_those_of_the_network_users_run(project, family):
 
 def test_threshold_has_most_faces_on_the_right_side(project, family):
     _, data, _ = project
-    recognizer = Recognizer.load(family, variant="float")
+    recognizer = Recognizer(family, variant="float")
     rows, labels = select_judged(data, "val", "majority")
     probabilities = recognizer.compute_probabilities(data.faces[rows])
     correct, confidence = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)

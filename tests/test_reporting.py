@@ -12,7 +12,8 @@ from PIL import Image
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
 from fer_lib.inference.registry import RELEASE_DIR
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting import execution, results

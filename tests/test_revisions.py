@@ -12,7 +12,7 @@ from app.revisions import FILES_HERE, Version, compare_numbers, compare_settings
 from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.inference import registry
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 
 EXPERIMENT = f"refs/exps/{'a1' * 20}/brave-face".replace("a1", "a1/", 1)
 

@@ -23,8 +23,9 @@ from fer_lib.evaluation.bootstrap import Bootstrap
 from fer_lib.evaluation.metrics import compute_metrics
 from fer_lib.evaluation.perturbations import CORRUPTIONS
 from fer_lib.evaluation.predictions import read_table, write_table
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.models.build import create_model, load_checkpoint, save_checkpoint
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs

@@ -17,7 +17,7 @@ NEUTRAL = 6
 @pytest.fixture(scope="module")
 def correct():
     """Return the network, and the drawn faces that it predicts correctly: input, label and active region."""
-    recognizer = Recognizer.load(variant="float")
+    recognizer = Recognizer(variant="float")
     crops, labels, regions = [], [], []
     for face in (make_face(i, 160, 0) for i in range(100)):
         found = recognizer.detector.detect(face.image)

@@ -8,8 +8,9 @@ import pytest
 from demo_faces.clips import draw_labelled_clip, draw_scene
 from fer_lib.data.detector import Detection
 from fer_lib.inference import tracking
+from fer_lib.inference.faces import Face
 from fer_lib.inference.numbering import Numbering, describe_looks
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser
 
 EMOTIONS = ("happy", "sad", "neutral")
@@ -18,7 +19,7 @@ FRAME = np.zeros((480, 640, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(threads=1)
+    return Recognizer(threads=1)
 
 
 def place(x, y=200.0, width=80.0, score=0.9):

@@ -3,7 +3,8 @@ import pytest
 
 from fer_lib.deployment import variants
 from fer_lib.deployment.latency import name_run
-from fer_lib.metrics_file import Interval, Metrics, read_metrics, write_metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
 from fer_lib.param_sections import DeviceLimits
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs

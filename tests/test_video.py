@@ -26,7 +26,7 @@ WIDTH, HEIGHT, FPS, N_FRAMES = 320, 240, 30, 24
 
 @pytest.fixture(scope="module")
 def recognizer():
-    return Recognizer.load(threads=1)
+    return Recognizer(threads=1)
 
 
 @pytest.fixture(scope="module")

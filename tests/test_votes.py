@@ -21,8 +21,9 @@ from fer_lib.evaluation.votes import (
     measure_adjustment,
     measure_agreement,
 )
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7, VOTES
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 
 HAPPY, SAD = EMOTIONS_7.index("happy"), EMOTIONS_7.index("sad")
 

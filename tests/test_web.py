@@ -141,7 +141,7 @@ def measure_overlap(one, other):
 
 
 def test_page_finds_frames_and_names_faces_as_python_does(page, images):
-    recognizer = Recognizer.load()
+    recognizer = Recognizer()
     seen = []
     for path in images:
         open_file(page, path)
@@ -174,7 +174,7 @@ def test_networks_say_of_a_crop_what_python_says(page):
         page.select_option("#variant", variant)
         wait(page)
         (face,) = read_faces(page)
-        recognizer = Recognizer.load(variant=variant)
+        recognizer = Recognizer(variant=variant)
         crop = np.array(face["crop"], np.uint8).reshape(1, 48, 48)
         assert np.abs(recognizer.compute_probabilities(crop) - face["probabilities"]).max() < most
         score = recognizer.config["variants"][variant]["metrics"]["test.majority.accuracy"]

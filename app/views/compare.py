@@ -33,7 +33,8 @@ from app.model_comparison import (
     list_candidates,
 )
 from fer_lib.inference.annotate import draw_faces, name_face
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import find_checkpoint, list_variants
 
 MODELS, IMAGES, THRESHOLD = KINDS = ("Models", "Two images", "Thresholds")

@@ -30,7 +30,9 @@ from app.image_source import (
 from app.saliency import explain, warm_up
 from fer_lib.data.detector import SMALLEST_FACE
 from fer_lib.inference.annotate import build_rows, draw_faces, name_face
-from fer_lib.inference.recognizer import Face, Recognizer
+from fer_lib.inference.faces import Face
+from fer_lib.inference.recognizer import Recognizer
+from fer_lib.labels import NO_GROUP
 
 MANY = "Many files"
 
@@ -125,6 +127,8 @@ def describe_face(face: Face, abstain_below: float) -> str:
         )
     if face.label == "surprise":  # which `labels.GROUP_OF` calls positive for want of a place of its own
         return "An expression that may be positive or negative."
+    if face.group == NO_GROUP:
+        return ""
     return "A neutral expression." if face.group == "neutral" else f"A {face.group} expression."
 
 

@@ -23,8 +23,8 @@ from app.timeline import show_timeline
 from app.video_analysis import MAX_MINUTES, Analysis, draw_demo, summarise_tracks
 from fer_lib.inference.annotate import UNSURE_COLOUR
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.video import VideoResult
-from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.inference.video import VideoResult, list_emotions
+from fer_lib.palette import choose_colours
 
 TYPES = ["mp4", "m4v", "mov", "avi", "mkv", "webm"]
 
@@ -154,7 +154,7 @@ def _show_analysis(analysis: Analysis, result: VideoResult, blur: bool) -> None:
         st.caption("Click the timeline to go there in the video. The numbers are those in the video.")
     _show_downloads(analysis, result, blur)
     if n_faces:
-        _show_summary(summarise_tracks(result.table, result.info.fps))
+        _show_summary(summarise_tracks(result.table, result.info.fps), list_emotions(result.table))
 
 
 def _find_end(result: VideoResult) -> float:
@@ -162,10 +162,9 @@ def _find_end(result: VideoResult) -> float:
     return max(float(result.table["time"].max()), (result.n_frames - 1) / result.info.fps, 0.1)
 
 
-def _show_summary(summary: pd.DataFrame) -> None:
+def _show_summary(summary: pd.DataFrame, emotions: list[str]) -> None:
     st.header("The faces")
-    shares = [name for name in summary.columns if name in EMOTION_COLOURS] + ["Unsure"]
-    colours = [EMOTION_COLOURS.get(name, UNSURE_COLOUR) for name in shares]
+    shares, colours = [*emotions, "Unsure"], [*choose_colours(emotions).values(), UNSURE_COLOUR]
     long = summary.melt("Face", shares, "Emotion", "Share")
     long["Order"] = long["Emotion"].map(shares.index)
     chart = (

@@ -17,7 +17,7 @@ from fer_lib.data.detector import MODEL_FILE
 from fer_lib.errors import FerError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import DEFAULT_MODEL, list_variants
-from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.palette import choose_colours
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -59,7 +59,7 @@ def build(target: Path = HERE / "dist") -> Path:
     shutil.copy(PHOTOGRAPH, target / "photograph.jpg")
     scene, _ = draw_scene(n_faces=2, width=960, height=600)
     cv2.imwrite(str(target / "drawing.jpg"), cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
-    _write_model(target, Recognizer.load())
+    _write_model(target, Recognizer())
     return target
 
 
@@ -85,7 +85,7 @@ def _write_model(target: Path, recognizer: Recognizer) -> None:
         "dataset": recognizer.config["dataset"],
         "default": recognizer.variant,
         "emotions": recognizer.emotions,
-        "colours": {name: EMOTION_COLOURS[name] for name in recognizer.emotions},
+        "colours": choose_colours(recognizer.emotions),
         "framing": recognizer.framing.to_dict(),
         "variants": variants,
     }

@@ -26,7 +26,7 @@ Classify = Callable[[np.ndarray], Mapping[str, float]]
 def load_ours() -> Classify:
     from fer_lib.inference.recognizer import Recognizer
 
-    recognizer = Recognizer.load(threads=int(os.environ["OMP_NUM_THREADS"]))
+    recognizer = Recognizer(threads=int(os.environ["OMP_NUM_THREADS"]))
     return lambda face: recognizer.classify([face])[0].probabilities
 
 

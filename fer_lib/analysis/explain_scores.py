@@ -9,7 +9,7 @@ from fer_lib.analysis.faithfulness import CURVES, N_STEPS
 from fer_lib.data.packed import PackedDataset
 from fer_lib.evaluation.bootstrap import Bootstrap, average
 from fer_lib.evaluation.predictions import read_table
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.paths import OutputDirs
 
 KEYS = {CHOSEN: "chosen", LAST: "last_stage", RANDOM: "random", CENTRE: "face_centre"}

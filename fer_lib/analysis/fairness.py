@@ -22,7 +22,7 @@ from fer_lib.evaluation.bootstrap import (
     summarise_draws,
     summarise_unsigned,
 )
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 
 MEASURES = ("accuracy", "macro_recall", "false_positive_rate", "ece")
 

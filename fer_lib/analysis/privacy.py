@@ -11,7 +11,8 @@ from torch import nn
 
 from fer_lib.data.packed import PackedDataset, load_packed
 from fer_lib.evaluation.bootstrap import Bootstrap, summarise_draws
-from fer_lib.metrics_file import Interval, Metrics, write_metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import load_checkpoint
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.params import load_params

@@ -15,7 +15,8 @@ from fer_lib.evaluation.bootstrap import (
     summarise_unsigned,
 )
 from fer_lib.evaluation.perturbations import CLEAN, CORRUPTIONS, FAMILIES, SEVERITIES
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics
 
 CURVES = {"accuracy": "accuracy", "macro_recall": "macro recall", "ece": "calibration error (ECE)"}
 """What is traced over severities: measure to title."""

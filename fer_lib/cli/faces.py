@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_lib.errors import FerError, MediaError
-from fer_lib.inference.registry import DEFAULT_MODEL, list_checkpoints, list_variants, name_network
-from fer_lib.models.checkpoints import read_config
+from fer_lib.inference.registry import (
+    DEFAULT_MODEL,
+    list_checkpoints,
+    list_variants,
+    name_network,
+    read_model,
+)
+from fer_lib.labels import NO_GROUP
 
 if TYPE_CHECKING:
-    from fer_lib.inference.recognizer import Face, Recognizer
+    from fer_lib.inference.faces import Face
+    from fer_lib.inference.recognizer import Recognizer
 
 MAX_EXPLAINED = 8
 """Faces of an image in one figure of explanations."""
@@ -45,7 +52,7 @@ data_option = click.option(
 def _load(model: str, variant: str | None) -> "Recognizer":
     from fer_lib.inference.recognizer import Recognizer
 
-    return Recognizer.load(model, variant=variant)
+    return Recognizer(model, variant=variant)
 
 
 def _report(problem: str) -> None:
@@ -108,7 +115,8 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
     for number, face in enumerate(faces, start=1):
         left, top, width, height = face.box
         guess = f"{face.label} {face.confidence:.0%}"
-        named = f"unsure ({guess})" if face.abstained else f"{guess} ({face.group})"
+        group = "" if face.group == NO_GROUP else f" ({face.group})"
+        named = f"unsure ({guess})" if face.abstained else f"{guess}{group}"
         turned = f", image turned by {face.turned} degrees" if face.turned else ""
         print(f"  {number:2d}  {named:26s} at {left},{top}, {width} x {height}{turned}", flush=True)
 
@@ -219,14 +227,14 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
 @click.command()
 def models() -> int:
     """List the models there are."""
-    from fer_lib.metrics_file import show_score
+    from fer_lib.intervals import show_score
 
     judged = ("accuracy by labels", "by annotators")
     head = ("model", "variant", "data set", "network", "emotions", "pixels", *judged)
     rows, status = [head], 0
     for name, folder in list_checkpoints().items():
         try:
-            config = read_config(folder)
+            config = read_model(folder)
         except FerError as error:
             _report(str(error))
             status = 1

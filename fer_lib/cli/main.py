@@ -17,14 +17,12 @@ class Call(NamedTuple):
 
     function: `module:name` in `fer_lib`, imported when the command runs, so that `--help` answers at once.
     takes: the function's arguments in order, of `OPTIONS` or, in capitals, of the command line.
-    extra: of the package, which the module needs.
     """
 
     function: str
     takes: str
     result: str
     help: str
-    extra: str = ""
 
 
 OPTIONS = {
@@ -105,11 +103,14 @@ CALLS = {
         "--model FOLDER",
         "",
         "Write a release as LiteRT, ExecuTorch and Core ML.",
-        "phone",
     ),
     "bench": Call("deployment.latency:run_bench", "--model", "", "Time every variant of a model here."),
 }
 """Commands behind the stages of `dvc.yaml` that are no notebooks, and others of the same kind."""
+
+
+EXTRAS = {"video": "media", "webcam": "media", "score": "scale", "serve": "serve", "phone": "phone"}
+"""What a command needs besides the base of the package; `study` where none is named."""
 
 
 class Commands(click.Group):
@@ -137,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("fer_lib"):
+            raise
+        extra = EXTRAS.get(str(context.invoked_subcommand), "study")
+        needed = f"{error.name}: expected the extra `{extra}`; `pip install 'fer-lib[{extra}]'`"
+        print(f"error: {needed}", file=sys.stderr)
+        return 1
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -158,8 +166,7 @@ def build_command(name: str, call: Call) -> click.Command:
 
     def run(**given: Any) -> None:
         module, function = call.function.split(":")
-        loaded = scale.need(module, call.extra) if call.extra else import_module(f"fer_lib.{module}")
-        made = getattr(loaded, function)(*(given[p.name] for p in parameters))
+        made = getattr(import_module(f"fer_lib.{module}"), function)(*(given[p.name] for p in parameters))
         shown = ", ".join(made) if isinstance(made, list) else made
         print(f"{call.result}: {shown}" if call.result else shown)
 

@@ -1,24 +1,11 @@
-"""Commands for more images than one process can see. Each needs an extra, and says so without it."""
+"""Commands for more images than one process can see."""
 
 from collections.abc import Sequence
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import click
 
 from fer_lib.cli.faces import model_options
-from fer_lib.errors import FerError
-
-
-def need(module: str, extra: str) -> ModuleType:
-    """Return a module of `fer_lib`. Raises FerError when what the extra installs is missing."""
-    try:
-        return import_module(f"fer_lib.{module}")
-    except ModuleNotFoundError as error:
-        raise FerError(
-            f"{error.name}: expected the extra `{extra}`; `pip install fer-lib[{extra}]`"
-        ) from None
 
 
 @click.command()
@@ -45,8 +32,8 @@ def score(inputs: Sequence[str], output: str, model: str, variant: str | None, *
 
     Takes files, folders, globs and parquet files, here or at addresses such as s3://bucket/folder.
     """
-    run = need("scale.score", "scale").score
     from fer_lib.data.image_files import describe_counts
+    from fer_lib.scale.score import score as run
 
     skipped, n_failed = run(inputs, output, model, variant, **options)
     print(f"written: {output}")
@@ -74,4 +61,6 @@ def serve(
 
     Requests carry the token in FER_SERVER_TOKEN, if that is set.
     """
-    need("scale.serve", "serve").serve(model, variant, host, port, workers, batch_size)
+    from fer_lib.scale.serve import serve as run
+
+    run(model, variant, host, port, workers, batch_size)

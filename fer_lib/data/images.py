@@ -29,7 +29,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _open_heif(file: IO[bytes], name: str | bytes) -> ImageFile.ImageFile:
-    from pillow_heif import HeifImageFile  # the library takes 25 ms, which other files should not pay
+    try:
+        from pillow_heif import HeifImageFile  # the library takes 25 ms, which other files should not pay
+    except ModuleNotFoundError:
+        raise ImageError("HEIC: expected the extra `media`; `pip install 'fer-lib[media]'`") from None
 
     return HeifImageFile(file, name)
 

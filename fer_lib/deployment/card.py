@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import StrictUndefined, Template
 
 from fer_lib.inference.registry import TARGETS, list_variants, name_network
+from fer_lib.intervals import show_score
 from fer_lib.labels import GROUP_OF, GROUPS
-from fer_lib.metrics_file import show_score
 from fer_lib.paths import ROOT
 
 OUTSIDE = ROOT / "reports" / "external" / "metrics" / "outside.json"

@@ -19,8 +19,9 @@ from fer_lib.deployment.memory import BATCHES, Network, measure_memory
 from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import INPUT
 from fer_lib.inference.registry import find_checkpoint, list_variants
+from fer_lib.intervals import Interval
 from fer_lib.machine import describe_machine
-from fer_lib.metrics_file import Interval, Metrics, build_key, read_metrics, write_metrics
+from fer_lib.metrics_file import Metrics, build_key, read_metrics, write_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.onnx_session import open_session
 from fer_lib.params import load_params

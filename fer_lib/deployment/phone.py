@@ -43,7 +43,7 @@ def export_phone(model: str, folder: str | Path) -> str:
     Parameters
     ----------
     model
-        As of `Recognizer.load`, but exported.
+        As of `Recognizer`, but exported.
     folder
         Where the files go, created if missing.
 

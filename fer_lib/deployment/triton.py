@@ -35,7 +35,7 @@ def export_triton(model: str, folder: str | Path) -> Path:
     Parameters
     ----------
     model
-        As of `Recognizer.load`, but exported.
+        As of `Recognizer`, but exported.
     folder
         The repository, to which others may have written too.
 

@@ -19,8 +19,9 @@ from fer_lib.evaluation.ablations import (
 from fer_lib.evaluation.bootstrap import Bootstrap, average, average_defined
 from fer_lib.evaluation.metrics import compare_mcnemar, group_labels
 from fer_lib.evaluation.votes import NO_LABEL, label_by_majority
+from fer_lib.intervals import Interval
 from fer_lib.labels import RARE_EMOTIONS
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.param_sections import AblationsParams
 from fer_lib.params import Params, apply_recipe
 from fer_lib.paths import OutputDirs

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from fer_lib.metrics_file import UNDEFINED, Interval
+from fer_lib.intervals import UNDEFINED, Interval
 
 ECE_BINS = 15
 """Number of equal-width confidence bins, as in Guo et al. 2017, On Calibration of Modern Neural Networks."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.wording import spell_difference, spell_network
 
 SUPPORTED, OPEN, CONTRARY, MISSING = "supported", "inconclusive", "not supported", "missing"

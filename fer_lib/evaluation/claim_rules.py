@@ -24,7 +24,8 @@ from fer_lib.evaluation.claim_checks import (
     Check,
     show,
 )
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.intervals import Interval
+from fer_lib.metrics_file import Metrics
 from fer_lib.param_sections import Section
 from fer_lib.paths import ROOT
 

@@ -25,8 +25,8 @@ from fer_lib.evaluation.bootstrap import (
     summarise_draws,
     summarise_unsigned,
 )
+from fer_lib.intervals import Interval
 from fer_lib.labels import GROUPS, get_group_indices
-from fer_lib.metrics_file import Interval
 
 COVERAGES = (90, 80, 70, 50)
 """Shares of the faces, in percent, at which selective prediction is scored."""

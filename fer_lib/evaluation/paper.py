@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED, Records, judge_threshold
+from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_8, GROUPS
-from fer_lib.metrics_file import Interval, Metrics, build_key
+from fer_lib.metrics_file import Metrics, build_key
 from fer_lib.param_sections import TrainingParams
 from fer_lib.wording import spell_network, spell_setting
 

@@ -9,8 +9,9 @@ from scipy.stats import entropy
 
 from fer_lib.data.readers.fer2013 import count_majority
 from fer_lib.evaluation.bootstrap import Bootstrap
+from fer_lib.intervals import Interval
 from fer_lib.labels import VOTE_OF_LABEL
-from fer_lib.metrics_file import Interval, Metrics
+from fer_lib.metrics_file import Metrics
 from fer_lib.param_sections import TargetShares
 from fer_lib.training.targets import VOTE_COLUMNS
 

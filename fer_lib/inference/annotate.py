@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_lib.inference.recognizer import Face
-from fer_lib.palette import EMOTION_COLOURS
+from fer_lib.inference.faces import Face
+from fer_lib.palette import choose_colours
 
 UNSURE_COLOUR = "#E1E1E1"
 """Of a face whose emotion the model will not name; no emotion's."""
@@ -172,7 +172,7 @@ def _choose_style(name: str, face_width: int, width: int, height: int) -> tuple[
 
 
 def _choose_colour(face: Face) -> str:
-    return UNSURE_COLOUR if face.abstained else EMOTION_COLOURS[face.label]
+    return UNSURE_COLOUR if face.abstained else choose_colours(face.probabilities)[face.label]
 
 
 def _to_rgb(colour: str) -> tuple[int, ...]:

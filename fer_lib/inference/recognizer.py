@@ -4,8 +4,7 @@ With ONNX Runtime, the default, nothing here needs torch, and a model is ready i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,18 @@ from fer_lib.data.detector import SMALLEST_FACE, Detection, Detector
 from fer_lib.data.framing import FER2013_FRAMING, Framing, cut_face
 from fer_lib.data.images import ImageSource, read_image
 from fer_lib.errors import ModelError
-from fer_lib.inference.registry import DEFAULT_MODEL, Config, find_checkpoint, find_variant, list_variants
-from fer_lib.labels import GROUP_OF
-from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config
+from fer_lib.inference.faces import Emotion, Face, clip_box
+from fer_lib.inference.hub import download_model
+from fer_lib.inference.registry import (
+    DEFAULT_MODEL,
+    Config,
+    find_checkpoint,
+    find_variant,
+    list_variants,
+    read_model,
+)
+from fer_lib.labels import get_group
+from fer_lib.models.checkpoints import WEIGHTS_NAME
 from fer_lib.models.preprocessing import Preprocessing, preprocess, resize_face
 from fer_lib.onnx_session import open_session
 
@@ -40,53 +48,6 @@ them outgrow a CPU's cache, and are a tenth slower.
 """
 
 
-@dataclass(frozen=True)
-class Emotion:
-    """The network's prediction for one crop."""
-
-    probabilities: dict[str, float]
-    """By emotion, calibrated, summing to 1."""
-    label: str
-    """The most likely emotion."""
-    confidence: float
-    """Its probability."""
-    group: str
-    """That of the label: positive, negative or neutral."""
-    abstained: bool
-    """Whether the label should not be relied on: the confidence is under the model's threshold or, in an
-    image, which way up the face is stays in doubt."""
-
-
-@dataclass(frozen=True)
-class Face(Emotion):
-    """One face in an image, and the network's prediction for it."""
-
-    box: tuple[int, int, int, int]
-    """Left, top, width, height in whole pixels, inside the image."""
-    landmarks: np.ndarray = field(repr=False, compare=False)
-    """float32 (5, 2), x and y in pixels, in the order of `detector.LANDMARKS`."""
-    detection_score: float
-    """From 0 to 1."""
-    turned: int
-    """Degrees, anticlockwise, by which the image was turned to find the face: 0, 90, 180 or 270."""
-    crop: np.ndarray = field(repr=False, compare=False)
-    """What the network saw, uint8 (S, S) or (S, S, 3)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without the crop."""
-        return {
-            "box": list(self.box),
-            "landmarks": [[round(float(value), 1) for value in point] for point in self.landmarks],
-            "detection_score": round(self.detection_score, 4),
-            "turned": self.turned,
-            "label": self.label,
-            "confidence": round(self.confidence, 4),
-            "group": self.group,
-            "abstained": self.abstained,
-            "probabilities": {name: round(value, 4) for name, value in self.probabilities.items()},
-        }
-
-
 class Recognizer:
     """Finds faces and predicts their emotions. One object serves any number of threads.
 
@@ -95,16 +56,39 @@ class Recognizer:
 
     def __init__(
         self,
-        folder: Path,
+        model: str | Path = DEFAULT_MODEL,
+        *,
         backend: str | None = None,
         device: str = "cpu",
         threads: int | None = None,
         abstain_below: float | None = None,
         variant: str | None = None,
     ):
-        """Use `Recognizer.load`, which takes names too and explains the other arguments."""
+        """Open a model.
+
+        Parameters
+        ----------
+        model
+            A release's name, `<dataset>/<name>`, or the folder of a checkpoint.
+        backend
+            `onnx` or `torch`; None: ONNX Runtime where the model was exported, else PyTorch.
+        device
+            `cpu` or `cuda`.
+        threads
+            Of the network and, for the whole process, of OpenCV; None: as many as there are cores.
+        abstain_below
+            A confidence, in place of the model's own threshold.
+        variant
+            One that `registry.list_variants` lists; None: the model's default.
+
+        Raises
+        ------
+        ModelError
+            In one line, when the model is missing, damaged or cannot run so.
+        """
+        folder = find_checkpoint(model)
         self.folder = folder
-        self.config = read_config(folder)
+        self.config = read_model(folder)
         self.emotions: tuple[str, ...] = tuple(self.config["emotions"])
         variants = list_variants(self.config)
         self.variant = find_variant(self.config, variant, folder.name)
@@ -136,43 +120,31 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be copied: the other process opens its own.
-        settings = (self.backend, self.device, self.threads, self.abstain_below, self.variant)
-        return type(self), (self.folder.absolute(), *settings)
+        names = ("backend", "device", "threads", "abstain_below", "variant")
+        settings = {name: getattr(self, name) for name in names}
+        return partial(type(self), self.folder.absolute(), **settings), ()
 
     @classmethod
-    def load(
-        cls,
-        model: str | Path = DEFAULT_MODEL,
-        *,
-        backend: str | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-        abstain_below: float | None = None,
-        variant: str | None = None,
-    ) -> "Recognizer":
-        """Return a recognizer ready for use.
+    def from_pretrained(cls, repository: str, revision: str | None = None, **settings: Any) -> "Recognizer":
+        """Return a model from the Hugging Face Hub, where `fer release --hub-folder` lets one be uploaded.
+
+        Its files are downloaded once and kept in the Hub's cache.
 
         Parameters
         ----------
-        model
-            A release's name, `<dataset>/<name>`, or the folder of a checkpoint.
-        backend
-            `onnx` or `torch`; None: ONNX Runtime where the model was exported, else PyTorch.
-        device
-            `cpu` or `cuda`.
-        threads
-            Of the network and, for the whole process, of OpenCV; None: as many as there are cores.
-        abstain_below
-            A confidence, in place of the model's own threshold.
-        variant
-            One that `registry.list_variants` lists; None: the model's default.
+        repository
+            `owner/name` on the Hub.
+        revision
+            A branch, a tag or a commit; None: the newest.
+        settings
+            As those of the constructor.
 
         Raises
         ------
         ModelError
-            In one line, when the model is missing, damaged or cannot run so.
+            When the files are neither in the cache nor to be had, and as the constructor.
         """
-        return cls(find_checkpoint(model), backend, device, threads, abstain_below, variant)
+        return cls(download_model(repository, revision), **settings)
 
     def __call__(self, image: ImageSource, *, min_face: float = SMALLEST_FACE) -> list[Face]:
         """Return the faces of an image, the largest first.
@@ -262,7 +234,7 @@ class Recognizer:
         best = int(row.argmax())
         label, confidence = self.emotions[best], float(row[best])
         probabilities = dict(zip(self.emotions, row.tolist(), strict=True))
-        return Emotion(probabilities, label, confidence, GROUP_OF[label], confidence < self.abstain_below)
+        return Emotion(probabilities, label, confidence, get_group(label), confidence < self.abstain_below)
 
     def fit_crop(self, crop: np.ndarray) -> np.ndarray:
         """Return a face that was cut out already, uint8 (H, W, 3), in the colours and size of `Face.crop`."""
@@ -328,10 +300,3 @@ def run_session(session: "onnxruntime.InferenceSession", images: np.ndarray, bat
     return np.concatenate(
         [session.run(None, {INPUT: np.ascontiguousarray(images[i : i + batch_size])})[0] for i in starts]
     )
-
-
-def clip_box(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Return the box in whole pixels inside the image; None when nothing of it is."""
-    left, top = max(0, round(box[0])), max(0, round(box[1]))
-    right, bottom = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
-    return (left, top, right - left, bottom - top) if right > left and bottom > top else None

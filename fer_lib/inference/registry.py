@@ -6,7 +6,7 @@ from typing import Any
 
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import CONFIG_NAME, read_config
-from fer_lib.paths import MODELS_DIR
+from fer_lib.paths import MODELS_DIR, PACKAGED_MODELS_DIR
 
 ONNX_NAME = "model.onnx"
 CARD_NAME = "README.md"
@@ -24,6 +24,25 @@ TARGETS = {
 """What a network is trained towards, in words."""
 
 Config = dict[str, Any]
+
+
+def read_model(folder: Path) -> Config:
+    """Return the config of a model; of a release's variants, those whose networks are in the folder.
+
+    An installed package brings the small ones. Raises ModelError as `read_config`, and for a release without
+    any network.
+    """
+    config = read_config(folder)
+    if "variants" not in config:
+        return config
+    every = config["variants"]
+    missing = {name for name, one in every.items() if "file" in one and not (folder / one["file"]).is_file()}
+    kept = {name: one for name, one in every.items() if not missing & {name, *one.get("members", [])}}
+    if not kept:
+        names = ", ".join(sorted(missing))
+        raise ModelError(f"{folder}: expected the network of {names}, found none; copy its file there")
+    default = config["default"] if config["default"] in kept else next(iter(kept))
+    return config | {"variants": kept, "default": default}
 
 
 def list_variants(config: Config) -> dict[str, Config]:
@@ -89,13 +108,16 @@ def name_network(variant: Mapping[str, Any]) -> str:
 def list_checkpoints() -> dict[str, Path]:
     """Return name to folder of every model at hand: releases by their name, others as `<dataset>/<name>`.
 
-    Releases come first, the default one before all. The folders are listed anew at each call.
+    Releases come first, the default one before all; those of the package only where the project has none of
+    the name. The folders are listed anew at each call.
     """
+    packaged = sorted(path.parent for path in PACKAGED_MODELS_DIR.glob(f"[!.]*/{CONFIG_NAME}"))
     found = sorted(path.parent for path in MODELS_DIR.glob(f"[!.]*/[!.]*/{CONFIG_NAME}"))
-    found.sort(key=lambda folder: (folder.parent != RELEASE_DIR, folder != RELEASE_DIR / DEFAULT_MODEL))
-    return {
-        folder.name if folder.parent == RELEASE_DIR else f"{folder.parent.name}/{folder.name}": folder
-        for folder in found
+    trained = [folder for folder in found if folder.parent != RELEASE_DIR]
+    released = [*packaged, *(folder for folder in found if folder.parent == RELEASE_DIR)]
+    released.sort(key=lambda folder: folder.name != DEFAULT_MODEL)
+    return {folder.name: folder for folder in released} | {
+        f"{folder.parent.name}/{folder.name}": folder for folder in trained
     }
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
+from fer_lib.inference.faces import Face, clip_box
 from fer_lib.inference.numbering import LOST_SECONDS, Numbering, describe_looks
-from fer_lib.inference.recognizer import Face, Recognizer, clip_box
+from fer_lib.inference.recognizer import Recognizer
 
 SMOOTHING_SECONDS = 0.2
 """Time constant of the average over each face's past probabilities; see `benchmarks/video.py`."""

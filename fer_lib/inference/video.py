@@ -18,7 +18,7 @@ from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
 from fer_lib.inference.video_reader import VideoInfo, VideoReader, VideoSource, describe_seconds
 from fer_lib.inference.video_writer import VideoWriter
-from fer_lib.labels import GROUPS
+from fer_lib.labels import GROUPS, NO_GROUP
 
 COLUMN_TYPES = {
     "time": "float64",
@@ -201,15 +201,20 @@ def tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
     types: dict[str, Any] = {
         **COLUMN_TYPES,
         "label": pd.CategoricalDtype(list(emotions)),
-        "group": pd.CategoricalDtype(list(GROUPS)),
+        "group": pd.CategoricalDtype([*GROUPS, NO_GROUP]),
         **dict.fromkeys(emotions, "float32"),
     }
     return pd.DataFrame.from_records(rows, columns=list(types)).astype(types)
 
 
+def list_emotions(table: pd.DataFrame) -> list[str]:
+    """Return the emotions of which a video's table has a column, in label order."""
+    return [name for name in table.columns if name not in COLUMN_TYPES]
+
+
 def _restore_faces(rows: pd.DataFrame) -> list[TrackedFace]:
     """Return the faces of a frame as its rows of the table tell, enough to draw them."""
-    emotions = [name for name in rows.columns if name not in COLUMN_TYPES]
+    emotions = list_emotions(rows)
     return [
         TrackedFace(
             probabilities={name: row[name] for name in emotions},

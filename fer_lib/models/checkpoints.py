@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from fer_lib.errors import ModelError
-from fer_lib.labels import GROUP_OF
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -20,11 +19,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
         missing = {"architecture", "emotions", "preprocessing"} - config.keys()
         missing = missing or {"image_size", "mean", "std"} - config["preprocessing"].keys()
-        unknown = set() if missing else set(config["emotions"]) - GROUP_OF.keys()
+        named = not missing and all(isinstance(name, str) for name in config["emotions"])
     except (ValueError, AttributeError, TypeError) as error:
         raise ModelError(f"{path}: not a checkpoint's config: {error!r}; train or release it again") from None
-    if missing or unknown:
-        found = f"{', '.join(sorted(missing))} missing" if missing else f"unknown emotions {sorted(unknown)}"
+    if not named:
+        found = f"{', '.join(sorted(missing))} missing" if missing else "emotions that are no names"
         raise ModelError(f"{path}: not a checkpoint's config: {found}; train or release it again")
     return config
 

@@ -12,7 +12,8 @@ from fer_lib.evaluation.claims import group_verdicts, spell_verdict
 from fer_lib.evaluation.paper import EPOCHS
 from fer_lib.files import write_atomically
 from fer_lib.inference.registry import RELEASE_DIR, list_checkpoints, list_variants
-from fer_lib.metrics_file import HEADLINES, read_metrics, show_score
+from fer_lib.intervals import show_score
+from fer_lib.metrics_file import HEADLINES, read_metrics
 from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import ROOT, get_output_dirs
 from fer_lib.reporting.results import read_if_written

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fer_lib.evaluation.ablation_results import SHARES
 from fer_lib.evaluation.ablations import find_arms
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.params import Params
 from fer_lib.reporting.figures.studies import plot_differences, plot_vote_shares, show_share
 from fer_lib.reporting.stage import Stage

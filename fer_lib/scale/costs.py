@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 
 BYTES = 4
 """Of a gradient, in float32."""

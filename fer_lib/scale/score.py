@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from fer_lib.data.images import ImageError, decode_image
 from fer_lib.inference.annotate import COLUMNS, build_rows
-from fer_lib.inference.recognizer import LARGEST_CROP, Emotion, Recognizer
+from fer_lib.inference.faces import Emotion
+from fer_lib.inference.recognizer import LARGEST_CROP, Recognizer
 from fer_lib.scale.cluster import refuse_several_machines, start_ray
 from fer_lib.scale.output import Output
 from fer_lib.scale.sources import ID, SCHEMA, Part, Place, list_parts
@@ -41,7 +42,7 @@ class Scorer:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
-            self.recognizer = Recognizer.load(folder, variant=variant, threads=1)
+            self.recognizer = Recognizer(folder, variant=variant, threads=1)
         self.crops, self.model = crops, hash_model(files)
         self.schema = build_schema(self.recognizer.emotions)
 
@@ -155,7 +156,7 @@ def score(
     output
         A folder, here or at an address.
     model, variant
-        As of `Recognizer.load`.
+        As of `Recognizer`.
     crops
         Every image is a face, cut as the model's training faces are; else those of at most `LARGEST_CROP`
         pixels.
@@ -174,7 +175,7 @@ def score(
         When another run on this machine writes the output, there are too few cores, or Ray gives up.
     """
     skipped = Counter[str]()
-    recognizer = Recognizer.load(model, variant=variant)
+    recognizer = Recognizer(model, variant=variant)
     files = {path.name: path.read_bytes() for path in recognizer.folder.iterdir() if path.is_file()}
     target = Output(output)
     parts = list(list_parts(inputs, column, skipped, leave_out=target.place))

@@ -62,7 +62,7 @@ class FaceAPI(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, with one thread: there is a worker for each core."""
-        self.recognizer = Recognizer.load(self.model, variant=self.variant, threads=1)
+        self.recognizer = Recognizer(self.model, variant=self.variant, threads=1)
 
     def decode_request(self, request: Image) -> bytes:
         """Return the image's bytes."""
@@ -194,7 +194,7 @@ def build_server(
     model: str, variant: str | None, workers: int, batch_size: int, token: str
 ) -> litserve.LitServer:
     """Return the server of a model; see `serve`."""
-    Recognizer.load(model, variant=variant)  # what is wrong with it is told here, and not by each worker
+    Recognizer(model, variant=variant)  # what is wrong with it is told here, and not by each worker
     api = FaceAPI if batch_size == 1 else BatchedFaceAPI
     server = litserve.LitServer(
         api(model, variant, batch_size),
@@ -223,7 +223,7 @@ def serve(
     Parameters
     ----------
     model, variant
-        As of `Recognizer.load`.
+        As of `Recognizer`.
     host
         `LOOPBACK`, or an address that other machines reach: then a token is needed, see `TOKEN`.
     workers

@@ -45,7 +45,7 @@ def exported(release, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def crops():
-    return [face.crop for face in Recognizer.load()(draw_scene(8, 1280, 720)[0])]
+    return [face.crop for face in Recognizer()(draw_scene(8, 1280, 720)[0])]
 
 
 def run_litert(path, images):

@@ -69,7 +69,7 @@ def test_images_tables_and_damaged_files_become_rows(capsys, tmp_path):
     }  # fmt: skip
     assert table.index[table["error"].notna()].tolist() == ["a.parquet:1", "broken.jpg"]
     assert len(table["model"].unique()) == 1
-    recognizer = Recognizer.load(variant="tiny", threads=1)
+    recognizer = Recognizer(variant="tiny", threads=1)
     for row, face in zip(table.loc["two.png"].to_dict("records"), recognizer(given / "two.png"), strict=True):
         assert (row["left"], row["top"], row["width"], row["height"]) == face.box
         assert row["landmarks"] == pytest.approx(face.landmarks.ravel(), abs=1e-3)

@@ -101,7 +101,7 @@ def ask(port, method, path, body=None, token=SECRET_TOKEN, **headers):
 def test_faces_are_those_of_the_library(port, photo):
     status, body, _ = ask(port, "POST", "/predict", photo.read_bytes())
     assert status == 200
-    expected = [face.to_dict() for face in Recognizer.load(variant="tiny")(photo)]
+    expected = [face.to_dict() for face in Recognizer(variant="tiny")(photo)]
     found = json.loads(body)["faces"]
     assert [face["label"] for face in found] == [face["label"] for face in expected]
     for one, other in zip(found, expected, strict=True):

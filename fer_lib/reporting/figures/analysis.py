@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from fer_lib.analysis.explain import METHOD, explain_face, overlay_saliency
 from fer_lib.analysis.explain_study import CENTRE, CHOSEN, LAST, RANDOM
-from fer_lib.inference.recognizer import Face
-from fer_lib.metrics_file import Interval
+from fer_lib.inference.faces import Face
+from fer_lib.intervals import Interval
 from fer_lib.models.build import Checkpoint
 from fer_lib.models.preprocessing import to_rgb
 from fer_lib.reporting.figures.style import (

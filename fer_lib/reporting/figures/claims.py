@@ -13,7 +13,7 @@ from fer_lib.evaluation.claim_checks import COMPARED, HIGHER, SUPPORTED
 from fer_lib.evaluation.claim_rules import BELOW, CONTAINED, REACHED
 from fer_lib.evaluation.claims import group_verdicts, name_claim, spell_verdict
 from fer_lib.evaluation.paper import describe_labels
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.reporting.figures.style import (
     AMBER,
     FAINT,

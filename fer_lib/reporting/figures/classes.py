@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fer_lib.metrics_file import UNDEFINED, Interval
+from fer_lib.intervals import UNDEFINED, Interval
 from fer_lib.reporting.figures.style import (
     COLOURS,
     FAINT,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fer_lib.evaluation.metrics import compute_wilson
-from fer_lib.metrics_file import UNDEFINED, Interval
+from fer_lib.intervals import UNDEFINED, Interval
 from fer_lib.reporting.figures.style import (
     FAINT,
     GREY,

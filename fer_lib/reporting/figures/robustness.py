@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fer_lib.analysis.severity_curves import Curves, list_family
 from fer_lib.evaluation.perturbations import CORRUPTIONS, FAMILIES, SEVERITIES, Sample, perturb
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.reporting.figures.data import plot_face_grid
 from fer_lib.reporting.figures.style import (
     LINES,

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.reporting.figures.style import (
     FAINT,
     INK,

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike
 
-from fer_lib.metrics_file import Interval
+from fer_lib.intervals import Interval
 from fer_lib.palette import EMOTION_COLOURS
 
 COLOURS = {

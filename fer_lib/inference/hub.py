@@ -1,0 +1,25 @@
+"""Bring a model from the Hugging Face Hub."""
+
+from pathlib import Path
+
+from fer_lib.errors import ModelError
+from fer_lib.models.checkpoints import CONFIG_NAME
+
+WANTED = (CONFIG_NAME, "*.onnx")
+"""The files of a release that run it. Others in a repository may be code, and are left there."""
+
+
+def download_model(repository: str, revision: str | None = None) -> Path:
+    """Return the folder of a model, in the cache of the Hub's client, downloaded unless it is there already.
+
+    Raises ModelError, in one line, when it cannot be had.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError:
+        raise ModelError(f"{repository}: expected the extra `hub`; `pip install 'fer-lib[hub]'`") from None
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED)))
+    except (OSError, ValueError) as error:  # of which all of the client's own are
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{repository}: expected a model on the Hub, found none: {reason}") from None
