@@ -22,8 +22,8 @@ from fer_lib.models.build import create_model
 from fer_lib.params import load_params
 from fer_lib.scale.measurements import write_measurements
 from fer_lib.training.distributed import get_rank, get_world_size, join_processes, wrap_ddp
-from fer_lib.training.fit import train_on_batch
 from fer_lib.training.optim import build_loss
+from fer_lib.training.steps import train_on_batch
 
 POINTS = [(size, batch) for size in (48, 64) for batch in (16, 32, 64)]
 """Pixels, and images of a step in all processes together."""

@@ -19,9 +19,9 @@ from fer_lib.data.packed import load_packed
 from fer_lib.models.build import create_model
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.params import load_params
-from fer_lib.training.fit import choose_precision, train_on_batch
 from fer_lib.training.loading import EpochBatches, FaceDataset, build_loader
 from fer_lib.training.optim import build_ema, build_loss
+from fer_lib.training.steps import choose_precision, train_on_batch
 from fer_lib.training.transforms import TrainTransform
 
 WARM_UP_STEPS = 3

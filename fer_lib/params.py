@@ -8,24 +8,27 @@ from pydantic import BaseModel, ValidationError
 
 from fer_lib.errors import ParamsError
 from fer_lib.param_sections import (
-    AblationsParams,
     AugmentationParams,
     Changes,
-    CompressionParams,
     DataAuditParams,
     EnsembleParams,
-    EvaluationParams,
-    GradcamParams,
+    FinetuningParams,
     PrepareParams,
     Recipe,
-    ReleaseParams,
-    RobustnessParams,
-    ScaleParams,
     Section,
     TrainingParams,
 )
 from fer_lib.params_file import read_sections
 from fer_lib.paths import PARAMS_FILE
+from fer_lib.study_sections import (
+    AblationsParams,
+    CompressionParams,
+    EvaluationParams,
+    GradcamParams,
+    ReleaseParams,
+    RobustnessParams,
+    ScaleParams,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -46,10 +49,13 @@ class Params(Section):
     robustness: RobustnessParams
     releases: dict[str, ReleaseParams]
     scale: ScaleParams
+    finetuning: FinetuningParams
 
 
-def load_params(dataset: str, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:
+def load_params(dataset: str | None, smoke: bool = False, path: Path = PARAMS_FILE) -> Params:
     """Return the parameters of `dataset`: the sections, then its overrides, then `smoke`'s if asked for.
+
+    None: of faces that are no data set of the file, to which the sections alone apply.
 
     Raises ParamsError, in one line, for an unknown data set or key and for a value out of range.
     """

@@ -26,8 +26,8 @@ def read_params_file(path: Path = PARAMS_FILE) -> Values:
     return content
 
 
-def read_sections(names: Iterable[str], dataset: str, smoke: bool, path: Path) -> dict[str, Values]:
-    """Return the sections `names` with the overrides of `dataset`, then with those of `smoke` if asked for.
+def read_sections(names: Iterable[str], dataset: str | None, smoke: bool, path: Path) -> dict[str, Values]:
+    """Return the sections `names` with the overrides of `dataset`, if any, then with `smoke`'s if asked for.
 
     Raises ParamsError for an unknown section or data set.
     """
@@ -38,9 +38,10 @@ def read_sections(names: Iterable[str], dataset: str, smoke: bool, path: Path) -
     content.pop("pipeline", None)
     if content:
         raise ParamsError(f"{path}: unknown section {next(iter(content))!r}; known: {', '.join(sections)}")
-    if dataset not in overrides:
+    if dataset is not None and dataset not in overrides:
         raise ParamsError(f"{path}: no data set {dataset!r} under `datasets`; known: {', '.join(overrides)}")
-    _merge(sections, overrides[dataset], f"{path}: datasets.{dataset}")
+    if dataset is not None:
+        _merge(sections, overrides[dataset], f"{path}: datasets.{dataset}")
     if smoke:
         _merge(sections, smoke_overrides, f"{path}: smoke")
     return sections

@@ -29,7 +29,7 @@ from fer_lib.evaluation.predictions import write_table
 from fer_lib.intervals import Interval
 from fer_lib.labels import EMOTIONS_7, VOTE_OF_LABEL, VOTES
 from fer_lib.metrics_file import Metrics
-from fer_lib.param_sections import AblationsParams, Changes
+from fer_lib.param_sections import Changes
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
 from fer_lib.reporting.studies import (
@@ -41,6 +41,7 @@ from fer_lib.reporting.studies import (
     trace_vote_shares,
 )
 from fer_lib.reporting.study_names import name_arm, name_baseline
+from fer_lib.study_sections import AblationsParams
 from fer_lib.training.loading import select_train_rows
 from fer_lib.training.targets import VOTE_COLUMNS
 

@@ -12,6 +12,7 @@ from fer_lib.analysis import external
 from fer_lib.data.packed import load_packed
 from fer_lib.data.readers.demo import make_face
 from fer_lib.errors import DataError
+from fer_lib.inference.crops import cut_largest
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import EMOTIONS_7
 
@@ -59,15 +60,13 @@ def test_class_that_the_model_lacks_is_left_out():
 def test_largest_face_is_cut_as_recognize_cuts_it(recognizer):
     picture, _ = draw_scene(2)
     largest = max(recognizer(picture), key=lambda face: face.box[2] * face.box[3])
-    np.testing.assert_array_equal(
-        external.cut_largest(recognizer, picture, recognizer.detector), largest.crop
-    )
+    np.testing.assert_array_equal(cut_largest(recognizer, picture, recognizer.detector), largest.crop)
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (48, 48, 3)])
 def test_crop_is_taken_whole(recognizer, shape):
     crop = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    found = external.cut_largest(recognizer, crop, recognizer.detector)
+    found = cut_largest(recognizer, crop, recognizer.detector)
     assert found.shape == (48, 48)
     if len(shape) == 2:
         np.testing.assert_array_equal(found, crop)

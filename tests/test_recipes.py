@@ -78,7 +78,7 @@ def write_teacher(dirs, root, probabilities):
 
 
 def test_command_writes_checkpoint_metrics_and_history(here, out_dir, capsys):
-    assert cli.main(["train", "b0", "--dataset", "demo", "--out-dir", str(out_dir)]) == 0
+    assert cli.main(["train-recipe", "b0", "--dataset", "demo", "--out-dir", str(out_dir)]) == 0
     folder = out_dir / "models" / "demo" / "b0"
     assert capsys.readouterr().out == f"checkpoint: {folder}\n"
     checkpoint = load_checkpoint(folder)
@@ -225,7 +225,7 @@ def test_trainings_behind_a_network_are_those_of_all_it_was_trained_from(tmp_pat
 
 
 def test_unknown_recipe_is_one_line_with_the_known_ones(capsys):
-    assert cli.main(["train", "b1", "--dataset", "demo"]) == 1
+    assert cli.main(["train-recipe", "b1", "--dataset", "demo"]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert message.endswith("recipes: no 'b1'; known: " + ", ".join(load_params("demo").recipes) + "\n")
@@ -274,7 +274,7 @@ def test_start_that_was_not_trained_is_one_line(here, tmp_path):
 
 def test_missing_teacher_is_one_line(dirs, out_dir, capsys):
     capsys.readouterr()
-    assert cli.main(["train", "student", "--dataset", "demo", "--out-dir", str(out_dir)]) == 1
+    assert cli.main(["train-recipe", "student", "--dataset", "demo", "--out-dir", str(out_dir)]) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: training.teachers: ")
     assert "teacher.parquet: expected a teacher's probabilities" in message

@@ -23,9 +23,10 @@ from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import create_model, load_checkpoint, load_exported, save_checkpoint
 from fer_lib.models.checkpoints import read_config
 from fer_lib.models.preprocessing import Preprocessing, preprocess
-from fer_lib.param_sections import ReleaseParams, TargetShares
+from fer_lib.param_sections import TargetShares
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
+from fer_lib.study_sections import ReleaseParams
 from fer_lib.training.predict import Predictor
 from fer_lib.training.voting import compute_softmax
 

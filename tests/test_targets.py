@@ -13,8 +13,8 @@ from fer_lib.models.build import create_model, save_checkpoint
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.param_sections import TargetShares
 from fer_lib.params import load_params
-from fer_lib.training.fit import train_on_batch
 from fer_lib.training.optim import build_loss
+from fer_lib.training.steps import train_on_batch
 from fer_lib.training.targets import build_targets, choose_labels, count_votes, has_votes, share_classes
 from fer_lib.training.teacher import Teacher, build_teachers
 from fer_lib.training.transforms import mix_batch

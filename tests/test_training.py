@@ -16,10 +16,11 @@ from fer_lib.errors import ModelError
 from fer_lib.models.build import create_model
 from fer_lib.params import Params, load_params
 from fer_lib.training import fit as training
-from fer_lib.training.fit import CODE, PACKAGE, _Run, choose_precision, fit
+from fer_lib.training.fit import CODE, PACKAGE, _Run, fit
 from fer_lib.training.loading import select_train_rows
 from fer_lib.training.optim import build_optimizer, compute_image_size, compute_lr
 from fer_lib.training.state import TrainingState
+from fer_lib.training.steps import choose_precision
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ from fer_lib.deployment import variants
 from fer_lib.deployment.latency import name_run
 from fer_lib.intervals import Interval
 from fer_lib.metrics_file import Metrics, read_metrics, write_metrics
-from fer_lib.param_sections import DeviceLimits
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs
+from fer_lib.study_sections import DeviceLimits
 
 SETTINGS = load_params("demo").compression
 REFERENCES = ("float_reference", "baseline")

@@ -25,9 +25,9 @@ from fer_lib.evaluation.predictions import read_table, write_table
 from fer_lib.intervals import Interval
 from fer_lib.jobs import map_side_by_side
 from fer_lib.metrics_file import Metrics
-from fer_lib.param_sections import RobustnessParams
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.study_sections import RobustnessParams
 
 TONE, LIGHT = "skin_tone", "light_strength"
 """The factors whose gaps a mitigation is to close."""

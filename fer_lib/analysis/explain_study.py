@@ -38,9 +38,9 @@ from fer_lib.evaluation.bootstrap import draw_rows
 from fer_lib.evaluation.predictions import write_table
 from fer_lib.files import write_atomically
 from fer_lib.models.build import Checkpoint, load_checkpoint
-from fer_lib.param_sections import GradcamParams
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
+from fer_lib.study_sections import GradcamParams
 from fer_lib.training.recipes import check_match
 
 CHOSEN, LAST, RANDOM, CENTRE = "chosen", "Grad-CAM, last stage", "random", "face centre"

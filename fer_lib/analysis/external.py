@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from demo_faces.counterfactuals import FACTORS
 from fer_lib.data.detector import CANDIDATE, Detector
-from fer_lib.data.framing import cut_face
 from fer_lib.data.image_files import PassedOver, list_folders, list_images, pass_loose_files
 from fer_lib.data.images import read_image
 from fer_lib.data.packed import META_FILE, PackedDataset, load_packed
 from fer_lib.data.readers.base import find_root
 from fer_lib.data.readers.folders import SPLIT_OF_NAME, find_splits
 from fer_lib.errors import DataError, MediaError
-from fer_lib.inference.recognizer import LARGEST_CROP, Recognizer
+from fer_lib.inference.crops import cut_largest
+from fer_lib.inference.recognizer import Recognizer
 from fer_lib.labels import normalise_emotion, suggest_emotion
 from fer_lib.models.checkpoints import read_config
 from fer_lib.params_file import read_params_file
@@ -189,20 +188,3 @@ def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence
                 emotion, how = LEFT_OUT, "the model has no such class"
         rows.append((name, emotion, how, int(counts.get(name, 0))))
     return pd.DataFrame(rows, columns=["class", "model's emotion", "how", "images"])
-
-
-def cut_largest(recognizer: Recognizer, pixels: np.ndarray, detector: Detector) -> np.ndarray | None:
-    """Return the largest face of an image, uint8 grey or RGB, in the model's framing; None: none found.
-
-    pixels: uint8 (H, W) or (H, W, 3) RGB. One of `LARGEST_CROP` or less is a crop, and taken whole.
-    """
-    framing = recognizer.framing
-    colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if max(colour.shape[:2]) > LARGEST_CROP:
-        faces = detector.detect(np.ascontiguousarray(colour))
-        return cut_face(colour, faces[0].landmarks, framing) if faces else None
-    grey = framing.channels == 1
-    whole = cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY) if grey else colour
-    size = (framing.size, framing.size)
-    shrinks = max(whole.shape[:2]) > framing.size
-    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -36,10 +36,10 @@ from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from fer_lib.models.preprocessing import preprocess
 from fer_lib.onnx_session import open_session
-from fer_lib.param_sections import RobustnessParams
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_code, hash_file, hash_values
+from fer_lib.study_sections import RobustnessParams
 from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import check_match
 from fer_lib.training.voting import compute_softmax

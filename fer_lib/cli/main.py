@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fer_lib.cli import faces, scale
+from fer_lib.cli import faces, own_faces, scale
 from fer_lib.errors import FerError
 
 
@@ -47,7 +47,7 @@ CALLS = {
         "report",
         "Run a notebook, such as 03_training, and write its page.",
     ),
-    "train": Call(
+    "train-recipe": Call(
         "training.recipes:train_recipe",
         "RECIPE --dataset --out-dir",
         "checkpoint",
@@ -248,6 +248,7 @@ def readme(check: bool) -> int:
 
 for _command in (
     *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
+    own_faces.train,
     *(scale.score, scale.serve),
     *(
         rerun,

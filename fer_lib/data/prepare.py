@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fer_lib.data.framing import fit_image, fit_regions, measure_framing
+from fer_lib.data.framing import Framing, fit_image, fit_regions, measure_framing
 from fer_lib.data.image_files import describe_counts
 from fer_lib.data.packed import DROPPED_FILE, FACES_FILE, INDEX_FILE, META_FILE, REGIONS_FILE, SPLITS
 from fer_lib.data.readers import open_raw
@@ -67,8 +67,22 @@ def prepare(
     """
     if params.val_fraction + params.test_fraction >= 1:
         raise ParamsError("prepare: expected val_fraction + test_fraction below 1; lower one of them")
+    return pack(dataset, open_raw(dataset, params, raw_dir), params, out_dir, progress=progress)
+
+
+def pack(
+    dataset: str,
+    raw: RawDataset,
+    params: PrepareParams,
+    out_dir: str | Path | None = None,
+    framing: Framing | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Pack an opened source as `prepare` does; return the content of its `meta.json`.
+
+    framing: how its faces were cut; None: it is measured.
+    """
     out_dir = Path(out_dir) if out_dir else get_packed_dir(dataset)
-    raw = open_raw(dataset, params, raw_dir)
     with hold_lock(out_dir.with_name(f".{out_dir.name}.lock")):
         new, old = out_dir.with_name(f".{out_dir.name}.new"), out_dir.with_name(f".{out_dir.name}.old")
         if old.exists() and not out_dir.exists():  # a run was killed between the two renames
@@ -77,7 +91,7 @@ def prepare(
             shutil.rmtree(left_over, ignore_errors=True)
         new.mkdir()
         try:
-            meta = _pack(dataset, raw, params, new, progress)
+            meta = _write_store(dataset, raw, params, new, framing, progress)
             if out_dir.exists():  # a folder cannot take the place of a full one in one step
                 out_dir.rename(old)
             new.rename(out_dir)
@@ -87,8 +101,13 @@ def prepare(
     return meta
 
 
-def _pack(
-    dataset: str, raw: RawDataset, params: PrepareParams, folder: Path, progress: bool
+def _write_store(
+    dataset: str,
+    raw: RawDataset,
+    params: PrepareParams,
+    folder: Path,
+    framing: Framing | None,
+    progress: bool,
 ) -> dict[str, Any]:
     n_excluded = 0
     rows = tqdm(
@@ -116,7 +135,7 @@ def _pack(
             )
         content = writer.finish()
     _check_splits(dataset, content["counts"])
-    framing = measure_framing(_read_sample(folder))
+    framing = framing or measure_framing(_read_sample(folder))
     meta = {
         "dataset": dataset,
         "layout": raw.layout,

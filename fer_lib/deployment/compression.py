@@ -36,10 +36,10 @@ from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.networks import count_macs
 from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.onnx_session import open_session
-from fer_lib.param_sections import CompressionParams
 from fer_lib.params import load_params
 from fer_lib.paths import OutputDirs, get_output_dirs
 from fer_lib.provenance import hash_file
+from fer_lib.study_sections import CompressionParams
 from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import ENSEMBLE, TEACHER_NAME, check_match
 

@@ -43,9 +43,10 @@ from fer_lib.models.build import Checkpoint, load_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME
 from fer_lib.models.networks import get_classifier
 from fer_lib.onnx_session import open_session
-from fer_lib.param_sections import ReleaseParams, TrainingParams
+from fer_lib.param_sections import TrainingParams
 from fer_lib.params import Params, load_params
 from fer_lib.paths import ROOT, OutputDirs, get_output_dirs
+from fer_lib.study_sections import ReleaseParams
 from fer_lib.training.predict import Predictor
 from fer_lib.training.recipes import check_match, get_metrics_name, list_trainings
 from fer_lib.training.targets import share_classes

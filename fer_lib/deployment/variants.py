@@ -12,8 +12,8 @@ from fer_lib.evaluation.metrics import score_predictions, summarise_gain
 from fer_lib.evaluation.predictions import SPLITS
 from fer_lib.intervals import Interval
 from fer_lib.metrics_file import Metrics, build_key, read_metrics
-from fer_lib.param_sections import CompressionParams, DeviceLimits
 from fer_lib.paths import OutputDirs
+from fer_lib.study_sections import CompressionParams, DeviceLimits
 from fer_lib.training.voting import compute_softmax
 
 SCORES = ("accuracy", "ece", "macro.recall")

@@ -22,9 +22,9 @@ from fer_lib.evaluation.votes import NO_LABEL, label_by_majority
 from fer_lib.intervals import Interval
 from fer_lib.labels import RARE_EMOTIONS
 from fer_lib.metrics_file import Metrics
-from fer_lib.param_sections import AblationsParams
 from fer_lib.params import Params, apply_recipe
 from fer_lib.paths import OutputDirs
+from fer_lib.study_sections import AblationsParams
 from fer_lib.training.recipes import describe_budget
 from fer_lib.training.targets import has_votes
 

@@ -7,6 +7,7 @@ checkpoint, or the float .onnx file of a release, of the same architecture. `non
 
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import nn
 
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import WEIGHTS_NAME, read_config, read_variant
-from fer_lib.models.networks import get_classifier_name, match_shapes
+from fer_lib.models.networks import get_classifier, get_classifier_name, match_shapes
 from fer_lib.models.onnx_weights import read_onnx_weights
 from fer_lib.models.preprocessing import Preprocessing
 from fer_lib.provenance import hash_file
@@ -69,6 +70,22 @@ def load_initial_weights(
     if source == "file":
         return _load_from_file(model, architecture, weights_file, with_head)
     return InitialWeights("none", "random", None, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
+def load_class_weights(model: nn.Module, emotions: Sequence[str], weights_file: Path) -> None:
+    """Give the classes that another network knows its weights in the last layer, in place.
+
+    weights_file: a release's float .onnx file, or the folder of a checkpoint; its classifier must be linear.
+    """
+    if weights_file.is_dir():
+        weights_file = weights_file / WEIGHTS_NAME
+    known = read_config(weights_file.parent)["emotions"]
+    weights, name = _read_weights(weights_file), get_classifier_name(model)
+    rows = {row: known.index(emotion) for row, emotion in enumerate(emotions) if emotion in known}
+    with torch.no_grad():
+        for row, place in rows.items():
+            for part in ("weight", "bias"):
+                getattr(get_classifier(model), part)[row] = weights[f"{name}.{part}"][place]
 
 
 def _load_from_package(model: nn.Module, architecture: str) -> InitialWeights:
@@ -152,12 +169,7 @@ def _load_from_file(
             "training.weights_file: expected a .safetensors file, a checkpoint or the float .onnx file of a "
             f"release, found {weights_file}"
         )
-    try:
-        weights = (
-            load_file(weights_file) if weights_file.suffix != ".onnx" else read_onnx_weights(weights_file)
-        )
-    except SafetensorError as error:
-        raise ModelError(f"{weights_file}: not a readable .safetensors file: {error}") from None
+    weights = _read_weights(weights_file)
     head = f"{get_classifier_name(model)}."
     body = {k: v for k, v in weights.items() if with_head or not k.startswith(head)}
     if pruned and not with_head:
@@ -179,3 +191,10 @@ def _load_from_file(
     if missing:
         raise ModelError(f"{weights_file}: expected the weights of {architecture}, {missing[0]} is missing")
     return InitialWeights("file", weights_file.name, hash_file(weights_file), mean, std)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return read_onnx_weights(path) if path.suffix == ".onnx" else load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a readable .safetensors file: {error}") from None

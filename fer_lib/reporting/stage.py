@@ -95,22 +95,9 @@ class Stage:
         chart: the same figure as a Vega-Lite specification, of a `chart_*` function. A browser with
         JavaScript shows it in place of the image.
         """
-        import matplotlib.pyplot as plt
-
-        drawn = io.BytesIO()
-        fig.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
-        plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
-        content, (width, height) = reduce_png(drawn)
+        content, fragment = embed_figure(fig, name, caption, chart)
         write_atomically(self.dirs.figures / self.name / f"{name}.png", content)
-        data, text = base64.b64encode(content).decode(), html.escape(caption)
-        # Compact, and free of what would end the element.
-        spec = json.dumps(chart, separators=(",", ":")).replace("<", "\\u003c") if chart else ""
-        _display_html(
-            f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
-            f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
-            + (f'<script type="{CHART_TYPE}">{spec}</script>' if chart else "")
-            + f"<figcaption>{text}</figcaption></figure>"
-        )
+        _display_html(fragment)
 
     def show_table(self, df: pd.DataFrame, caption: str, formats: Mapping[str, str] | None = None) -> None:
         """Show `df` as a table; see `build_table`."""
@@ -159,6 +146,28 @@ class Stage:
         """
         seconds = wall_seconds or time.monotonic() - self.started
         write_metrics(self.dirs, metrics, meta or self.data.meta, self.params, seed, seconds, headline)
+
+
+def embed_figure(
+    fig: "Figure", name: str, caption: str, chart: Mapping[str, Any] | None = None
+) -> tuple[bytes, str]:
+    """Return a figure as an image file and as HTML, as `Stage.show_figure` shows it, and close it."""
+    import matplotlib.pyplot as plt
+
+    drawn = io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=PIXELS_PER_INCH, bbox_inches="tight", facecolor="white")
+    plt.close(fig)  # or Jupyter shows it a second time at the end of the cell
+    content, (width, height) = reduce_png(drawn)
+    data, text = base64.b64encode(content).decode(), html.escape(caption)
+    # Compact, and free of what would end the element.
+    spec = json.dumps(chart, separators=(",", ":")).replace("<", "\\u003c") if chart else ""
+    fragment = (
+        f'<figure id="figure-{html.escape(name)}"><img src="data:image/png;base64,{data}" alt="{text}" '
+        f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+        + (f'<script type="{CHART_TYPE}">{spec}</script>' if chart else "")
+        + f"<figcaption>{text}</figcaption></figure>"
+    )
+    return content, fragment
 
 
 def reduce_png(drawn: io.BytesIO) -> tuple[bytes, tuple[int, int]]:

@@ -1,9 +1,7 @@
 """Train a network: run epochs, keep the best, stop early, and go on where it was interrupted."""
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +15,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fer_lib.data.packed import PackedDataset
-from fer_lib.errors import ModelError, ParamsError
+from fer_lib.errors import ParamsError
 from fer_lib.jobs import keep_freed_memory
 from fer_lib.models.build import create_model
 from fer_lib.models.networks import attach_hierarchical_head, count_macs, prune_channels
 from fer_lib.models.preprocessing import Preprocessing
-from fer_lib.models.weights import load_initial_weights
+from fer_lib.models.weights import load_class_weights, load_initial_weights
 from fer_lib.params import Params
 from fer_lib.provenance import hash_code, hash_values
+from fer_lib.training.curves import CURVES_NAME, Curves
 from fer_lib.training.distributed import (
-    all_reduce_mean,
     check_alike,
     choose_device,
     gather_rows,
@@ -34,7 +32,6 @@ from fer_lib.training.distributed import (
     get_world_size,
     join_processes,
     seed_step,
-    sync_batch_norms,
     wrap_ddp,
 )
 from fer_lib.training.loading import (
@@ -46,7 +43,6 @@ from fer_lib.training.loading import (
     select_train_rows,
 )
 from fer_lib.training.optim import (
-    Loss,
     build_ema,
     build_loss,
     build_optimizer,
@@ -56,8 +52,9 @@ from fer_lib.training.optim import (
 )
 from fer_lib.training.predict import View, run_batches
 from fer_lib.training.state import TrainingState
+from fer_lib.training.steps import choose_precision, compute_accuracy, train_on_batch
 from fer_lib.training.targets import build_targets, choose_labels
-from fer_lib.training.teacher import Teacher, build_teachers
+from fer_lib.training.teacher import build_teachers
 from fer_lib.training.transforms import TrainTransform, mix_batch
 
 SAVE_EVERY_SECONDS = 60.0
@@ -85,12 +82,16 @@ class FitResult:
         return self.config["best_epoch"]
 
 
-def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
+def fit(data: PackedDataset, params: Params, state_dir: Path, keeps_classes: bool = False) -> FitResult:
     """Train a network on the train split of `data`, selecting the epoch on its validation split.
+
+    With `keeps_classes`, the classes that the network of `training.weights_file` knows start from what it
+    knows of them; else each class is learned anew.
 
     The state is saved in `state_dir` about once a minute. Called again with the same data, parameters and
     code, `fit` goes on from there and ends with the same weights; with others it starts anew. To the bit that
-    holds on one machine's CPU; a GPU adds up in no fixed order.
+    holds on one machine's CPU; a GPU adds up in no fixed order. Its curves are there to be watched with
+    `tensorboard --logdir`.
 
     Processes that torchrun starts train one network together: each computes its share of every batch, and
     the first one writes. They end where one process does, up to rounding, other draws of dropout, and the
@@ -105,7 +106,7 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
     """
     keep_freed_memory()
     with join_processes():
-        run = _Run(data, params, choose_device())
+        run = _Run(data, params, choose_device(), keeps_classes)
         state = TrainingState.load_or_create(state_dir, run.compute_fingerprint())
         check_alike((state.fingerprint, state.epoch, state.step))
         if state.model:
@@ -113,7 +114,8 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
         total = params.training.epochs * len(run.batches)
         done = state.epoch * len(run.batches) + state.step
         hidden = {"disable": True} if get_rank() else {}
-        with tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True, **hidden) as bar:
+        shown = tqdm(total=total, initial=done, desc="train", unit="batch", dynamic_ncols=True, **hidden)
+        with shown as bar, Curves(state_dir / CURVES_NAME, done, is_shown=not get_rank()) as run.curves:
             while not state.finished:
                 bar.set_description(f"epoch {state.epoch + 1}/{params.training.epochs}")
                 run.train_one_epoch(state, bar)
@@ -128,7 +130,11 @@ def fit(data: PackedDataset, params: Params, state_dir: Path) -> FitResult:
 class _Run:
     """The parts that one training needs, built from the parameters alone."""
 
-    def __init__(self, data: PackedDataset, params: Params, device: torch.device):
+    curves: Curves
+
+    def __init__(
+        self, data: PackedDataset, params: Params, device: torch.device, keeps_classes: bool = False
+    ):
         training = params.training
         if training.batch_size % get_world_size():
             raise ParamsError(
@@ -145,6 +151,9 @@ class _Run:
         self.initial = load_initial_weights(
             self.model, training.architecture, training.weights, training.weights_file, with_head=prunes
         )
+        self.keeps_classes = keeps_classes
+        if keeps_classes and training.weights_file:
+            load_class_weights(self.model, data.emotions, training.weights_file)
         if prunes:
             prune_channels(self.model, training.image_size, n_macs)
         self.preprocessing = Preprocessing(training.image_size, self.initial.mean, self.initial.std)
@@ -176,6 +185,7 @@ class _Run:
             "data": self.data.data_hash,
             "targets": hashlib.sha256(np.ascontiguousarray(self.targets).tobytes()).hexdigest(),
             "initial": asdict(self.initial),
+            "keeps_classes": self.keeps_classes,
             "teachers": [teacher.weights_sha256 for teacher in self.teachers],
             "params": self.params.model_dump(mode="json", include={"training", "augmentation"}),
             "code": hash_code(CODE),
@@ -231,6 +241,7 @@ class _Run:
             loss = train_on_batch(model, images, targets, *used, self.teachers, share)
             if self.ema:
                 self.ema.update(self.model, step)
+            self.curves.add(step + 1, {"loss/train": loss, "lr": lr})
             state.step += 1
             state.loss_sum += loss
             bar.update()
@@ -248,7 +259,7 @@ class _Run:
         scored = self.ema.module if self.ema else self.model
         logits = torch.from_numpy(gather_rows(run_batches(scored, self.val_loader)))
         labels = torch.from_numpy(self.labels[self.val_rows])
-        accuracy = _compute_accuracy(logits, labels)
+        accuracy = compute_accuracy(logits, labels)
         if accuracy > state.best_accuracy:
             state.best_accuracy, state.best_epoch = accuracy, state.epoch + 1
             state.best_weights = {k: v.detach().cpu().clone() for k, v in scored.state_dict().items()}
@@ -264,6 +275,9 @@ class _Run:
             }
         )
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        last = state.history[-1]
+        shown = {"loss/validation": last["val_loss"], "accuracy/validation": accuracy}
+        self.curves.add(state.epoch * len(self.batches), shown)
         waited = state.epoch - state.best_epoch
         state.finished = state.epoch >= training.epochs or waited >= training.patience
 
@@ -288,58 +302,3 @@ class _Run:
             "best_epoch": state.best_epoch,
             "metrics": {"val.accuracy": best["val_accuracy"], "val.loss": best["val_loss"]},
         }
-
-
-def train_on_batch(
-    model: nn.Module,
-    images: torch.Tensor,
-    targets: torch.Tensor,
-    loss_function: Loss,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    autocast: torch.dtype | None,
-    teachers: Sequence[Teacher] = (),
-    share: float = 0.0,
-) -> float:
-    """Take one optimiser step on images (N, 3, S, S) and targets (N, C); return the loss of all processes.
-
-    To the targets is added `share` of each teacher's predictions for the images.
-    """
-    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    targets = targets.to(device, non_blocking=True)
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None), sync_batch_norms():
-        for teacher in teachers:
-            targets = targets + share * teacher(images)
-        logits = model(images)
-    loss = loss_function(logits, targets)
-    loss.backward()
-    optimizer.step()
-    value = all_reduce_mean(loss.detach()).item()
-    if not math.isfinite(value):
-        raise ModelError(f"training diverged: the loss is {value}; lower training.lr or raise warmup_steps")
-    return value
-
-
-def choose_precision(precision: str, architecture: str, device: torch.device) -> torch.dtype | None:
-    """Return the dtype to autocast to, or None for float32.
-
-    `auto` on a GPU is bfloat16. On a CPU it was measured (benchmarks/training.py): one that multiplies
-    bfloat16 itself (AVX-512 BF16, AMX) trains ResNets with it 1.5 times as fast, but EfficientNets at half
-    the speed, whose depthwise convolutions it does not help.
-    """
-    if precision == "auto":
-        multiplies_bfloat16: Callable[[], bool] = torch.cpu._is_avx512_bf16_supported
-        fast = device.type == "cuda" or ("resnet" in architecture and multiplies_bfloat16())
-        precision = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else None
-
-
-def _compute_accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    # Here, because importing it takes 3 s, and most who import this module train nothing.
-    from torchmetrics.functional.classification import multiclass_stat_scores
-
-    # From counts, for torchmetrics' own accuracy is a float32.
-    counts = multiclass_stat_scores(logits.argmax(dim=1), labels, logits.shape[1], average="micro")
-    n_correct, *_, n = counts.tolist()
-    return n_correct / n

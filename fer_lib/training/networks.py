@@ -65,7 +65,7 @@ def train_networks(dataset: str, out_dir: str | Path | None = None, processes: i
 
 
 def _run_torchrun(name: str, dataset: str, out_dir: str | Path | None, processes: int) -> None:
-    command = [*TORCHRUN, f"--nproc-per-node={processes}", "-m", "fer_lib", "train", name]
+    command = [*TORCHRUN, f"--nproc-per-node={processes}", "-m", "fer_lib", "train-recipe", name]
     command += ["--dataset", dataset, *([] if out_dir is None else ["--out-dir", str(out_dir)])]
     if subprocess.run(command, check=False).returncode:
         raise FerError(f"{name}: {processes} processes failed to train it; see the error above")

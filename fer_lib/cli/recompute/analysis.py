@@ -12,7 +12,7 @@ from fer_lib.evaluation.bootstrap import ECE_BINS, assign_bins
 from fer_lib.evaluation.perturbations import CORRUPTIONS, SEVERITIES
 from fer_lib.labels import EMOTIONS_8, RARE_EMOTIONS
 from fer_lib.metrics_file import read_metrics
-from fer_lib.param_sections import RobustnessParams
+from fer_lib.study_sections import RobustnessParams
 
 MAPS = {
     "chosen": "chosen",

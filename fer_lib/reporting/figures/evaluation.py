@@ -31,8 +31,8 @@ N_BAND_POINTS = 60
 
 
 @mpl.rc_context(STYLE)
-def plot_training_curves(history: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """Plot loss and validation accuracy per epoch beside the paper's.
+def plot_training_curves(history: pd.DataFrame, paper: pd.DataFrame | None = None) -> Figure:
+    """Plot loss and validation accuracy per epoch, beside the paper's where that is given.
 
     Both frames have the columns epoch, train_loss, val_loss (nats) and val_accuracy (0 to 1).
     """
@@ -45,8 +45,9 @@ def plot_training_curves(history: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     ours = {"marker": "o", "markersize": 4}
     theirs = {"marker": "D", "markerfacecolor": "white", "linestyle": (0, (2, 2)), "linewidth": 1.2}
     for axes, column, colour, name in curves:
-        for epochs, whose, look in ((history, "this run", ours), (paper, "paper", theirs)):
-            axes.plot(epochs["epoch"], epochs[column], color=colour, label=f"{name}, {whose}", **look)
+        axes.plot(history["epoch"], history[column], color=colour, label=f"{name}, this run", **ours)
+        if paper is not None:
+            axes.plot(paper["epoch"], paper[column], color=colour, label=f"{name}, paper", **theirs)
     left.set(title="Loss", ylim=(0, None))
     right.set(title="Validation accuracy", ylim=(0, 1))
     right.yaxis.set_major_formatter(PERCENT)
