@@ -1,8 +1,11 @@
 """The files that hosts and contributors' tools read: whether they say what is true of this project."""
 
+import re
 import shutil
 
+import yaml
 from conftest import REPO, commit, run_git
+from packaging.version import Version
 
 
 def test_downloaded_archive_names_the_commit_and_the_newest_version_of_the_code(tmp_path):
@@ -18,3 +21,20 @@ def test_downloaded_archive_names_the_commit_and_the_newest_version_of_the_code(
     values = dict(line.split(": ") for line in lines)
     assert values["node"] == run_git(tmp_path, "rev-parse", "HEAD").strip()
     assert values["describe-name"] == "v1.2.0"
+
+
+def test_citation_and_readme_name_the_newest_version_of_the_changelog():
+    changelog = (REPO / "CHANGELOG.md").read_text()
+    first, *versions = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert first == "Unreleased"
+    assert versions == sorted(versions, key=Version, reverse=True)
+    assert yaml.safe_load((REPO / "CITATION.cff").read_text())["version"] == versions[0]
+    assert f"version = {{{versions[0]}}}" in (REPO / "README.md").read_text()
+
+
+def test_changelog_has_the_sections_of_its_format_and_an_entry_a_line():
+    text = (REPO / "CHANGELOG.md").read_text().partition("\n## ")[2]
+    known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {*re.findall(r"^### (.+)$", text, re.MULTILINE)} <= known
+    assert all(re.match(r"- |#|\[|$", line) for line in text.splitlines())
+    assert max(map(len, text.splitlines())) <= 120
