@@ -1,10 +1,13 @@
 """The files that hosts and contributors' tools read: whether they say what is true of this project."""
 
+import json
 import re
 import shutil
+import tomllib
 
 import yaml
 from conftest import REPO, commit, run_git
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 
@@ -38,3 +41,14 @@ def test_changelog_has_the_sections_of_its_format_and_an_entry_a_line():
     assert {*re.findall(r"^### (.+)$", text, re.MULTILINE)} <= known
     assert all(re.match(r"- |#|\[|$", line) for line in text.splitlines())
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_development_container_has_a_python_that_fits_and_runs_targets_that_exist():
+    container = json.loads((REPO / ".devcontainer" / "devcontainer.json").read_text())
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert Version(container["image"].rpartition(":")[2]) in SpecifierSet(project["requires-python"])
+    targets = re.findall(r"make (\w+)", json.dumps(container))
+    makefile = (REPO / "Makefile").read_text()
+    assert {*targets} == {"env", "app", "lab"}
+    assert all(f"\n{target}:" in makefile for target in targets)
+    assert {int(port) for port in container["portsAttributes"]} == {*container["forwardPorts"]}
