@@ -10,6 +10,8 @@ from conftest import REPO, commit, run_git
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from fer_lib.responsible_use import RESPONSIBLE_USE
+
 
 def test_downloaded_archive_names_the_commit_and_the_newest_version_of_the_code(tmp_path):
     for name in (".gitattributes", ".git_archival.txt"):
@@ -52,3 +54,8 @@ def test_development_container_has_a_python_that_fits_and_runs_targets_that_exis
     assert {*targets} == {"env", "app", "lab"}
     assert all(f"\n{target}:" in makefile for target in targets)
     assert {int(port) for port in container["portsAttributes"]} == {*container["forwardPorts"]}
+
+
+def test_readme_says_of_responsible_use_what_the_app_and_the_cards_say():
+    section = (REPO / "README.md").read_text().partition("## Responsible use\n")[2].partition("\n## ")[0]
+    assert " ".join(section.split()).startswith(RESPONSIBLE_USE)
