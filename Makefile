@@ -63,12 +63,8 @@ walk: env browser ## use every page of app, web and reports in a browser, light,
 	for look in light dark telephone; do LOOK=$$look SCREENSHOTS=screenshots \
 	  $(BIN)/python -m pytest tests/test_browser.py tests/test_web.py tests/test_pages.py || exit 1; done
 
-lint: env ## check style, format, who imports whom, types and declared packages
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/mypy
-	$(BIN)/deptry .
+lint: env ## run every check of .pre-commit-config.yaml: style, format, imports, types, declared packages
+	PATH="$(CURDIR)/$(BIN):$$PATH" pre-commit run --all-files --show-diff-on-failure
 
 verify: env ## check the numbers in reports/ against what they were made from
 	$(BIN)/fer verify

@@ -23,6 +23,7 @@ from fer_lib.inference.registry import (
 )
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
 from fer_lib.palette import choose_colours
+from fer_lib.responsible_use import NOTICE
 
 LOG = logging.getLogger("fer_lib.app")
 
@@ -63,10 +64,7 @@ def guard() -> Iterator[None]:
 
 def show_notice() -> None:
     """Show what the answers must not be used for."""
-    st.caption(
-        "An expression is not a feeling. Do not judge people by it. At work and at school the EU AI Act "
-        "prohibits software that infers emotions (Article 5(1)(f))."
-    )
+    st.caption(NOTICE)
 
 
 def choose_model() -> Recognizer:

@@ -201,7 +201,8 @@ def _describe_input(config: Mapping[str, Any]) -> str | None:
 def read_card(folder: Path) -> str:
     """Return the model's card as Markdown for the page; "" when there is none.
 
-    Without its first heading, which repeats the name, and with smaller ones: it stands below a heading.
+    Without its metadata and its first heading, which repeats the name, and with smaller ones: it stands below
+    a heading.
     Links to files lead nowhere in a browser, and images from elsewhere would tell a server who is looking:
     of both the text is kept. Code stays as it is.
     """
@@ -209,7 +210,8 @@ def read_card(folder: Path) -> str:
         text = (folder / CARD_NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    parts = re.split(r"(```.*?```|`[^`\n]*`)", re.sub(r"\A\s*# .*\n", "", text), flags=re.DOTALL)
+    body = re.sub(r"\A(---\n.*?\n---\n)?\s*(# [^\n]*\n)?", "", text, flags=re.DOTALL)
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", body, flags=re.DOTALL)
     return "".join(part if part.startswith("`") else _fit_markdown(part) for part in parts).strip()
 
 

@@ -251,7 +251,7 @@ def test_models_lists_the_release_first(capsys):
     status, out, _ = run(capsys, "models")
     assert status == 0
     rows = [line.split()[:4] for line in out.splitlines()[1:5]]
-    assert rows[1] == ["photographs", "float", "fer2013", "tf_efficientnet_b0"]
+    assert rows[1] == ["photographs", "float", "fer2013", "EfficientNet-B0"]
     assert [row[1] for row in rows] == ["accurate", "float", "balanced", "tiny"]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import REPO
+from huggingface_hub import ModelCard
 
 from fer_lib.data.framing import FER2013_FRAMING
 from fer_lib.data.packed import PackedDataset
@@ -17,7 +18,7 @@ from fer_lib.deployment.release_scores import choose_threshold, select_judged
 from fer_lib.errors import FerError, ModelError
 from fer_lib.evaluation.metrics import fit_temperature
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.registry import DEFAULT_MODEL, describe_variant, list_variants
+from fer_lib.inference.registry import DEFAULT_MODEL, describe_variant, list_variants, name_network
 from fer_lib.labels import EMOTIONS_7, VOTES
 from fer_lib.metrics_file import Metrics, write_metrics
 from fer_lib.models.build import create_model, load_checkpoint, load_exported, save_checkpoint
@@ -26,6 +27,7 @@ from fer_lib.models.preprocessing import Preprocessing, preprocess
 from fer_lib.param_sections import TargetShares
 from fer_lib.params import load_params
 from fer_lib.paths import get_output_dirs
+from fer_lib.responsible_use import RESPONSIBLE_USE
 from fer_lib.study_sections import ReleaseParams
 from fer_lib.training.predict import Predictor
 from fer_lib.training.voting import compute_softmax
@@ -418,18 +420,38 @@ def test_card_is_generated_and_names_everything(kind, request):
     config, card = read_config(folder), (folder / "README.md").read_text()
     assert card == build_card(folder.name, config)
     assert "nan" not in card.lower().replace("finance", "")
-    words = [f"# {folder.name}\n", config["data_hash"][:12], "2024/1689", "Not for"]
+    words = [f"# {folder.name}\n", config["data_hash"][:12], "Not for"]
     words += [f"\n| {emotion} | " for emotion in config["emotions"]]
     for variant, entry in config["variants"].items():
         metrics = entry["metrics"]
         words += [f"\n| `{variant}` | ", f"{metrics['test.accuracy']:.1%}", f"{metrics['val.coverage']:.0%}"]
         words += [f"{metrics['test.majority.accuracy']:.1%}", f"{metrics['test.majority.ece']:.3f} ["]
-        words += [entry["git_commit"][:12], entry["architecture"]] if "file" in entry else []
+        words += [entry["git_commit"][:12], name_network(entry)] if "file" in entry else []
     for word in words:
         assert word in card, word
     prose = [line for line in card.splitlines() if not line.startswith(("|", "- ", "    ", "recognizer"))]
     assert max(map(len, prose)) <= 110
     assert "```python\nfrom fer_lib" in card
+
+
+@pytest.mark.parametrize("kind", ["released", "family", "committed"])
+def test_hub_reads_the_scores_of_the_default_variant_from_the_card(kind, request):
+    folder = COMMITTED if kind == "committed" else request.getfixturevalue(kind)
+    config, data = read_config(folder), ModelCard.load(folder / "README.md").data
+    assert (data.model_name, data.license, data.pipeline_tag) == (folder.name, "mit", "image-classification")
+    assert data.datasets == [config["dataset"], "ferplus"]  # whose votes taught all three
+    metrics = config["variants"][config["default"]]["metrics"]
+    read = {(result.dataset_config, result.metric_type): result.metric_value for result in data.eval_results}
+    assert read == {
+        ("labels", "accuracy"): metrics["test.accuracy"],
+        ("labels", "recall"): metrics["test.macro.recall"],
+        ("annotators", "accuracy"): metrics["test.majority.accuracy"],
+        ("annotators", "recall"): metrics["test.majority.macro.recall"],
+    }
+
+
+def test_card_says_what_the_models_are_for_as_the_app_does(released):
+    assert RESPONSIBLE_USE in " ".join((released / "README.md").read_text().split())
 
 
 def test_card_leaves_out_what_was_not_measured(released):
@@ -450,7 +472,7 @@ def test_variants_are_described_in_a_line(family):
     variants = list_variants(read_config(family))
     assert describe_variant(variants["vote"]).startswith("soft vote of float, small, ")
     described = describe_variant(variants["small"])
-    assert described.startswith("test_efficientnet in int8, taught by FER+'s votes, ")
+    assert described.startswith("test efficientnet in int8, taught by FER+'s votes, ")
     accuracy = f"{variants['small']['metrics']['test.majority.accuracy']:.1%} by annotators"
     assert accuracy in describe_variant(variants["small"])
 

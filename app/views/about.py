@@ -21,13 +21,7 @@ from app.model_facts import (
 from app.results_data import read_stage_metrics
 from fer_lib.inference.registry import find_checkpoint, list_variants
 from fer_lib.models.checkpoints import read_config
-
-WARNING = (
-    "**Not for judging people.** A face shows an expression, not what a person feels. In the European Union "
-    "the AI Act (Regulation 2024/1689, Article 5) prohibits systems that infer emotions at work and in "
-    "education, outside medical and safety uses. Do not use this app there, nor to decide anything about "
-    "anybody. Use it for research and teaching, on images that you may use."
-)
+from fer_lib.responsible_use import RESPONSIBLE_USE
 
 LIMITS = (
     "The scores are those of images like its training images. Expect less on any others.",
@@ -57,7 +51,7 @@ def show() -> None:
     config = variants[variant]
     title = f"{name}, {variant}" if len(variants) > 1 else name
     st.markdown(f"**{title}.** {describe_model(config)}")
-    st.warning(WARNING, icon=":material/gavel:")
+    st.warning(RESPONSIBLE_USE, icon=":material/gavel:")
     st.header("How far to trust it")
     with st.container(horizontal=True):
         for label, value, remark in [*list_scores(config), *list_costs(config)]:

@@ -178,11 +178,14 @@ def build_command(name: str, call: Call) -> click.Command:
 def prepare(dataset: str, skip_bad: bool) -> None:
     """Pack the raw faces of a data set."""
     from fer_lib.data.audit import describe_packing
+    from fer_lib.data.croissant import write_croissant
     from fer_lib.data.prepare import prepare as pack
     from fer_lib.params import load_params
 
     params = load_params(dataset).prepare
     meta = pack(dataset, params.model_copy(update={"skip_bad": True}) if skip_bad else params)
+    if meta["layout"] == "demo":
+        write_croissant()
     print(f"{dataset}: {describe_packing(meta)}")
     print(f"data hash: {meta['data_hash']}")
 

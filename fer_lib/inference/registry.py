@@ -7,6 +7,7 @@ from typing import Any
 from fer_lib.errors import ModelError
 from fer_lib.models.checkpoints import CONFIG_NAME, read_config
 from fer_lib.paths import MODELS_DIR, PACKAGED_MODELS_DIR
+from fer_lib.wording import spell_setting
 
 ONNX_NAME = "model.onnx"
 CARD_NAME = "README.md"
@@ -99,10 +100,10 @@ def describe_variant(variant: Mapping[str, Any]) -> str:
 
 
 def name_network(variant: Mapping[str, Any]) -> str:
-    """Return the architecture of a variant in words, such as `tf_efficientnet_lite0 in int8`."""
+    """Return the architecture of a variant in words, such as `EfficientNet-Lite0 in int8`."""
     if "members" in variant:
         return f"soft vote of {', '.join(variant['members'])}"
-    return f"{variant['architecture']}{' in int8' if variant.get('quantized') else ''}"
+    return f"{spell_setting(variant['architecture'])}{' in int8' if variant.get('quantized') else ''}"
 
 
 def list_checkpoints() -> dict[str, Path]:
