@@ -89,9 +89,6 @@ CALLS = {
     "privacy": Call(
         "analysis.privacy:measure_privacy", STUDY, "metrics", "Measure membership inference and inversion."
     ),
-    "release": Call(
-        "deployment.release:release_model", "DATASET NAME", "released", "Export a trained model for use."
-    ),
     "triton": Call(
         "deployment.triton:export_triton",
         "--model FOLDER",
@@ -236,6 +233,27 @@ def rerun(dataset: str) -> int:
 
 
 @click.command()
+@click.argument("dataset")
+@click.argument("name")
+@click.option(
+    "--hub-folder",
+    metavar="DIR",
+    help="Copy the release that there is to a folder for the Hugging Face Hub; make none.",
+)
+def release(dataset: str, name: str, hub_folder: str | None) -> None:
+    """Export a trained model for use."""
+    if hub_folder:
+        from fer_lib.deployment.hub_folder import write_hub_folder
+
+        written = write_hub_folder(dataset, name, hub_folder)
+        print(f"written: {written}; `hf upload OWNER/{name} {written}` publishes it")
+    else:
+        from fer_lib.deployment.release import release_model
+
+        print(f"released: {release_model(dataset, name)}")
+
+
+@click.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when it is stale.")
 def readme(check: bool) -> int:
     """Rewrite the result table of README.md."""
@@ -259,6 +277,7 @@ for _command in (
         scatter,
         params,
         prepare,
+        release,
         *(build_command(name, call) for name, call in CALLS.items()),
         readme,
     ),

@@ -22,4 +22,7 @@ def download_model(repository: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED)))
     except (OSError, ValueError) as error:  # of which all of the client's own are
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{repository}: expected a model on the Hub, found none: {reason}") from None
+        raise ModelError(
+            f"{repository}: expected a model on the Hugging Face Hub or in its cache, found none ({reason}); "
+            "check the name and the connection"
+        ) from None
