@@ -16,12 +16,14 @@ from fer_lib.errors import FerError, ModelError
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.registry import (
     DEFAULT_MODEL,
+    FINETUNED,
     find_checkpoint,
     find_variant,
     list_checkpoints,
     list_variants,
+    read_model,
 )
-from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME, read_config
+from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME
 from fer_lib.palette import choose_colours
 from fer_lib.responsible_use import NOTICE
 
@@ -75,7 +77,7 @@ def choose_model() -> Recognizer:
 
 def choose_variant(name: str) -> str:
     """Return the variant of model `name` chosen in the sidebar, where it has more than one."""
-    config = read_config(find_checkpoint(name))
+    config = read_model(find_checkpoint(name))
     variants, default = list_variants(config), find_variant(config, None, name)
     if len(variants) == 1:
         return default
@@ -122,14 +124,14 @@ def choose_model_name() -> str:
         format_func=name_model,
         key="model",
         persist_state="session",
-        help="Released models come first; those that `make results` trained for the study follow.",
+        help="Released models come first; those that `make results` or `fer train` trained here follow.",
     )
 
 
 def name_model(name: str, variant: str = "") -> str:
     """Return a model's name in `list_checkpoints`, and that of a variant, as the pages show them."""
     if "/" in name:
-        return f"{name} (study)"
+        return f"{name} ({'your faces' if name.endswith(f'/{FINETUNED}') else 'study'})"
     if variant:
         return f"{name}, {variant} (released)"
     return f"{name} (released, default)" if name == DEFAULT_MODEL else f"{name} (released)"
@@ -148,7 +150,7 @@ def load_recognizer(name: str, variant: str | None = None) -> Recognizer:
     Raises ModelError, in one line, when it is missing or damaged.
     """
     folder = find_checkpoint(name)
-    variant = find_variant(read_config(folder), variant, name)  # the default is not to be loaded twice
+    variant = find_variant(read_model(folder), variant, name)  # the default is not to be loaded twice
     return _load(str(folder), variant, read_stamps(folder))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from fer_lib.errors import DataError
-from fer_lib.inference.registry import DEFAULT_MODEL
+from fer_lib.inference.registry import DEFAULT_MODEL, FINETUNED
 
 RELEASE = "release"
 """Stands for the default release, whatever its name."""
@@ -27,13 +27,13 @@ def train(faces: Path, start: str, name: str | None) -> None:
             f"{faces}: expected a folder with one folder of images per class, or a CSV, found none; check "
             "the path"
         )
-    from fer_lib.finetuning.finetune import NETWORK, finetune
+    from fer_lib.finetuning.finetune import finetune
     from fer_lib.reporting.finetuning_page import write_finetuning_page
 
     result = finetune(faces, DEFAULT_MODEL if start == RELEASE else start, name)
     for problem in result.faces.problems:
         print(f"error: {problem}", file=sys.stderr)
-    model = f"{result.folder.parent.name}/{NETWORK}"
+    model = f"{result.folder.parent.name}/{FINETUNED}"
     print(f"accuracy: {result.scores['accuracy']:.1%} of {len(result.labels)} test faces")
     print(f"report: {write_finetuning_page(result)}")
     print(f"model: {model}; `fer predict photo.jpg --model {model}`, or `make app`")

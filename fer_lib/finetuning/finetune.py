@@ -18,7 +18,7 @@ from fer_lib.evaluation.metrics import fit_temperature, score_predictions, summa
 from fer_lib.files import hold_lock
 from fer_lib.finetuning.own_faces import OwnFaces, pack_own_faces
 from fer_lib.inference.recognizer import Recognizer
-from fer_lib.inference.registry import ONNX_NAME, find_checkpoint, list_variants, read_model
+from fer_lib.inference.registry import FINETUNED, ONNX_NAME, find_checkpoint, list_variants, read_model
 from fer_lib.intervals import Interval
 from fer_lib.models.build import Checkpoint, save_checkpoint
 from fer_lib.models.checkpoints import CONFIG_NAME, WEIGHTS_NAME
@@ -28,9 +28,6 @@ from fer_lib.paths import MODELS_DIR
 from fer_lib.training.fit import fit
 from fer_lib.training.predict import Predictor
 
-NETWORK = "finetuned"
-"""The folder of the network, below that of the faces: `models/my_faces/finetuned`."""
-
 BATCH_SIZE = 64
 
 
@@ -38,6 +35,7 @@ BATCH_SIZE = 64
 class Finetuned:
     """A network that has learned from a user's faces, and what it scores on those held back.
 
+    start, known: the model that it started from, and the classes of that.
     scores: of `metrics.score_predictions`, on test.   probabilities: float (N, C), of test.   majority: the
     accuracy of always naming the commonest training class.   before: accuracy of the network it started from,
     and what was gained, where that knows every class; else None.   history: as of `fit.FitResult`.
@@ -45,6 +43,7 @@ class Finetuned:
 
     folder: Path
     start: str
+    known: tuple[str, ...]
     faces: OwnFaces
     config: dict[str, Any]
     history: pd.DataFrame
@@ -85,8 +84,8 @@ def finetune(source: Path, model: str, name: str | None = None) -> Finetuned:
     start, weights_file = _find_start(model)
     params = _build_params(start, weights_file)
     faces = pack_own_faces(source, name, start, params)
-    data, folder = faces.data, MODELS_DIR / name / NETWORK
-    state = MODELS_DIR / ".state" / name / NETWORK
+    data, folder = faces.data, MODELS_DIR / name / FINETUNED
+    state = MODELS_DIR / ".state" / name / FINETUNED
     with hold_lock(state / "lock"):
         result = fit(data, params, state, keeps_classes=True)
         checkpoint = Checkpoint(result.model.eval().cpu(), dict(result.config))
@@ -124,7 +123,7 @@ def finetune(source: Path, model: str, name: str | None = None) -> Finetuned:
         before = accuracy, summarise_gain(labels, probabilities, known, bootstrap)[0]
     majority = float(np.mean(labels == commonest))
     return Finetuned(
-        *(folder, start.folder.name, faces, config, result.history),
+        *(folder, start.folder.name, start.emotions, faces, config, result.history),
         *(labels, probabilities, scores, majority, before),
     )
 

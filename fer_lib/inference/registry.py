@@ -16,6 +16,9 @@ RELEASE_DIR = MODELS_DIR / "release"
 DEFAULT_MODEL = "photographs"
 """The release that the app and the command line use unless told otherwise."""
 
+FINETUNED = "finetuned"
+"""The name, below that of the faces, of a network that learned from a user's own: `my_faces/finetuned`."""
+
 TARGETS = {
     "label": "labels",
     "majority": "the majority of FER+'s votes",

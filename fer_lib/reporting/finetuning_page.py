@@ -17,6 +17,7 @@ from fer_lib.intervals import UNDEFINED
 from fer_lib.reporting.figures.classes import plot_confusion
 from fer_lib.reporting.figures.evaluation import plot_training_curves
 from fer_lib.reporting.stage import TEMPLATE_DIR, build_table, embed_figure
+from fer_lib.wording import join_words, spell_setting
 
 PAGE_NAME = "report.html"
 
@@ -67,6 +68,8 @@ def write_finetuning_page(result: Finetuned) -> Path:
             for name, (figure, caption) in figures.items()
         },
         training=training,
+        network=spell_setting(training["architecture"]),
+        known=join_words([name for name in data.emotions if name in result.known]),
         n_epochs=len(result.history),
         minutes=float(result.history["seconds"].iloc[-1]) / 60,
         provenance={
