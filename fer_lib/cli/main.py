@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fer_lib.cli import faces, scale
+from fer_lib.cli import drawn, faces, scale
 from fer_lib.errors import FerError
 
 
@@ -241,7 +241,7 @@ def readme(check: bool) -> int:
 
 for _command in (
     *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
-    *(scale.score, scale.serve),
+    *(scale.score, scale.serve, drawn.draw),
     *(
         rerun,
         verify,
