@@ -10,7 +10,7 @@ UV_PIN   = $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro results scale test browser record walk lint verify lab app web readme lock clean
+.PHONY: help env repro results scale test browser record walk lint verify lab app web readme docs newcomer lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -79,6 +79,12 @@ web: env ## build the page that runs the int8 network in a browser, at http://lo
 	$(BIN)/python -m app.web.build
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory app/web/dist 8502
 
+docs: env ## build the documentation in site/; a broken link is an error
+	PYTHONPATH=. $(BIN)/python -m zensical build --strict
+
+newcomer: env ## run every command of README and docs/ as a newcomer would, also those that take long
+	NEWCOMER=1 $(BIN)/python -m pytest -p no:xdist tests/test_commands.py
+
 readme: env ## rewrite the result table of README.md from reports/
 	$(BIN)/python -m fer_lib readme
 
@@ -90,6 +96,6 @@ lock: env ## write requirements.lock, with the versions there as far as they fit
 	  --output-file requirements-scale.lock \
 	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock)
 
-clean: ## remove caches, scratch/, screenshots/ and rerun/; data, models and reports stay
-	rm -rf build scratch screenshots rerun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## remove caches, scratch/, screenshots/, site/ and rerun/; data, models and reports stay
+	rm -rf build scratch screenshots site rerun .cache .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
 	find fer_lib demo_faces app tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ for _name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
 
 LONGEST = (
     *("test_pipeline", "test_notebooks", "test_browser", "test_distributed", "test_pages", "test_ablations"),
-    *("test_release", "test_web", "test_external", "test_training", "test_cli"),
+    *("test_release", "test_commands", "test_web", "test_external", "test_training", "test_cli"),
 )
 """Files that start first, or one worker would still be busy with them when the others are done."""
 

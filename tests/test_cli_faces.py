@@ -19,6 +19,7 @@ from demo_faces.clips import draw_clip, draw_scene
 from fer_lib.cli import faces
 from fer_lib.cli import main as cli
 from fer_lib.data.image_files import expand_paths
+from fer_lib.labels import EMOTIONS_7
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +296,17 @@ def test_audit_tells_in_one_plain_line_what_is_wrong_with_the_faces(tmp_path):
     assert done.stderr.startswith(f"error: {tmp_path}: expected ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "audit").exists()
+
+
+def test_drawn_faces_come_in_a_folder_per_emotion_and_never_into_a_full_one(capsys, tmp_path):
+    folder = tmp_path / "my_faces"
+    assert run(capsys, "draw", folder, "--faces", "12")[:2] == (0, f"written: {folder} (12 faces)\n")
+    drawn = sorted(folder.rglob("*.png"))
+    assert len(drawn) == 12
+    assert {path.parent.name for path in drawn} <= set(EMOTIONS_7)
+    assert {Image.open(path).size for path in drawn} == {(64, 64)}
+    before = [path.read_bytes() for path in drawn]
+    status, _, problem = run(capsys, "draw", folder, "--faces", "3")
+    assert (status, problem.count("\n")) == (1, 1)
+    assert "expected a new or an empty folder" in problem
+    assert [path.read_bytes() for path in sorted(folder.rglob("*.png"))] == before

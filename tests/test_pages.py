@@ -28,6 +28,7 @@ PRIVATE_WORDS = re.compile(
 PROSE = [
     *(REPO / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted(REPO.glob("models/release/*/README.md")),
+    *sorted(REPO.glob("docs/**/*.md")),
     *sorted(path for pattern in ("*.py", "views/*.py", "web/*.py") for path in REPO.glob(f"app/{pattern}")),
     *sorted(path for suffix in ("html", "js") for path in REPO.glob(f"app/web/*.{suffix}")),
 ]
