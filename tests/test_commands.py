@@ -36,6 +36,7 @@ NEEDS = {
     r"fer score s3:": "a cluster and a bucket; tests/scale runs it on one machine",
     r"fer webcam": "a camera",
     r"hf upload": "an account",
+    r"uv pip install --torch-backend": "PyTorch's own package index",
     r"(uv venv )?\.venv-phone|VIRTUAL_ENV=\.venv-phone": "gigabytes of converters; tests/phone runs it",
     r"dvc queue start": "workers that outlive the test; tests/test_sharing.py waits for them",
     r".*from_pretrained": "a model on the Hub",
