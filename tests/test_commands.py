@@ -68,6 +68,7 @@ class Server:
 SERVERS = {
     r"make app": Server(8501, "/_stcore/health", "STREAMLIT_SERVER_PORT"),
     r"make lab": Server(8888, "/api", "JUPYTER_PORT"),
+    r"tensorboard ": Server(6006, "/"),
     r"make web": Server(8502, "/", is_slow=True),
     r"(FER_SERVER_TOKEN=\S+ )?fer serve": Server(8000, "/health", is_slow=True),
 }
