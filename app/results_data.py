@@ -209,7 +209,7 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
     finding = read_text(dirs.reports / "findings" / f"{stage}.md").strip().replace("$", r"\$")  # no formula
     title = re.search(r"<title>(.*?)</title>", text, re.DOTALL)
     captions = read_captions(text)
-    files = {path.stem: path for path in sorted((dirs.figures / stage).glob("*.png"))}
+    files = {path.stem: path for path in sorted((dirs.figures / stage).glob("*.webp"))}
     in_order = [*filter(files.get, captions), *sorted(files.keys() - captions.keys())]
     # "4 · Evaluation · demo · Facial emotion recognition" -> "4 · Evaluation"
     heading = " · ".join(html.unescape(title[1]).split(" · ")[:-2]) if title else ""

@@ -70,7 +70,7 @@ class OutputDirs:
 
     @property
     def figures(self) -> Path:
-        """Folder of the figures, `<stage>/<name>.png`: each stage owns its folder."""
+        """Folder of the figures, `<stage>/<name>.webp`: each stage owns its folder."""
         return self.reports / "figures"
 
     @property

@@ -75,7 +75,7 @@ def write_report(project, dataset):
     (reports / "findings").mkdir(parents=True)
     (reports / "figures" / "evaluation").mkdir(parents=True)
     for name in ("confusion", "roc"):
-        Image.new("RGB", (8, 8)).save(reports / "figures" / "evaluation" / f"{name}.png")
+        Image.new("RGB", (8, 8)).save(reports / "figures" / "evaluation" / f"{name}.webp")
     (reports / "findings" / "evaluation.md").write_text(
         "Two of three are right for $1 or $2.\n\n"
         "| quantity | value | 95 % interval |\n|---|--:|--:|\n| images | 3 | [2, 4] |\n"

@@ -52,8 +52,8 @@ def test_folder_globs_and_files_are_listed_once_in_order(folder):
 
 def test_folder_that_links_to_itself_ends(tmp_path):
     (tmp_path / "again").symlink_to(tmp_path)
-    shutil.copy(REPO / "reports/demo/figures/data_audit/examples.png", tmp_path / "one.png")
-    assert expand([str(tmp_path)]) == [str(tmp_path / "one.png")]
+    shutil.copy(REPO / "app/examples/astronaut.jpg", tmp_path / "one.jpg")
+    assert expand([str(tmp_path)]) == [str(tmp_path / "one.jpg")]
 
 
 def test_globs_with_links_in_a_circle_end_and_reach_subfolders(folder, tmp_path):

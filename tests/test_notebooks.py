@@ -124,7 +124,7 @@ class TestSmokeRun:
         assert f"notebooks/{name}.ipynb" in provenance["code"]
         headline = json.loads((reports / "metrics" / f"{stage}.json").read_text())
         assert 1 <= len(headline) <= MAX_HEADLINE
-        assert list((reports / "figures" / stage).glob("*.png"))
+        assert list((reports / "figures" / stage).glob("*.webp"))
         assert (reports / "findings" / f"{stage}.md").read_text().strip()
         assert (reports / f"{name}.html").is_file()
 
@@ -141,7 +141,7 @@ class TestSmokeRun:
         chart = r'<script type="application/vnd\.vegalite\+json">.*?</script>'
         assert sum(map(len, re.findall(chart, page))) < 150_000
         shared = r"<style>(?s:.*?)</style>|<script>(?s:.*?)</script>"  # by all pages
-        text = re.sub(rf"data:image/png;base64,[A-Za-z0-9+/=]+|{chart}|{shared}", "", page)
+        text = re.sub(rf"data:image/webp;base64,[A-Za-z0-9+/=]+|{chart}|{shared}", "", page)
         assert len(text) < 150_000
 
     def test_page_names_no_folder_of_this_machine(self, smoke_results, name):

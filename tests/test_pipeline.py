@@ -118,7 +118,7 @@ def test_one_run_leaves_every_output_and_nothing_unknown_to_git(project):
         reports = project / "reports" / (SCALE if short == SCALE else "demo")
         assert (reports / f"{stage}.html").is_file()
         assert (reports / "metrics" / f"{short}.json").is_file()
-        assert list((reports / "figures" / short).glob("*.png"))
+        assert list((reports / "figures" / short).glob("*.webp"))
         assert (reports / "findings" / f"{short}.md").is_file()
     assert (project / "reports" / "demo" / "index.html").is_file()
     assert (project / "reports" / "demo" / "recipes" / "baseline.csv").is_file()

@@ -92,6 +92,30 @@ def test_the_file_names_the_network(written):
     }
 
 
+def test_a_table_keeps_every_value_and_is_small(written, tmp_path):
+    data, path = written[0], tmp_path / "table.parquet"
+    rng = np.random.default_rng(0)
+    logits, rows = rng.normal(size=3000).astype(np.float32), np.arange(3000) * 2
+    table = pd.DataFrame(
+        {
+            "row": rows,
+            "split": np.where(rows < 2000, "val", "test"),
+            "label": (rows % 7).astype(np.uint8),
+            "float32/happy": logits,
+            "int8/happy": np.round(logits, 1),
+            "views_happy": np.where(rows < 2000, np.nan, logits),
+            "under_darker": pd.array(np.where(rows < 2000, rows % 7, None), "UInt8"),
+            "found": logits > 0,
+        }
+    )
+    write_table(path, table, data, {"training": {"epochs": 4}})
+    found = read_table(path, data, "predict-networks")
+    assert found.attrs == {"training": {"epochs": 4}, "data_hash": data.data_hash}
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+    plain = table.to_parquet(index=False, compression="zstd")
+    assert path.stat().st_size < 0.8 * len(plain)
+
+
 def test_predictions_that_do_not_fit_are_refused(written):
     data, _, dirs = written
     path = get_predictions_path(dirs, "b0")

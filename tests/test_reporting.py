@@ -1,14 +1,17 @@
+import io
 import json
 import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from demo_faces.clips import draw_scene
 from fer_lib import metrics_file
 from fer_lib.errors import FerError
 from fer_lib.inference.registry import RELEASE_DIR
@@ -79,15 +82,40 @@ def test_metrics_of_a_stage_that_has_not_run_say_what_to_do(stage):
 
 def test_figure_is_saved_the_same_twice_shown_with_alt_text_and_closed(stage, shown):
     stage.show_figure(draw_line(), "line", 'Loss < 1 & "falling".')
-    path = stage.dirs.figures / "training" / "line.png"
+    path = stage.dirs.figures / "training" / "line.webp"
     first = path.read_bytes()
     stage.show_figure(draw_line(), "line", 'Loss < 1 & "falling".')
     assert path.read_bytes() == first
-    assert not Image.open(path).info.keys() & {"Software", "Creation Time"}
+    assert not Image.open(path).info.keys() & {"exif", "xmp", "icc_profile"}
     assert shown[0] == shown[1]
     assert 'alt="Loss &lt; 1 &amp; &quot;falling&quot;."' in shown[0]
     assert "<figcaption>" in shown[0]
     assert not plt.get_fignums()
+
+
+def read_figure(fig, tmp_path):
+    """Return what matplotlib draws and what is kept of it, as int (H, W, 3)."""
+    drawn = io.BytesIO()
+    fig.savefig(drawn, format="png")
+    plt.close(fig)
+    content, _ = reporting.encode_webp(drawn)
+    (tmp_path / "kept.webp").write_bytes(content)
+    return [np.array(Image.open(one).convert("RGB"), int) for one in (drawn, tmp_path / "kept.webp")]
+
+
+def test_chart_keeps_its_lines_and_text_sharp(tmp_path):
+    drawn, kept = read_figure(draw_line(), tmp_path)
+    assert np.abs(drawn - kept).max() <= 4  # of 255, by the palette; lossy coding blurs edges by more
+
+
+def test_figure_of_faces_keeps_its_colours_and_is_small(tmp_path):
+    fig, axis = plt.subplots()
+    axis.imshow(draw_scene(2)[0])
+    drawn, kept = read_figure(fig, tmp_path)
+    assert np.abs(drawn - kept).mean() < 2  # of 255; a palette of 256 colours loses as much
+    exact = io.BytesIO()
+    Image.fromarray(drawn.astype(np.uint8)).save(exact, "webp", lossless=True)
+    assert (tmp_path / "kept.webp").stat().st_size < len(exact.getvalue()) / 3
 
 
 def test_table_is_escaped_right_aligned_and_has_row_heads():
@@ -226,7 +254,7 @@ def write_results(dirs):
     (dirs.reports / "findings" / "first.md").write_text("It is **so**.\n")
     (dirs.reports / "01_first.html").write_text('<figure id="figure-one"><img src="data:" alt="The one.">')
     (dirs.figures / "first").mkdir(parents=True)
-    (dirs.figures / "first" / "one.png").write_bytes(b"")
+    (dirs.figures / "first" / "one.webp").write_bytes(b"")
     write_evaluation(dirs)
 
 
@@ -249,7 +277,7 @@ def test_index_shows_question_finding_thumbnail_and_score(study, tmp_path):
     assert "And this, or not?" in page
     assert "It is <strong>so</strong>." in page
     assert 'href="01_first.html"' in page
-    assert 'src="figures/first/one.png"' in page
+    assert 'src="figures/first/one.webp"' in page
     assert "<dt>Accuracy</dt>" in page
     assert "70.0%" in page
     assert "[68.0%,\N{NO-BREAK SPACE}72.0%]" in page

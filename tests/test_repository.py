@@ -1,4 +1,4 @@
-"""The files that hosts and contributors' tools read: whether they say what is true of this project."""
+"""The files that hosts and contributors' tools read: whether they say what is true; what a clone weighs."""
 
 import json
 import re
@@ -11,6 +11,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from fer_lib.responsible_use import RESPONSIBLE_USE
+
+MEGABYTE = 10**6
+MAX_TREE = 60 * MEGABYTE
+MAX_FILE = 2 * MEGABYTE
+"""Of any file but a released network, which is one ONNX file."""
 
 
 def test_downloaded_archive_names_the_commit_and_the_newest_version_of_the_code(tmp_path):
@@ -59,3 +64,16 @@ def test_development_container_has_a_python_that_fits_and_runs_targets_that_exis
 def test_readme_says_of_responsible_use_what_the_app_and_the_cards_say():
     section = (REPO / "README.md").read_text().partition("## Responsible use\n")[2].partition("\n## ")[0]
     assert " ".join(section.split()).startswith(RESPONSIBLE_USE)
+
+
+def test_work_tree_and_its_files_are_small():
+    sizes = {path: (REPO / path).stat().st_size for path in run_git(REPO, "ls-files", "-z").split("\0")[:-1]}
+    large = {path for path, size in sizes.items() if size > MAX_FILE}
+    assert {path for path in large if not path.startswith("models/release/")} == set()
+    assert all(path.endswith(".onnx") for path in large)
+    by_kind = {}
+    for path, size in sizes.items():
+        kind = path.rpartition(".")[2]
+        by_kind[kind] = by_kind.get(kind, 0) + size
+    heaviest = sorted(by_kind.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < MAX_TREE, heaviest

@@ -100,7 +100,7 @@ def load_records(dirs: OutputDirs, project: Path = ROOT) -> Records:
             name = stage.split("_", 1)[1]
             if other.get_table(name).is_file():
                 metrics.setdefault(folder.name, {})[name] = read_metrics(other, name)
-    figures = {f"{path.parent.name}/{path.stem}" for path in dirs.figures.glob("*/*.png")}
+    figures = {f"{path.parent.name}/{path.stem}" for path in dirs.figures.glob("*/*.webp")}
     return Records(dirs.reports.name, metrics, project, figures, _load(CLAIMS_FILE)["numbers"])
 
 

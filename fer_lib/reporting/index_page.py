@@ -70,7 +70,7 @@ def build_index(dataset: str, out_dir: str | Path | None = ROOT) -> Path:
         "inline": lambda text: Markup(_to_html(text).removeprefix("<p>").removesuffix("</p>")),
         "relative": lambda path: path.relative_to(dirs.reports).as_posix(),
         "spell": spell_setting,
-        "embed": lambda path: f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}",
+        "embed": lambda path: f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode()}",
     }
     results = read_results(dataset, dirs)
     sentences = {result.stage: result.sentence for result in results if result.sentence}

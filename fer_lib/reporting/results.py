@@ -74,7 +74,7 @@ def read_results(dataset: str, dirs: OutputDirs) -> list[Result]:
         finding = dirs.reports / "findings" / f"{stage}.md"
         sentence, _, table = (finding.read_text() if finding.is_file() else "").partition("\n\n")
         captions = read_captions(page.read_text()) if page.is_file() else {}
-        figures = {dirs.figures / stage / f"{name}.png": caption for name, caption in captions.items()}
+        figures = {dirs.figures / stage / f"{name}.webp": caption for name, caption in captions.items()}
         results.append(
             Result(
                 path.stem,
