@@ -169,8 +169,8 @@ def test_all_code_that_a_training_imports_is_in_its_fingerprint():
     assert PACKAGE / "models" / "preprocessing.py" in found
     outside = {file for file in found if not any(file.is_relative_to(path) for path in CODE)}
     # Errors, files, speed and what is written beside the weights; the parameters enter by their values.
-    allowed = ("errors", "files", "jobs", "metrics_file", "paths", "provenance")
-    allowed += ("params", "param_sections", "params_file")
+    allowed = ("errors", "files", "intervals", "jobs", "metrics_file", "paths", "provenance")
+    allowed += ("params", "param_sections", "params_file", "study_sections")
     assert outside <= {PACKAGE / f"{name}.py" for name in allowed}
 
 
