@@ -20,6 +20,7 @@ from fer_lib.inference.registry import DEFAULT_MODEL, list_checkpoints, list_var
 from fer_lib.models.checkpoints import read_config
 
 if TYPE_CHECKING:
+    from fer_lib.inference.baseline import Baseline
     from fer_lib.inference.recognizer import Face, Recognizer
 
 MAX_EXPLAINED = 8
@@ -37,6 +38,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--model", default=DEFAULT_MODEL, help=known)(variant(command))
 
 
+neutral_option = click.option(
+    "--neutral",
+    metavar="PHOTO",
+    help="The same person at rest: emotions that the resting face shows count for less.",
+)
+
 data_option = click.option(
     "--data", default="demo", help="A packed data set, or a folder with one folder per class."
 )
@@ -48,6 +55,12 @@ def _load(model: str, variant: str | None) -> "Recognizer":
     return Recognizer.load(model, variant=variant)
 
 
+def _read_baseline(recognizer: "Recognizer", photograph: str | None) -> "Baseline | None":
+    from fer_lib.inference.baseline import Baseline
+
+    return None if photograph is None else Baseline.from_image(recognizer, photograph)
+
+
 def _report(problem: str) -> None:
     print(f"error: {problem}", file=sys.stderr, flush=True)
 
@@ -56,14 +69,18 @@ def _report(problem: str) -> None:
 @click.argument("images", nargs=-1, required=True, metavar="IMG...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table, a row per face.")
+@neutral_option
 @model_options
-def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str | None) -> int:
+def predict(
+    images: Sequence[str], as_json: bool, as_csv: bool, neutral: str | None, model: str, variant: str | None
+) -> int:
     """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
     from fer_lib.data.image_files import STDIN, PassedOver, describe_counts, expand_paths, show_name
 
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, found both")
     recognizer = _load(model, variant)
+    baseline = _read_baseline(recognizer, neutral)
     if as_csv:
         from fer_lib.inference.annotate import COLUMNS, build_rows
 
@@ -81,7 +98,7 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
         try:
             if os.path.isdir(path):
                 raise MediaError(f"{path}: expected image files in the folder, found none; check the path")
-            faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
+            faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path, baseline=baseline)
         except MediaError as error:
             _report(f"standard input: {error}" if path == STDIN else str(error))
             status = 1
@@ -118,8 +135,24 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
 @click.option("--out", metavar="OUT.mp4", help="Where to write the video with boxes and labels.")
 @click.option("--table", metavar="OUT.csv", help="Where to write the table, .csv or .parquet.")
 @click.option("--blur", is_flag=True, help="Make the faces in --out unrecognisable.")
+@neutral_option
+@click.option(
+    "--neutral-seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Take each person's first N seconds for rest, in place of --neutral.",
+)
 @model_options
-def video(video: str, out: str | None, table: str | None, blur: bool, model: str, variant: str | None) -> int:
+def video(
+    video: str,
+    out: str | None,
+    table: str | None,
+    blur: bool,
+    neutral: str | None,
+    neutral_seconds: float | None,
+    model: str,
+    variant: str | None,
+) -> int:
     """Follow the faces of a video."""
     if not out and not table:
         raise MediaError("video: expected --out OUT.mp4, --table OUT.csv or both; name one")
@@ -127,6 +160,8 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
         raise MediaError(
             "video: --blur hides the faces in the video of --out; name one, or leave --blur away"
         )
+    if neutral and neutral_seconds:
+        raise click.UsageError("expected --neutral or --neutral-seconds, found both")
     if table and not table.lower().endswith((".csv", ".parquet")):
         raise MediaError(f"{table}: expected a name that ends in .csv or .parquet; choose one of them")
     from tqdm import tqdm
@@ -134,9 +169,16 @@ def video(video: str, out: str | None, table: str | None, blur: bool, model: str
     from fer_lib.inference.video import analyse_video, write_table
 
     recognizer, shown = _load(model, variant), "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
+    baseline = _read_baseline(recognizer, neutral)
     with tqdm(total=1.0, desc=Path(video).name, bar_format=shown, disable=None) as bar:  # only at a terminal
         result = analyse_video(
-            recognizer, video, out, blur=blur, progress=lambda done: bar.update(done - bar.n)
+            recognizer,
+            video,
+            out,
+            blur=blur,
+            baseline=baseline,
+            neutral_seconds=neutral_seconds or 0.0,
+            progress=lambda done: bar.update(done - bar.n),
         )
     if table:
         write_table(result.table, table)
