@@ -222,21 +222,22 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=50, help="of each split")
     options = parser.parse_args()
     splits: dict[str, dict[str, Predictions]] = {"val": {}, "test": {}}
-    params, detector = load_params("demo").prepare, Detector(min_score=0.3)  # finds each
+    params, detector = load_params("demo").prepare, Detector()
     for split, predictions in splits.items():
         people = SPLIT_IDENTITIES[split][: options.people]
         drawings = list_drawings(people, options.faces, params.seed, params.n_faces)
-        images = list(map_side_by_side(draw, drawings, os.cpu_count() or 1))
-        faces = [max(detector.detect(image), key=lambda face: face.score) for image in images]
+        images = map_side_by_side(draw, drawings, os.cpu_count() or 1)
+        seen = [(one, image, detector.detect(image)) for one, image in zip(drawings, images, strict=True)]
+        drawings = [one for one, _, faces in seen if faces]
         for network in options.networks:
             model, _, variant = network.partition(":")
             recognizer = Recognizer.load(model, variant=variant or None)
             cut = [
-                cut_face(image, face.landmarks, recognizer.framing)
-                for image, face in zip(images, faces, strict=True)
+                cut_face(image, faces[0].landmarks, recognizer.framing) for _, image, faces in seen if faces
             ]
             predictions[network] = Predictions(recognizer.compute_probabilities(cut), drawings)
-        print(f"{split}: {options.faces * len(people):,} faces of {len(people)} people")
+        n_faces, n_lost = len(predictions[network].rows), len(seen) - len(drawings)
+        print(f"{split}: {n_faces:,} faces of {len(people)} people; in {n_lost} drawings no face is found")
     print(f"{describe_machine()}, commit {get_commit()[:7]}\n")
     print_choice(splits["val"])
     print("\ntest: without a baseline, and by what the baseline shows with it: value, difference [interval]")
