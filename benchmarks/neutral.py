@@ -5,9 +5,11 @@
 Every person of the demo's validation and test splits is drawn anew: some faces of the demo's own
 distribution, and photographs at rest, which are other images of the same person. Faces are found and cut out
 as `fer predict` does. Validation chooses how the photograph changes the predictions: by the log loss,
-averaged over networks and photographs at rest. Test says what the library's way brings
-(`fer_lib/inference/baseline.py`); its 95 % intervals are of a bootstrap that draws people. `another person`
-is a control: what that gains has nothing to do with whose face it is. Smiles are photographs not at rest.
+averaged over networks and photographs at rest. Subtracting the mean of all people is shown for comparison
+alone: no model stores that constant, and drawn people's is none of photographs. Test says what the library's
+way brings (`fer_lib/inference/baseline.py`, `1 of lead + log 2`); its 95 % intervals are of a bootstrap that
+draws people. `another person` is a control: what that gains has nothing to do with whose face it is. Smiles
+are photographs not at rest.
 """
 
 import argparse

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 NEUTRAL = "neutral"
 
-SHARE = 0.5
-"""Of its lead over neutral at rest, in log-probability, that an emotion loses; chosen on drawn faces of
-validation by `benchmarks/neutral.py`."""
+LIKELIER = 2.0
+"""How many times likelier than each emotion neutral is at rest, at least, once the weights are applied: the
+least log loss on validation of the ways in `benchmarks/neutral.py` that need no constant of the model.
+"""
 
 MIN_PROBABILITY = 1e-12
 
@@ -27,13 +28,14 @@ class Baseline:
     """How much less each emotion counts for one person, because their resting face shows it already."""
 
     weights: tuple[float, ...]
-    """By emotion, in the model's order: 1 for neutral and what is no likelier than it at rest, else less."""
+    """By emotion, in the model's order: 1 for neutral and what is unlikely at rest, else less."""
 
     @classmethod
     def from_probabilities(cls, rows: np.ndarray, emotions: Sequence[str]) -> "Baseline":
         """Return the baseline of one person at rest.
 
-        An emotion whose mean log-probability leads neutral's by d gets the weight exp(-`SHARE` d).
+        An emotion gets the weight min(1, n / (`LIKELIER` p)), with its p and neutral's n at rest: geometric
+        means of the probabilities.
 
         Parameters
         ----------
@@ -48,8 +50,10 @@ class Baseline:
             When none of the names is `neutral`.
         """
         logs = np.log(np.maximum(rows, MIN_PROBABILITY)).mean(axis=0)
-        lead = np.maximum(0.0, logs - logs[find_neutral(emotions)])
-        return cls(tuple(np.exp(-SHARE * lead).tolist()))
+        neutral = find_neutral(emotions)
+        weights = np.minimum(1.0, np.exp(logs[neutral] - logs) / LIKELIER)
+        weights[neutral] = 1.0
+        return cls(tuple(weights.tolist()))
 
     @classmethod
     def from_image(cls, recognizer: "Recognizer", image: ImageSource) -> "Baseline":
