@@ -141,7 +141,7 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
     "--neutral-seconds",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
-    help="Take each person's first N seconds for rest, in place of --neutral. Measured on drawn faces, several "
+    help="Take each person's first N seconds for rest, in place of --neutral. On drawn faces, several "
     "images at rest serve better than one.",
 )
 @model_options
