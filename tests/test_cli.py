@@ -68,7 +68,7 @@ def test_programming_error_keeps_its_trace(run_action):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nope"], ["train"], ["train", "b0"], ["predict"], ["audit", "--faces", "0"], []]
+    "arguments", [["nope"], ["train"], ["train-recipe", "b0"], ["predict"], ["audit", "--faces", "0"], []]
 )
 def test_wrong_usage_is_status_2(arguments, capsys):
     assert cli.main(arguments) == 2

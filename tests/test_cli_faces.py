@@ -16,7 +16,7 @@ from conftest import REPO, run_fer_lib
 from PIL import Image
 
 from demo_faces.clips import draw_clip, draw_scene
-from fer_lib.cli import faces
+from fer_lib.cli import faces, videos
 from fer_lib.cli import main as cli
 from fer_lib.data.image_files import expand_paths
 from fer_lib.labels import EMOTIONS_7
@@ -282,7 +282,7 @@ def test_camera_tells_its_faces_until_it_stops(capsys, monkeypatch):
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     clock = itertools.count(0, 0.1)
-    monkeypatch.setattr(faces, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(videos, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     status, out, err = run(capsys, "webcam")
     assert status == 1
     assert out.startswith("#1 ")

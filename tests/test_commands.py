@@ -243,7 +243,8 @@ def make_inputs(project):
         (project / name).mkdir()
         shutil.copy(REPO / "app/examples/grace_hopper.jpg", project / name)
         Image.fromarray(draw_scene(2)[0]).save(project / name / "two.png")
-    shutil.copy(REPO / "app/examples/astronaut.jpg", project / "photo.jpg")
+    for name in ("photo.jpg", "at_rest.jpg"):
+        shutil.copy(REPO / "app/examples/astronaut.jpg", project / name)
     pillow_heif.from_pillow(Image.open(project / "photo.jpg")).save(project / "photo.heic")
     content = io.BytesIO()
     Image.fromarray(draw_scene()[0]).save(content, format="png")

@@ -7,7 +7,9 @@ import pytest
 
 from demo_faces.clips import draw_labelled_clip, draw_scene
 from fer_lib.data.detector import Detection
+from fer_lib.errors import ModelError
 from fer_lib.inference import tracking
+from fer_lib.inference.baseline import Baseline
 from fer_lib.inference.faces import Face
 from fer_lib.inference.numbering import Numbering, describe_looks
 from fer_lib.inference.recognizer import Recognizer
@@ -244,6 +246,38 @@ def test_smoothing_can_be_switched_off():
     )
     analyser(FRAME, 0.0)
     assert list(analyser(FRAME, 0.1)[0].probabilities.values()) == rows[1]
+
+
+def test_each_face_is_seen_against_its_own_first_seconds():
+    # The second comes after half a second; at rest it looks sad, the first one happy.
+    detector = ScriptedDetector(*[[place(50)]] * 5, *[[place(50), place(400)]] * 15)
+    analyser = build_analyser(detector, fps=10, neutral_seconds=0.95)
+    looks = {50: [0.6, 0.1, 0.3], 400: [0.1, 0.6, 0.3]}
+    analyser.recognizer.recognize = lambda frame, faces: [
+        face for one in faces for face in ScriptedRecognizer(looks[round(one.box[0])]).recognize(frame, [one])
+    ]
+    seen = {1: [], 2: []}
+    for index in range(20):
+        for face in analyser(FRAME, index / 10):
+            seen[face.track].append([*face.probabilities.values()])
+    for track, row in zip(seen, looks.values(), strict=True):
+        expected = Baseline.from_probabilities(np.array([row]), EMOTIONS).apply(np.array(row))
+        np.testing.assert_allclose(seen[track][:10], [row] * 10)  # a second is ten frames
+        np.testing.assert_allclose(seen[track][10:], [expected] * (len(seen[track]) - 10))
+    assert (len(seen[1]), len(seen[2])) == (20, 15)
+
+
+def test_one_baseline_counts_for_every_face_from_its_first_frame_on():
+    analyser = build_analyser(ScriptedDetector([place(100)]), baseline=Baseline((0.25, 1.0, 1.0)))
+    (face,) = analyser(FRAME, 0.0)
+    # 0.8, 0.1 and 0.1 become 0.2, 0.1 and 0.1, of 0.4
+    assert [*face.probabilities.values()] == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_first_seconds_need_a_model_that_knows_neutral():
+    blind = SimpleNamespace(emotions=("happy", "sad"))
+    with pytest.raises(ModelError, match="expected a model with the class neutral, found happy, sad"):
+        FrameAnalyser(blind, neutral_seconds=1.0)
 
 
 @pytest.mark.parametrize(("fps", "classified"), [(120, 10), (30, 10), (25, 10), (8, 8)])

@@ -1,4 +1,4 @@
-"""Look at faces with a released or trained model: the commands `predict`, `video`, `audit` and others.
+"""Look at faces with a released or trained model: the commands `predict`, `explain`, `audit` and others.
 
 A problem with one image is one line on stderr; the rest of the batch goes on, and the exit status tells.
 """
@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from fer_lib.inference.registry import (
 from fer_lib.labels import NO_GROUP
 
 if TYPE_CHECKING:
+    from fer_lib.inference.baseline import Baseline
     from fer_lib.inference.faces import Face
     from fer_lib.inference.recognizer import Recognizer
 
@@ -44,18 +44,34 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--model", default=DEFAULT_MODEL, help=known)(variant(command))
 
 
+neutral_option = click.option(
+    "--neutral",
+    metavar="PHOTO",
+    help="The same person at rest: emotions that the resting face shows count for less. On drawn faces, one "
+    "photograph finds more neutral ones and hardly changes the accuracy; a smiling one costs much of it.",
+)
+
 data_option = click.option(
     "--data", default="demo", help="A packed data set, or a folder with one folder per class."
 )
 
 
-def _load(model: str, variant: str | None) -> "Recognizer":
+def load_model(model: str, variant: str | None) -> "Recognizer":
+    """Return a recognizer, once a command needs one."""
     from fer_lib.inference.recognizer import Recognizer
 
     return Recognizer(model, variant=variant)
 
 
-def _report(problem: str) -> None:
+def read_baseline(recognizer: "Recognizer", photograph: str | None) -> "Baseline | None":
+    """Return the baseline that `--neutral` names."""
+    from fer_lib.inference.baseline import Baseline
+
+    return None if photograph is None else Baseline.from_image(recognizer, photograph)
+
+
+def report(problem: str) -> None:
+    """Tell of one input that failed; the others go on."""
     print(f"error: {problem}", file=sys.stderr, flush=True)
 
 
@@ -63,14 +79,18 @@ def _report(problem: str) -> None:
 @click.argument("images", nargs=-1, required=True, metavar="IMG...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table, a row per face.")
+@neutral_option
 @model_options
-def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, variant: str | None) -> int:
+def predict(
+    images: Sequence[str], as_json: bool, as_csv: bool, neutral: str | None, model: str, variant: str | None
+) -> int:
     """Name the emotions of the faces in images. Takes files, folders and globs; - is stdin."""
     from fer_lib.data.image_files import STDIN, PassedOver, describe_counts, expand_paths, show_name
 
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, found both")
-    recognizer = _load(model, variant)
+    recognizer = load_model(model, variant)
+    baseline = read_baseline(recognizer, neutral)
     if as_csv:
         from fer_lib.inference.annotate import COLUMNS, build_rows
 
@@ -88,9 +108,9 @@ def predict(images: Sequence[str], as_json: bool, as_csv: bool, model: str, vari
         try:
             if os.path.isdir(path):
                 raise MediaError(f"{path}: expected image files in the folder, found none; check the path")
-            faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path)
+            faces = recognizer(sys.stdin.buffer.read() if path == STDIN else path, baseline=baseline)
         except MediaError as error:
-            _report(f"standard input: {error}" if path == STDIN else str(error))
+            report(f"standard input: {error}" if path == STDIN else str(error))
             status = 1
             continue
         if as_csv and not faces:
@@ -122,81 +142,6 @@ def _print_faces(path: str, faces: Sequence["Face"]) -> None:
 
 
 @click.command()
-@click.argument("video", metavar="IN")
-@click.option("--out", metavar="OUT.mp4", help="Where to write the video with boxes and labels.")
-@click.option("--table", metavar="OUT.csv", help="Where to write the table, .csv or .parquet.")
-@click.option("--blur", is_flag=True, help="Make the faces in --out unrecognisable.")
-@model_options
-def video(video: str, out: str | None, table: str | None, blur: bool, model: str, variant: str | None) -> int:
-    """Follow the faces of a video."""
-    if not out and not table:
-        raise MediaError("video: expected --out OUT.mp4, --table OUT.csv or both; name one")
-    if blur and not out:
-        raise MediaError(
-            "video: --blur hides the faces in the video of --out; name one, or leave --blur away"
-        )
-    if table and not table.lower().endswith((".csv", ".parquet")):
-        raise MediaError(f"{table}: expected a name that ends in .csv or .parquet; choose one of them")
-    from tqdm import tqdm
-
-    from fer_lib.inference.video import analyse_video, write_table
-
-    recognizer, shown = _load(model, variant), "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
-    with tqdm(total=1.0, desc=Path(video).name, bar_format=shown, disable=None) as bar:  # only at a terminal
-        result = analyse_video(
-            recognizer, video, out, blur=blur, progress=lambda done: bar.update(done - bar.n)
-        )
-    if table:
-        write_table(result.table, table)
-    n_faces = result.table["track"].nunique()
-    print(f"{video}: {result.n_frames:,} frames, {n_faces} face{'' if n_faces == 1 else 's'}")
-    if not n_faces:
-        print("Frames are searched the way up that the file says; turn a video that lies on its side.")
-    for written in (out, table):
-        if written:
-            print(f"written: {written}")
-    for problem in result.problems:
-        _report(f"{video}: {problem}")
-    if result.problems:
-        print("What could be read is written all the same.", file=sys.stderr)
-    return 1 if result.problems else 0
-
-
-@click.command()
-@click.option("--camera", type=int, default=0, help="Which camera.")
-@model_options
-def webcam(camera: int, model: str, variant: str | None) -> None:
-    """Name the emotions before the camera, once a second."""
-    import cv2
-
-    from fer_lib.inference.annotate import name_face
-    from fer_lib.inference.tracking import FrameAnalyser
-
-    analyser = FrameAnalyser(_load(model, variant))
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    source = cv2.VideoCapture(camera)
-    try:
-        if not source.isOpened():
-            raise MediaError(
-                f"camera {camera}: expected a camera, found none that opens; close other programs "
-                "that use it, try --camera 1, or use the page Live of `make app`"
-            )
-        print("Ctrl-C stops. For an image with boxes, use the page Live of `make app`.", file=sys.stderr)
-        started, printed = time.monotonic(), -1
-        while True:
-            read, frame = source.read()
-            if not read:
-                raise MediaError(f"camera {camera}: it gives no more images; connect it again")
-            seconds = time.monotonic() - started
-            faces = analyser(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), seconds)
-            if int(seconds) > printed:
-                printed = int(seconds)
-                print(" | ".join(map(name_face, faces)) or "no face", flush=True)
-    finally:
-        source.release()
-
-
-@click.command()
 @click.argument("image", metavar="IMG")
 @click.option("--out", required=True, metavar="OUT.png", help="Where to write the figure.")
 @click.option("--emotion", metavar="NAME", help="Default: each face's most likely one.")
@@ -209,7 +154,7 @@ def explain(image: str, out: str, emotion: str | None, model: str, variant: str 
 
     if not out.lower().endswith(".png"):
         raise MediaError(f"{out}: expected a name that ends in .png; rename the figure")
-    recognizer = _load(model, variant)
+    recognizer = load_model(model, variant)
     faces = recognizer(image)
     if not faces:
         raise MediaError(f"{image}: no face was found; use an image in which one is turned to the camera")
@@ -236,7 +181,7 @@ def models() -> int:
         try:
             config = read_model(folder)
         except FerError as error:
-            _report(str(error))
+            report(str(error))
             status = 1
             continue
         for variant, entry in list_variants(config).items():
@@ -271,10 +216,10 @@ def evaluate(model: str, variant: str | None, data: str) -> int:
     from fer_lib.evaluation.bootstrap import Bootstrap
     from fer_lib.evaluation.metrics import score_predictions
 
-    recognizer = _load(model, variant)
+    recognizer = load_model(model, variant)
     faces = load_external(recognizer, data)
     for problem in faces.problems:
-        _report(problem)
+        report(problem)
     print(faces.mapping.to_string(index=False))
     n_faces, present = len(faces.labels), sorted(set(faces.labels.tolist()))
     bootstrap = Bootstrap(n_faces, n_resamples=1000, seed=0, clusters=faces.persons)
@@ -314,7 +259,8 @@ def audit(out: str, n_faces: int, model: str, variant: str | None, data: str) ->
     """Write the robustness and subgroup report of a model."""
     from fer_lib.reporting.execution import audit_model
 
-    model = str(_load(model, variant).folder)  # a model that is not there is told before the notebook starts
+    # A model that is not there is told before the notebook starts.
+    model = str(load_model(model, variant).folder)
     if Path(data).is_dir():
         data = str(Path(data).absolute())  # the notebook runs in the project's folder
     print(f"report: {audit_model(model, data, Path(out), variant, n_faces)}")

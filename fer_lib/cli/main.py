@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fer_lib.cli import drawn, faces, own_faces, scale
+from fer_lib.cli import drawn, faces, own_faces, scale, videos
 from fer_lib.errors import FerError
 
 
@@ -268,7 +268,7 @@ def readme(check: bool) -> int:
 
 
 for _command in (
-    *(faces.predict, faces.video, faces.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
+    *(faces.predict, videos.video, videos.webcam, faces.explain, faces.models, faces.evaluate, faces.audit),
     *(drawn.draw, own_faces.train),
     *(scale.score, scale.serve),
     *(

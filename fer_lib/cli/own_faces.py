@@ -17,7 +17,9 @@ RELEASE = "release"
 @click.option("--from", "start", default=RELEASE, help="The model to start from, as `models` lists it.")
 @click.option("--name", help="What to call the faces; without it, as their folder or file.")
 def train(faces: Path, start: str, name: str | None) -> None:
-    """Train a network on your own faces, with classes of your own.
+    """Train a network on your own faces.
+
+    The classes may be any.
 
     FACES is a folder with one folder of images per class, or a CSV with the columns path and label and, if
     you like, person and split.

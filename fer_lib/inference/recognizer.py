@@ -34,6 +34,7 @@ from fer_lib.onnx_session import open_session
 if TYPE_CHECKING:
     import onnxruntime
 
+    from fer_lib.inference.baseline import Baseline
     from fer_lib.models.build import Checkpoint
 
 INPUT, OUTPUT = "image", "logits"
@@ -146,23 +147,32 @@ class Recognizer:
         """
         return cls(download_model(repository, revision), **settings)
 
-    def __call__(self, image: ImageSource, *, min_face: float = SMALLEST_FACE) -> list[Face]:
+    def __call__(
+        self, image: ImageSource, *, min_face: float = SMALLEST_FACE, baseline: "Baseline | None" = None
+    ) -> list[Face]:
         """Return the faces of an image, the largest first.
 
         It is whatever `images.read_image` takes; arrays are RGB. `min_face`, as in `Detector.detect`, trades
-        small faces for speed. Raises MediaError when it cannot be read.
+        small faces for speed. `baseline` is that of the person whom the image shows. Raises MediaError when
+        it cannot be read.
         """
         pixels = read_image(image)
-        return self.recognize(pixels, self.detector.detect(pixels, min_face))
+        return self.recognize(pixels, self.detector.detect(pixels, min_face), baseline)
 
-    def recognize(self, image: np.ndarray, detections: Sequence[Detection]) -> list[Face]:
+    def recognize(
+        self, image: np.ndarray, detections: Sequence[Detection], baseline: "Baseline | None" = None
+    ) -> list[Face]:
         """Return the faces that were detected in a uint8 (H, W, 3) RGB image, classified in one pass.
 
         They come in the order of `detections`; one that lies wholly outside the image is left out.
         """
-        return self.recognize_all([(image, detections)])[0]
+        return self.recognize_all([(image, detections)], baseline)[0]
 
-    def recognize_all(self, images: Sequence[tuple[np.ndarray, Sequence[Detection]]]) -> list[list[Face]]:
+    def recognize_all(
+        self,
+        images: Sequence[tuple[np.ndarray, Sequence[Detection]]],
+        baseline: "Baseline | None" = None,
+    ) -> list[list[Face]]:
         """Return what `recognize` does for each of several images, with the faces of all in one pass."""
         cut = [
             (number, face, box, cut_face(image, face.landmarks, self.framing))
@@ -171,7 +181,7 @@ class Recognizer:
             if (box := clip_box(face.box, *image.shape[1::-1])) is not None
         ]
         faces: list[list[Face]] = [[] for _ in images]
-        emotions = self._classify([crop for *_, crop in cut])
+        emotions = self._classify([crop for *_, crop in cut], baseline)
         for (number, face, box, crop), emotion in zip(cut, emotions, strict=True):
             found = Face(
                 **vars(emotion) | {"abstained": emotion.abstained or face.in_doubt},
@@ -226,11 +236,15 @@ class Recognizer:
         names = ", ".join(list_variants(self.config)[self.variant]["members"])
         return f"{self.variant} averages several networks, which has no saliency map; choose {names}"
 
-    def _classify(self, crops: list[np.ndarray]) -> list[Emotion]:
-        return [self.describe(row) for row in self.compute_probabilities(crops)]
+    def _classify(self, crops: list[np.ndarray], baseline: "Baseline | None" = None) -> list[Emotion]:
+        return [self.describe(row, baseline) for row in self.compute_probabilities(crops)]
 
-    def describe(self, row: np.ndarray) -> Emotion:
-        """Return the prediction of float (C,) probabilities in the order of `emotions`."""
+    def describe(self, row: np.ndarray, baseline: "Baseline | None" = None) -> Emotion:
+        """Return the prediction of float (C,) probabilities in the order of `emotions`.
+
+        baseline: of the person whose face it is, if known.
+        """
+        row = row if baseline is None else baseline.apply(row)
         best = int(row.argmax())
         label, confidence = self.emotions[best], float(row[best])
         probabilities = dict(zip(self.emotions, row.tolist(), strict=True))

@@ -4,12 +4,13 @@
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fer_lib.data.detector import CANDIDATE, Detection, Detector
+from fer_lib.inference.baseline import Baseline, find_neutral
 from fer_lib.inference.faces import Face, clip_box
 from fer_lib.inference.numbering import LOST_SECONDS, Numbering, describe_looks
 from fer_lib.inference.recognizer import Recognizer
@@ -53,10 +54,23 @@ class FrameAnalyser:
     """
 
     def __init__(
-        self, recognizer: Recognizer, fps: float = 30.0, smoothing_seconds: float = SMOOTHING_SECONDS
+        self,
+        recognizer: Recognizer,
+        fps: float = 30.0,
+        smoothing_seconds: float = SMOOTHING_SECONDS,
+        *,
+        baseline: Baseline | None = None,
+        neutral_seconds: float = 0.0,
     ):
-        """Take the rate, frames per second, roughly; `smoothing_seconds` 0 switches smoothing off."""
+        """Take the rate, frames per second, roughly; `smoothing_seconds` 0 switches smoothing off.
+
+        Every face is seen against `baseline`; without one, against its own first `neutral_seconds`, in which
+        its predictions stay as they are. Raises ModelError for these when the model does not know neutral.
+        """
+        if neutral_seconds > 0:
+            find_neutral(recognizer.emotions)
         self.recognizer = recognizer
+        self._baseline, self._neutral_seconds = baseline, neutral_seconds
         self._frame_seconds = 1 / fps if math.isfinite(fps) and fps > 0 else 1 / 30
         self._smoothing_seconds = smoothing_seconds
         self._detector = Detector(min_score=CANDIDATE)
@@ -139,6 +153,7 @@ class FrameAnalyser:
         """
         memory = self._memory[number]
         row = np.array([face.probabilities[name] for name in self.recognizer.emotions])
+        baseline = self._baseline or self._observe_rest(memory, row)
         if self._smoothing_seconds > 0:
             usual = max(self._frame_seconds, CLASSIFY_SECONDS)
             step = self._clock - memory.classified if memory.face else usual
@@ -147,12 +162,25 @@ class FrameAnalyser:
             memory.weight = (1 - share) * memory.weight + share
             row = memory.total / memory.weight
         memory.classified = self._clock
-        return TrackedFace(**vars(face) | vars(self.recognizer.describe(row)), track=number)
+        return TrackedFace(**vars(face) | vars(self.recognizer.describe(row, baseline)), track=number)
+
+    def _observe_rest(self, memory: "_Memory", row: np.ndarray) -> Baseline | None:
+        """Return the baseline of a face whose first seconds are over; until then, add the row to them."""
+        if memory.baseline is None and self._neutral_seconds > 0:
+            memory.started = min(memory.started, self._clock)
+            if self._clock - memory.started < self._neutral_seconds:
+                memory.rest.append(row)
+            else:
+                memory.baseline = Baseline.from_probabilities(np.array(memory.rest), self.recognizer.emotions)
+                memory.rest.clear()
+        return memory.baseline
 
 
 @dataclass
 class _Memory:
-    """Of one track: landmarks as shares of the box, the last prediction, sums, and when they were made."""
+    """Of one track: landmarks as shares of the box, the last prediction, sums, and when they were made; the
+    probabilities of its first seconds, until they are its baseline.
+    """
 
     face: TrackedFace | None = None
     landmarks: np.ndarray | None = None
@@ -161,6 +189,9 @@ class _Memory:
     weight: float = 0.0
     classified: float = -math.inf
     seen: float = 0.0
+    started: float = math.inf
+    rest: list[np.ndarray] = field(default_factory=list)
+    baseline: Baseline | None = None
 
 
 class FaceHider:

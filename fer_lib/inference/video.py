@@ -14,6 +14,7 @@ import pandas as pd
 from fer_lib.errors import MediaError
 from fer_lib.files import write_atomically
 from fer_lib.inference.annotate import draw_faces
+from fer_lib.inference.baseline import Baseline
 from fer_lib.inference.recognizer import Recognizer
 from fer_lib.inference.tracking import FaceHider, FrameAnalyser, TrackedFace
 from fer_lib.inference.video_reader import VideoInfo, VideoReader, VideoSource, describe_seconds
@@ -59,6 +60,8 @@ def analyse_video(
     *,
     blur: bool = False,
     max_seconds: float | None = None,
+    baseline: Baseline | None = None,
+    neutral_seconds: float = 0.0,
     progress: Callable[[float], object] | None = None,
 ) -> VideoResult:
     """Return the faces of a video, followed and classified in every frame.
@@ -74,6 +77,8 @@ def analyse_video(
         Hide the faces in the copy; one that is never found is not hidden.
     max_seconds
         Longer videos are refused; where the file does not say how long it is, the rest is left out.
+    baseline, neutral_seconds
+        As `FrameAnalyser`.
     progress
         Called with the share that is done, 0 to 1.
 
@@ -82,11 +87,15 @@ def analyse_video(
     MediaError
         In a sentence, as `VideoReader`, and when `out` cannot be written; then no file is left. A damaged
         video raises nothing: it gives what could be read, and says so in `problems`.
+    ModelError
+        As `FrameAnalyser`.
     """
     with VideoReader(source) as reader:
         _check_length(reader, max_seconds)
         _check_target(source, out)
-        analyser = FrameAnalyser(recognizer, reader.info.fps)
+        analyser = FrameAnalyser(
+            recognizer, reader.info.fps, baseline=baseline, neutral_seconds=neutral_seconds
+        )
         hider = FaceHider() if blur else None
         rows: list[tuple] = []
         tables: list[pd.DataFrame] = []
