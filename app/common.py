@@ -194,8 +194,8 @@ def build_bars(probabilities: Mapping[str, float]) -> str:
 
 
 def show_percent(share: float) -> str:
-    """Return a share as `84 %`, in one piece, as `annotate.name_face` writes it into images."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+    """Return a share as `84%`, as `annotate.name_face` writes it into images."""
+    return f"{100 * share:.0f}%"
 
 
 def offer_download(label: str, data: bytes | Callable[[], bytes], file_name: str, mime: str) -> None:

@@ -58,7 +58,7 @@ def describe_saliency(config: Mapping[str, Any]) -> list[str]:
 
 
 def list_scores(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, value and 95 % interval of each headline metric that was measured, as text."""
+    """Return name, value and 95% interval of each headline metric that was measured, as text."""
     metrics = _get_metrics(config)
     titles = SCORES
     if config.get("judged_by") == "majority":  # by the labels it is not calibrated
@@ -95,7 +95,7 @@ def _describe_accuracy(metrics: Mapping[str, float]) -> list[str]:
         ]
     images = f"the {metrics['test.n_images']:,.0f}" if "test.n_images" in metrics else "its"
     sentences = [
-        f"Its accuracy on {images} test images is {_show(metrics, 'test.accuracy')}; brackets hold 95 % "
+        f"Its accuracy on {images} test images is {_show(metrics, 'test.accuracy')}; brackets hold 95% "
         "intervals. The labels are other people's guesses, and not always correct themselves."
     ]
     if "test.majority.accuracy" in metrics:

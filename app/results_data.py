@@ -129,7 +129,7 @@ def _describe_model(
 
 
 def build_comparison(models: list[ScoredModel]) -> pd.DataFrame:
-    """Return the models side by side, a row each, every cell a text: scores with their 95 % intervals.
+    """Return the models side by side, a row each, every cell a text: scores with their 95% intervals.
 
     What no model has is no column.
     """
@@ -224,13 +224,13 @@ def _read_stage(dirs: OutputDirs, stage: str, page: Path) -> StageReport:
 
 
 def build_metric_table(metrics: Metrics) -> pd.DataFrame:
-    """Return a stage's metrics, columns Quantity, Value, 95 % interval, all text."""
+    """Return a stage's metrics, columns Quantity, Value, 95% interval, all text."""
     flat, rows = metrics.flatten(), []
     for key, value in metrics.items():
         interval, (name, spec) = get_interval(flat, key), name_number(key)
         bounds = " to ".join(show_bounds(interval, spec)) if interval.is_defined else MISSING
         rows.append((name, show_value(value, spec), bounds))
-    return pd.DataFrame(rows, columns=["Quantity", "Value", "95 % interval"])
+    return pd.DataFrame(rows, columns=["Quantity", "Value", "95% interval"])
 
 
 def remove_page_links(page: str) -> str:

@@ -120,7 +120,7 @@ function drawRow(row, data) {
   return svg;
 }
 
-/** Return `0:03.2 · #1: happy 84 %, neutral 9 %`, the three likeliest. */
+/** Return `0:03.2 · #1: happy 84%, neutral 9%`, the three likeliest. */
 function describeRow(row, time, data) {
   let nearest = null;
   let distance = NEAR;
@@ -136,7 +136,7 @@ function describeRow(row, time, data) {
   if (!nearest) return `${start}not in view`;
   const sorted = data.emotions.map(({ name }, index) => [nearest[index], name]).sort((a, b) => b[0] - a[0]);
   const likely = sorted.slice(0, 3).filter(([value]) => value >= 0.01);
-  return start + likely.map(([value, name]) => `${name} ${Math.round(100 * value)}\u00a0%`).join(", ");
+  return start + likely.map(([value, name]) => `${name} ${Math.round(100 * value)}%`).join(", ");
 }
 
 /** Return times for the axis, at most six. */

@@ -1,4 +1,4 @@
-"""A value with its 95 % interval, and how both are written."""
+"""A value with its 95% interval, and how both are written."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its 95 % interval; NaN throughout where the data do not define it."""
+    """A value with the bounds of its 95% interval; NaN throughout where the data do not define it."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ UNDEFINED = Interval(math.nan, math.nan, math.nan)
 
 
 def show_score(metrics: Mapping[str, float], key: str, spec: str = ".1%") -> str:
-    """Return a value with its 95 % interval, `<key>_lo` to `<key>_hi`; a dash when it was not measured."""
+    """Return a value with its 95% interval, `<key>_lo` to `<key>_hi`; a dash when it was not measured."""
     if key not in metrics:
         return "–"
     return f"{Interval(*(metrics[f'{key}{end}'] for end in ('', '_lo', '_hi'))):{spec}}"

@@ -34,9 +34,9 @@ def make_face(box, label="happy", confidence=0.84, abstained=False, **more):
 
 
 def test_names_say_emotion_confidence_doubt_and_track():
-    assert name_face(make_face((0, 0, 9, 9))) == "happy 84 %"
-    assert name_face(make_face((0, 0, 9, 9), abstained=True)) == "unsure 84 %"
-    assert name_face(make_face((0, 0, 9, 9), track=3)) == "#3 happy 84 %"
+    assert name_face(make_face((0, 0, 9, 9))) == "happy 84%"
+    assert name_face(make_face((0, 0, 9, 9), abstained=True)) == "unsure 84%"
+    assert name_face(make_face((0, 0, 9, 9), track=3)) == "#3 happy 84%"
 
 
 def test_original_stays_and_box_has_the_emotions_colour():

@@ -78,7 +78,7 @@ def write_report(project, dataset):
         Image.new("RGB", (8, 8)).save(reports / "figures" / "evaluation" / f"{name}.webp")
     (reports / "findings" / "evaluation.md").write_text(
         "Two of three are right for $1 or $2.\n\n"
-        "| quantity | value | 95 % interval |\n|---|--:|--:|\n| images | 3 | [2, 4] |\n"
+        "| quantity | value | 95% interval |\n|---|--:|--:|\n| images | 3 | [2, 4] |\n"
     )
     (reports / "03_training.html").write_text(
         f"<title>3 · Training · {dataset} · Facial emotion recognition</title>"

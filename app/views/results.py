@@ -89,7 +89,7 @@ def _show_models(models: list[ScoredModel]) -> None:
         chart = build_chart(data, chosen, SCORES[scores[chosen]][1])
         st.vega_lite_chart(data, chart, height=CHART_FRAME + CHART_ROW * len(data))
         st.caption(
-            f"{chosen} on the test images: each mark is a model's value, the line its 95 % interval. "
+            f"{chosen} on the test images: each mark is a model's value, the line its 95% interval. "
             "*Released* models are those of the page Photo; those of the *study* are what its pages compare."
         )
         places = {name: place for place, name in enumerate(data["Model"])}
@@ -101,7 +101,7 @@ def _show_models(models: list[ScoredModel]) -> None:
     st.dataframe(table, hide_index=True, alt="The models, their scores and where they come from")
     columns = " ".join(table.columns).lower()
     notes = [f"*{name}* {note}" for name, note in NOTES.items() if name.lower() in columns]
-    st.caption(" ".join(["95 % intervals are in brackets.", *notes, f"“{MISSING}” means not measured."]))
+    st.caption(" ".join(["95% intervals are in brackets.", *notes, f"“{MISSING}” means not measured."]))
 
 
 def build_chart(data: pd.DataFrame, title: str, spec: str) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _show_versions(dataset: str) -> None:
         else:
             st.table(numbers, hide_index=True, border="horizontal", alt="Headline numbers that differ")
             st.caption(
-                "Only numbers that both versions have and that differ. 95 % intervals are in brackets. Where "
+                "Only numbers that both versions have and that differ. 95% intervals are in brackets. Where "
                 "they do not overlap, the choice of test images does not explain the difference; where they "
                 "overlap, these numbers alone cannot tell."
             )

@@ -22,7 +22,7 @@ from fer_lib.palette import choose_colours
 HERE = Path(__file__).resolve().parent
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 ENDS = ("", "_lo", "_hi")
-"""Of the keys of a score and its 95 % interval."""
+"""Of the keys of a score and its 95% interval."""
 
 PHOTOGRAPH = HERE.parent / "examples" / "grace_hopper.jpg"
 

@@ -171,7 +171,7 @@ async function useNetwork(name) {
   });
   $("accuracy").textContent =
     `On the test images of ${model.dataset}, this network agrees with the majority of ten annotators in ` +
-    `${share}\u00a0% [${low}\u00a0%, ${high}\u00a0%] of the cases. Expect less on other photographs, ` +
+    `${share}% [${low}%, ${high}%] of the cases. Expect less on other photographs, ` +
     "above all where a face is small, blurred, covered or turned away. " +
     'Below the network\'s confidence threshold the answer is "unsure".';
 }

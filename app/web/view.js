@@ -1,6 +1,6 @@
 // What the page shows of faces: boxes over the image, and a card for each of them.
 
-const percent = (share) => `${(100 * share).toFixed(0)}\u00a0%`;
+const percent = (share) => `${(100 * share).toFixed(0)}%`;
 
 const UNSURE_COLOUR = "#e1e1e1"; // no emotion's
 

@@ -153,7 +153,7 @@ def time_in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, in_a_row
 def add_times(metrics: Metrics, times: pd.DataFrame, references: Mapping[str, Mapping[str, str]]) -> None:
     """Add medians, 95th percentiles and speed-ups to `metrics`, by network and `name_run`.
 
-    Metrics: `time.ms` and `time.ms_p95` per face; with 95 % intervals, `time.faces_per_second` and
+    Metrics: `time.ms` and `time.ms_p95` per face; with 95% intervals, `time.faces_per_second` and
     `time.speedup.<name>`, how many times as fast a network is as its reference: `references` holds, for each
     name, network to the one that it is compared with. `times` are of `measure_times`.
     """

@@ -79,7 +79,7 @@ def score_release(recognizer: Recognizer, data: PackedDataset, judge: Judge) -> 
     """Return the metrics of a variant on the packed faces.
 
     Keys: `test.*` and `test_dedup.*` as in `metrics.score_predictions`, of the emotions and, under `.group.`,
-    of their groups, with 95 % intervals `_lo` to `_hi`; `neutral_as_angry`, the share of neutral faces that
+    of their groups, with 95% intervals `_lo` to `_hi`; `neutral_as_angry`, the share of neutral faces that
     are called angry. Where annotators voted, `test.majority.*` is judged by their majority, which agrees with
     the label on the share `test.majority.label_agreement` of the faces. On validation, judged by `judge`:
     `val.accuracy`, `val.coverage` (share not abstained), `val.accuracy_answered`, `val.accuracy_abstained`.

@@ -44,7 +44,7 @@ MADE_FROM = {
 
 
 class Difference(NamedTuple):
-    """A - B in a share (0 to 1) with its 95 % interval, and Cohen's h, the size of the effect.
+    """A - B in a share (0 to 1) with its 95% interval, and Cohen's h, the size of the effect.
 
     effect: h is 2 asin(sqrt a) - 2 asin(sqrt b) (Cohen 1988, ch. 6): 0.2 counts as small, 0.5 as medium.
     """
@@ -155,8 +155,8 @@ def compare_arms(
     The standard error adds up two variances: that of the faces, from a bootstrap over images or over clusters
     of them, and that of the trainings, from the seeds' differences. Interval and p-value are Student's, with
     the degrees of freedom of Welch and Satterthwaite (Satterthwaite 1946): where trainings vary most, three
-    seeds count as three. Two are too few to know how much they vary: the interval then covers 86 % instead of
-    95 %. One says nothing of it; the interval is about faces alone.
+    seeds count as three. Two are too few to know how much they vary: the interval then covers 86% instead of
+    95%. One says nothing of it; the interval is about faces alone.
 
     Raises ValueError when the two do not have the same seeds and faces.
     """

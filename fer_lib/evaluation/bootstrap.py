@@ -127,7 +127,7 @@ class Bootstrap:
         return np.concatenate([statistic(weights) for weights in self._draw_chunks()])
 
     def interval(self, statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-        """Return a statistic, (r,) for weights (r, N), with its 95 % percentile interval."""
+        """Return a statistic, (r,) for weights (r, N), with its 95% percentile interval."""
         return summarise_draws(self.score(statistic))
 
     def mean(self, values: np.ndarray, mask: np.ndarray | float = 1.0) -> Interval:

@@ -53,7 +53,7 @@ def format_value(value: float | int | str | None) -> str:
 
 
 def show(check: Check) -> str:
-    """Return what was found in the number's unit, with its 95 % interval where it has one."""
+    """Return what was found in the number's unit, with its 95% interval where it has one."""
     if isinstance(check.value, str):
         return spell_network(check.value)
     value, low, high = check.value, check.low, check.high

@@ -91,14 +91,14 @@ class Records:
 
 
 def judge_threshold(low: float, high: float, value: float) -> str:
-    """Return where a 95 % interval lies: `reached` from `value` up, `below` it, or it contains the value."""
+    """Return where a 95% interval lies: `reached` from `value` up, `below` it, or it contains the value."""
     if low >= value:
         return REACHED
     return BELOW if high < value else CONTAINED
 
 
 def compare(low: float, high: float, value: float) -> bool | None:
-    """Return whether a 95 % interval lies above a value; None where it contains it."""
+    """Return whether a 95% interval lies above a value; None where it contains it."""
     return None if low <= value <= high else low > value
 
 

@@ -52,10 +52,10 @@ def draw_faces(image: np.ndarray, faces: Sequence[Face], blur: bool = False) -> 
 
 
 def name_face(face: Face) -> str:
-    """Return the label of a face in ASCII: `happy 84 %`, `unsure 43 %`, `#3 happy 84 %` if followed."""
+    """Return the label of a face in ASCII: `happy 84%`, `unsure 43%`, `#3 happy 84%` if followed."""
     track = getattr(face, "track", None)
     number = "" if track is None else f"#{track} "
-    return f"{number}{'unsure' if face.abstained else face.label} {100 * face.confidence:.0f} %"
+    return f"{number}{'unsure' if face.abstained else face.label} {100 * face.confidence:.0f}%"
 
 
 def choose_ink(colour: str) -> str:
