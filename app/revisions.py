@@ -82,7 +82,8 @@ def _name_revision(name: str) -> str:
 def read_version(revision: str, dataset: str) -> Version:
     """Return settings and headline numbers of a data set at a revision, or of `FILES_HERE`.
 
-    Raises FerError for a revision that Git does not know.
+    Raises FerError for a revision that Git does not know, and for one whose files a partial clone lacks and
+    cannot fetch.
     """
     if revision == FILES_HERE:
         return _parse(_read_files(paths.ROOT, dataset), dataset)
@@ -101,7 +102,13 @@ def _read_commit(root: Path, commit: str, dataset: str) -> Version:
     listed = _run_git("ls-tree", "-r", "-z", "--name-only", commit, PARAMS, *folders).split("\0")
     names = [name for name in listed if _is_compared(name)]
     asked = "".join(f"{commit}:./{name}\n" for name in names)
-    stream = io.BytesIO(_run_git_raw("cat-file", "--batch", stdin=asked.encode()))
+    try:
+        stream = io.BytesIO(_run_git_raw("cat-file", "--batch", stdin=asked.encode()))
+    except subprocess.CalledProcessError:  # a partial clone fetches what it lacks
+        raise FerError(
+            f"{commit[:9]}: expected its results in this clone, found a part of them, and the rest cannot be "
+            "fetched; connect to the internet, or choose another version"
+        ) from None
     files = {}
     for name in names:
         size = int(stream.readline().split()[-1])

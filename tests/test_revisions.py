@@ -122,6 +122,17 @@ def test_numbers_that_differ_have_the_names_of_the_reports():
     ]
 
 
+def test_version_that_a_partial_clone_lacks_gets_a_sentence(history, tmp_path, monkeypatch):
+    run_git(history, "config", "uploadpack.allowFilter", "true")
+    clone = tmp_path / "clone"
+    run_git(history, "clone", "--quiet", "--filter=blob:none", history.as_uri(), str(clone))
+    run_git(clone, "remote", "set-url", "origin", (tmp_path / "gone").as_uri())
+    monkeypatch.setattr(paths, "ROOT", clone)
+    assert read_version("main", "mine").numbers
+    with pytest.raises(FerError, match="connect to the internet"):
+        read_version("v1", "mine")
+
+
 @pytest.mark.parametrize("name", ["nowhere", "--output=x", "", "HEAD:params.yaml"])
 def test_what_is_no_commit_gets_a_sentence(history, name):
     with pytest.raises(FerError, match="expected a commit, branch, tag or experiment"):
