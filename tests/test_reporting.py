@@ -390,3 +390,10 @@ def test_readme_that_lost_its_markers_is_told(readme):
 
 def test_readme_of_the_project_is_up_to_date():
     assert check_readme(), "run `make readme`"
+
+
+def test_zero_of_a_table_has_no_sign():
+    table = pd.DataFrame({"arm": ["a", "b"], "change": [-0.0004, -0.06]})
+    html = build_table(table, "Changes", {"change": ".1f"})
+    assert ">0.0<" in html
+    assert ">-0.1<" in html

@@ -211,6 +211,9 @@ def tabulate_metrics(
     return pd.DataFrame(table, index=pd.Index(rows, name=row_title))
 
 
+_ROUNDED_AWAY = re.compile(r"-(0(?:\.0+)?%?)")
+"""A number below zero of which rounding leaves nothing but the sign."""
+
 _LONG_NAME = re.compile(r"(?<=[a-z])[._](?=[a-z])")
 """Where a key such as `test.macro.recall` may go on in the next line of a cell."""
 
@@ -249,10 +252,13 @@ def build_table(df: pd.DataFrame, caption: str, formats: Mapping[str, str] | Non
     numeric = [_is_of_numbers(shown[column]) for column in shown]
     table = styler.to_html(exclude_styles=True, numeric=numeric, has_row_heads=has_row_heads)
     caption, end, cells = table.partition("</figcaption>")
-    return (
-        caption
-        + end
-        + re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _LONG_NAME.sub(r"\g<0><wbr>", text[0]), cells)
+    return caption + end + re.sub(r"(?<=>)[^<>]+(?=<)", lambda text: _tidy_cell(text[0]), cells)
+
+
+def _tidy_cell(cell: str) -> str:
+    """Return a cell whose long names may go on in the next line; a zero has no sign."""
+    return _LONG_NAME.sub(
+        r"\g<0><wbr>", _ROUNDED_AWAY.sub(r"\1", cell) if _ROUNDED_AWAY.fullmatch(cell) else cell
     )
 
 
