@@ -6,7 +6,7 @@
 #   docker build --target server --tag fer-server .
 #   docker run --rm --read-only --tmpfs /tmp --publish 8000:8000 --env FER_SERVER_TOKEN fer-server
 #
-# Whoever reaches the app can use it: publish it to this machine alone, or behind what asks who is there. The
+# Whoever reaches the app can use it: publish it to this machine alone, or behind a proxy that asks for a login. The
 # webcam needs `--network host`. The server does not start without a token.
 
 FROM python:3.11-slim AS packages

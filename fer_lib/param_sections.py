@@ -154,7 +154,7 @@ class Recipe(Changes):
 
 
 class FinetuningParams(Changes):
-    """How a network goes on learning from a user's own faces.
+    """How a network is fine-tuned on a user's own faces.
 
     folds: parts of the faces; one is for test, one for validation.
     """

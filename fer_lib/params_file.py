@@ -18,7 +18,10 @@ def read_params_file(path: Path = PARAMS_FILE) -> Values:
     try:
         content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
-        raise ParamsError(f"{path}: not found; expected the parameters file") from None
+        raise ParamsError(
+            f"{path}: expected the parameters file, found none; run this in a clone of the repository, or "
+            "name one in FER_ROOT"
+        ) from None
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

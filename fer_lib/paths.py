@@ -11,12 +11,10 @@ def find_root() -> Path:
     """Return the project folder: `$FER_ROOT`, else the checkout that holds this package.
 
     An empty variable is none, and a relative one starts at the checkout: where a process was started must not
-    matter. Only a package that was installed without a checkout takes the current folder.
+    matter. A package that was installed without a checkout takes the current folder in its place.
     """
-    checkout = PACKAGE_DIR.parent
-    if named := os.environ.get("FER_ROOT"):
-        return (checkout / named).resolve()
-    return checkout if (checkout / "params.yaml").is_file() else Path.cwd()
+    is_checkout = (PACKAGE_DIR.parent / "params.yaml").is_file()
+    return ((PACKAGE_DIR.parent if is_checkout else Path.cwd()) / os.environ.get("FER_ROOT", "")).resolve()
 
 
 ROOT = find_root()

@@ -100,7 +100,7 @@ def test_command_without_its_extra_says_what_to_install(arguments, extra, capsys
         monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(arguments) == 1
     assert re.fullmatch(
-        rf"error: \w+: expected the extra `{extra}`; `pip install 'fer-lib\[{extra}\]'`\n",
+        rf"error: \w+: expected what the extra `{extra}` installs, found none; install fer-lib with it\n",
         capsys.readouterr().err,
     )
 

@@ -31,7 +31,7 @@ NEWCOMER = bool(os.environ.get("NEWCOMER"))
 NEEDS = {
     r"docker ": "Docker; tests/test_dockerfile.py reads the file",
     r"PIP_NO_DEPS=1 conda |conda |pip install --no-deps": "conda",
-    r"make (results|repro) DATASET|fer (?!.*--hub-folder).*fer2013( |$)(?!-labels)": "photographs with a licence",
+    r"make (results|repro) DATASET|fer (?!.*--hub-folder).*fer2013( |$)(?!-labels)": "licensed photographs",
     r"fer pipeline my_faces": "an entry in params.yaml, which it asks for",
     r"fer score s3:": "a cluster and a bucket; tests/scale runs it on one machine",
     r"fer webcam": "a camera",

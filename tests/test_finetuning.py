@@ -186,27 +186,57 @@ def test_list_may_name_the_splits(tmp_path, small, monkeypatch):
     assert [face.split for face in packed] == [line.rpartition(",")[2] for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda folder: draw_folder(folder / "f", ["one"]), "expected at least two classes, found one"),
-        (
-            lambda folder: draw_folder(folder / "f", ["a", "b"], n=2),
-            "at least 5 faces in every class, found 2 of 'a'",
-        ),
-        (lambda folder: draw_folder(folder / "f", ["train", "test"]), "found train/, test/; give a CSV"),
-        (lambda folder: draw_folder(folder / "f", ["a", "label"]), "a class cannot be called 'label'"),
-        (
-            lambda folder: write(folder / "f.csv", "file,label\n"),
-            "expected a column 'path', found file, label",
-        ),
-        (
-            lambda folder: write(folder / "f.csv", "path,label,split\na.png,a,dev\n"),
-            "found 'dev'; correct it",
-        ),
-        (lambda folder: write(folder / "f.csv", ""), "expected a CSV, found "),
-    ],
-)
+def read_shown(folder):
+    draw_folder(folder, ["a", "b"])
+    shutil.copy(folder / "a" / "0.png", folder / "b" / "0.png")
+    return folder
+
+
+def list_faces(folder, columns, describe):
+    """Write a CSV of six faces in each of two classes, with what `describe` says of a class and a number."""
+    draw_folder(folder / "faces", ["a", "b"])
+    lines = [f"faces/{name}/{n}.png,{name},{describe(name, n)}" for name in "ab" for n in range(6)]
+    return write(folder / "f.csv", "\n".join([f"path,label,{columns}", *lines]) + "\n")
+
+
+SPLITS = ("train", "val", "test")
+
+BAD_SOURCES = {
+    "expected 2 to 100 classes, found one": lambda folder: draw_folder(folder, ["one"]),
+    "in every class, of as many persons or images, found 2 ": lambda folder: draw_folder(
+        folder, ["a", "b"], n=2
+    ),
+    "found train/, test/; give a CSV": lambda folder: draw_folder(folder, ["train", "test"]),
+    "a class cannot be called 'label'": lambda folder: draw_folder(folder, ["a", "label"]),
+    "a class cannot be called 'Unsure'": lambda folder: draw_folder(folder, ["a", "Unsure"]),
+    "printable characters but $, found '$b$'": lambda folder: draw_folder(folder, ["a", "$b$"]),
+    "names of classes of at most 40": lambda folder: draw_folder(folder, ["a", "x" * 50]),
+    "shows the same, found 'b'; correct one of them": read_shown,
+    "found 6 faces in the smallest class and 1 ": lambda folder: list_faces(
+        folder, "person", lambda *_: "me"
+    ),
+    "expected faces of 'a' in train, val and test, found none in ": lambda folder: list_faces(
+        folder, "person", lambda name, n: "a1" if name == "a" else f"b{n}"
+    ),
+    "in train, val and test, found none in val; add faces": lambda folder: list_faces(
+        folder, "split", lambda name, n: "test" if n else "train"
+    ),
+    "f.csv:5: expected a value in the column split, found none": lambda folder: list_faces(
+        folder, "split", lambda name, n: [*SPLITS, ""][n % 4]
+    ),
+    "expected the person 'a0' in one split, found it in test and train": lambda folder: list_faces(
+        folder, "split,person", lambda name, n: f"{SPLITS[n % 3]},{name}{n % 2}"
+    ),
+    "f.csv:2: expected 2 fields, found 3": lambda folder: write(folder / "f.csv", "path,label\na.png,x,y\n"),
+    "expected column 'path' in line 1, found file": lambda folder: write(folder / "f.csv", "file,label\n"),
+    "f.csv:2: expected train, val or test in the column split": lambda folder: write(
+        folder / "f.csv", "path,label,split\na,b,dev\n"
+    ),
+    "expected column 'path' in line 1, found none": lambda folder: write(folder / "f.csv", ""),
+}
+
+
+@pytest.mark.parametrize(("message", "make"), BAD_SOURCES.items(), ids=range(len(BAD_SOURCES)))
 def test_faces_that_cannot_be_learned_from_give_one_line(tmp_path, small, monkeypatch, make, message):
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         pack(make(tmp_path), tmp_path, small, monkeypatch)
@@ -218,16 +248,19 @@ def write(path, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["fer2013", "..", "release", "a/b"])
+@pytest.mark.parametrize("name", ["fer2013", "..", "release", "a/b", "x" * 80])
 def test_name_of_something_else_is_refused(name, tmp_path):
     with pytest.raises(ModelError, match="give another one with --name"):
         finetune.finetune(tmp_path, "photographs", name)
 
 
 def test_release_starts_from_its_float_network(tmp_path):
-    recognizer, weights = finetune._find_start("photographs")
-    assert (recognizer.variant, weights.name) == ("float", "model.float.onnx")
-    shutil.copytree(recognizer.folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.float.onnx"))
+    start = finetune._find_start("photographs")
+    found = (start.name, start.recognizer.variant, start.weights.name)
+    assert found == ("photographs", "float", "model.float.onnx")
+    shutil.copytree(
+        start.recognizer.folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.float.onnx")
+    )
     with pytest.raises(ModelError, match="expected a network in float, found int8 alone"):
         finetune._find_start(tmp_path / "small")
 
@@ -243,6 +276,43 @@ def test_known_classes_keep_their_weights(tmp_path):
         place = EMOTIONS_7.index(emotion)
         assert torch.equal(model.fc.weight[row], known.fc.weight[place])
         assert torch.equal(model.fc.bias[row], known.fc.bias[place])
+
+
+@pytest.fixture(scope="module")
+def emotions(tmp_path_factory, project):
+    """Fine-tune a small checkpoint on two emotions that it knows, of named persons; return the process."""
+    root = tmp_path_factory.mktemp("known")
+    torch.manual_seed(0)
+    save_checkpoint(project / "models" / "demo" / "small", create_model("face_resnet_tiny", 7), START)
+    lines = ["path,label,person"]
+    for number, face in enumerate(draw_faces(120, 64, 2)):
+        if EMOTIONS_7[face.label] in MADE_UP:
+            Image.fromarray(face.image).save(root / f"{number}.png")
+            lines.append(f"{number}.png,{EMOTIONS_7[face.label]},{face.factors['identity']}")
+    (root / "broken.png").write_text("no image")
+    (root / "faces.csv").write_text("\n".join([*lines, "broken.png,sad,1"]))
+    return run_fer_lib(project, "train", root / "faces.csv", "--from", "demo/small", "--name", "known")
+
+
+def test_classes_that_are_known_are_compared_with_the_start(emotions, project):
+    assert emotions.returncode == 1
+    (problem,) = [line for line in emotions.stderr.splitlines() if line.startswith("error: ")]
+    assert "broken.png" in problem
+    folder = project / "models" / "known" / "finetuned"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["finetuned_from"], config["emotions"]) == ("demo/small", ["happy", "sad"])
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "demo/small, from which it started, is right about " in page
+    assert "which knows happy and sad; their weights were kept as a start." in page
+    assert "which draw all faces of a person together" in page
+    assert "Nothing says whose faces these are" not in page
+    data = load_packed("known", project / "data" / "packed" / "known")
+    assert data.index.groupby("identity")["split"].nunique().max() == 1
+
+
+def test_model_is_evaluated_on_classes_of_its_own(trained, project, weather):
+    done = run_fer_lib(project, "evaluate", "--model", "weather/finetuned", "--data", weather)
+    assert "recall of cloudy" in done.stdout, done.stderr
 
 
 def test_curves_of_a_training_are_there_for_tensorboard(trained, project):

@@ -107,7 +107,7 @@ def test_model_that_is_not_there_gives_one_line(endpoint, tmp_path):
 
 def test_hub_without_its_client_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match=r"expected the extra `hub`; `pip install 'fer-lib\[hub\]'`"):
+    with pytest.raises(ModelError, match=r"expected what the extra `hub` installs, found none"):
         hub.download_model("someone/faces")
 
 
@@ -118,5 +118,11 @@ def test_folder_holds_card_licence_and_networks(folder, capsys, tmp_path):
     assert metadata["library_name"] == "fer-lib"
     assert cli.main(["release", "fer2013", "photographs", "--hub-folder", str(folder)]) == 1
     assert "expected an empty folder" in capsys.readouterr().err
-    assert cli.main(["release", "fer2013", "none", "--hub-folder", str(tmp_path / "a")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    for dataset, name, message in (
+        ("fer2013", "none", "expected a release with its card"),
+        ("demo", "photographs", "expected a release of demo, found one of fer2013"),
+    ):
+        assert cli.main(["release", dataset, name, "--hub-folder", str(tmp_path / "a")]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

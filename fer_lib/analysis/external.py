@@ -178,7 +178,7 @@ def map_classes(classes: Sequence[str], emotions: Sequence[str], given: Sequence
     counts, rows = pd.Series(list(given), dtype=object).value_counts(), []
     for name in classes:
         try:
-            emotion = normalise_emotion(name)
+            emotion = name if name in emotions else normalise_emotion(name)
         except KeyError:
             near = suggest_emotion(name)
             emotion, how = LEFT_OUT, f"near {near}: rename it" if near else "no emotion known here"

@@ -139,8 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if str(error.name).startswith("fer_lib"):
             raise
         extra = EXTRAS.get(str(context.invoked_subcommand), "study")
-        needed = f"{error.name}: expected the extra `{extra}`; `pip install 'fer-lib[{extra}]'`"
-        print(f"error: {needed}", file=sys.stderr)
+        place = "; in a clone of the repository," if extra == "study" else ";"
+        needed = f"{error.name}: expected what the extra `{extra}` installs, found none"
+        print(f"error: {needed}{place} install fer-lib with it", file=sys.stderr)
         return 1
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)

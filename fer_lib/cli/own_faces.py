@@ -1,4 +1,4 @@
-"""The command that lets a network learn from a user's own faces."""
+"""The command that fine-tunes a network on a user's own faces."""
 
 import sys
 from pathlib import Path
@@ -16,10 +16,10 @@ RELEASE = "release"
 @click.argument("faces", metavar="FACES", type=click.Path(path_type=Path))
 @click.option("--from", "start", default=RELEASE, help="The model to start from, as `models` lists it.")
 @click.option("--name", help="What to call the faces; without it, as their folder or file.")
-def train(faces: Path, start: str, name: str | None) -> None:
-    """Train a network on your own faces.
+def train(faces: Path, start: str, name: str | None) -> int:
+    """Fine-tune a network on your own faces.
 
-    The classes may be any.
+    The classes may be any. A model that the faces' name has already is replaced.
 
     FACES is a folder with one folder of images per class, or a CSV with the columns path and label and, if
     you like, person and split.
@@ -39,3 +39,4 @@ def train(faces: Path, start: str, name: str | None) -> None:
     print(f"accuracy: {result.scores['accuracy']:.1%} of {len(result.labels)} test faces")
     print(f"report: {write_finetuning_page(result)}")
     print(f"model: {model}; `fer predict photo.jpg --model {model}`, or `make app`")
+    return 1 if result.faces.problems else 0

@@ -32,7 +32,9 @@ def _open_heif(file: IO[bytes], name: str | bytes) -> ImageFile.ImageFile:
     try:
         from pillow_heif import HeifImageFile  # the library takes 25 ms, which other files should not pay
     except ModuleNotFoundError:
-        raise ImageError("HEIC: expected the extra `media`; `pip install 'fer-lib[media]'`") from None
+        raise ImageError(
+            "HEIC: expected what the extra `media` installs, found none; install fer-lib with it"
+        ) from None
 
     return HeifImageFile(file, name)
 

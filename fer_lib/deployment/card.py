@@ -44,7 +44,10 @@ def build_metadata(name: str, config: dict[str, Any]) -> ModelCardData:
         if f"{key}.{metric}" in metrics
     ]
     return ModelCardData(
-        license="mit",
+        # The code and the weights are given under MIT; the data set has terms of its own.
+        license="other",
+        license_name="mit-and-terms-of-the-data-sets",
+        license_link="LICENSE",
         library_name="fer-lib",
         pipeline_tag="image-classification",
         tags=["facial-emotion-recognition", "facial-expression-recognition", "onnx"],

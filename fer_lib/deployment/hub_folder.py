@@ -5,23 +5,24 @@ from pathlib import Path
 
 from fer_lib.errors import ModelError
 from fer_lib.inference.hub import WANTED
-from fer_lib.inference.registry import CARD_NAME, find_checkpoint
+from fer_lib.inference.registry import CARD_NAME, RELEASE_DIR
+from fer_lib.models.checkpoints import read_config
 from fer_lib.paths import ROOT
 
 
 def write_hub_folder(dataset: str, name: str, folder: str | Path) -> Path:
-    """Copy the release `name`, or the model `<dataset>/<name>`, its card and the licence; return `folder`.
+    """Copy the release `name` of `dataset`, with its card and the licence; return `folder`.
 
-    `Recognizer.from_pretrained` runs what is uploaded from there. Raises ModelError for a model that is
-    missing or has no card, and for a folder that is not empty.
+    `Recognizer.from_pretrained` runs what is uploaded from there. Raises ModelError for a release that is
+    missing or of another data set, for a folder that is not empty, and outside a clone of the repository.
     """
-    folder = Path(folder)
-    try:
-        model = find_checkpoint(f"{dataset}/{name}")
-    except ModelError:
-        model = find_checkpoint(name)
+    folder, model = Path(folder), RELEASE_DIR / name
     if not (model / CARD_NAME).is_file():
-        raise ModelError(f"{model}: expected a card, {CARD_NAME}, found none; write what the model is for")
+        raise ModelError(
+            f"{model}: expected a release with its card, found none; `fer models` lists releases"
+        )
+    if (found := read_config(model)["dataset"]) != dataset:
+        raise ModelError(f"{name}: expected a release of {dataset}, found one of {found}; name that data set")
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"{folder}: expected an empty folder or none, found files; name another")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,13 @@
 """Read a user's own faces, and pack them in the framing of the network that is to learn from them."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from fer_lib.data.image_files import PassedOver, list_folders, list_images, pass
 from fer_lib.data.images import read_image
 from fer_lib.data.packed import SPLITS, PackedDataset, load_packed
 from fer_lib.data.prepare import pack
-from fer_lib.data.readers.base import Face, RawDataset, find_root
+from fer_lib.data.readers.base import CsvFile, Face, RawDataset, find_root
 from fer_lib.data.readers.folders import SPLIT_OF_NAME, find_splits
 from fer_lib.errors import DataError, MediaError
 from fer_lib.inference.annotate import COLUMNS
@@ -29,6 +28,15 @@ from fer_lib.param_sections import FinetuningParams
 from fer_lib.params import Params
 
 LAYOUT = "own faces"
+
+MAX_CLASSES = 100
+LONGEST_NAME = 40
+
+TAKEN_NAMES = {
+    *(*COLUMNS, *COLUMN_TYPES, "row", "error", "model"),
+    *("face", "from", "to", "seconds", "mostly", "unsure"),
+}
+"""Columns, in small letters, of the tables in which each class has one as well."""
 
 
 class Example(NamedTuple):
@@ -65,16 +73,18 @@ def pack_own_faces(source: Path, name: str, recognizer: Recognizer, params: Para
     Without a column `split`, faces are divided so that each class has its share in every part; equal images,
     and those of one `person`, stay together.
 
-    Raises DataError, in one line, for a source in neither form, fewer than two classes, or a class with fewer
-    faces than `finetuning.folds`.
+    Raises DataError, in one line, for a source in neither form, for fewer than two classes, and where not
+    every class can be in every split, or a person or an image would be in two.
     """
-    settings = params.finetuning
     passed_over: PassedOver = {}
     examples = _read_list(source) if source.is_file() else _list_folder(source, passed_over)
     classes = _order_classes({example.label for example in examples}, source)
     kept, crops, problems, no_face = _cut_faces(examples, recognizer)
-    _check_counts(source, classes, Counter(example.label for example in kept), settings.folds, problems)
-    splits = _assign_splits(kept, crops, settings)
+    groups = _group_faces(kept, crops)
+    splits = [example.split for example in kept]
+    if not any(splits):
+        splits = _divide(source, [example.label for example in kept], groups, problems, params.finetuning)
+    _check_splits(source, classes, kept, groups, splits, problems)
     has_persons = any(example.person for example in kept)
     faces = [
         Face(
@@ -82,7 +92,7 @@ def pack_own_faces(source: Path, name: str, recognizer: Recognizer, params: Para
             classes.index(example.label),
             split,
             str(example.path),
-            # An image of nobody in particular is a person of its own.
+            # A face whose person is not known counts as a person of its own.
             factors={"identity": example.person or str(example.path)} if has_persons else {},
         )
         for example, crop, split in zip(kept, crops, splits, strict=True)
@@ -110,25 +120,24 @@ def _list_folder(source: Path, passed_over: PassedOver) -> list[Example]:
 
 
 def _read_list(source: Path) -> list[Example]:
-    try:
-        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise DataError(f"{source}: expected a CSV, found {' '.join(str(error).split())[:160]}") from None
-    lacking = [name for name in ("path", "label") if name not in table]
-    if lacking:
-        found = ", ".join(map(str, table))[:160]
-        raise DataError(f"{source}: expected a column {lacking[0]!r}, found {found}; rename the column")
-    splits = set(table.get("split", [])) - {*SPLITS}
-    if splits:
-        raise DataError(
-            f"{source}: expected train, val or test in the column split, found {min(splits)!r}; correct it, "
-            "or leave the column out"
-        )
-    optional = {name: table.get(name, pd.Series("", table.index)) for name in ("person", "split")}
-    return [
-        Example(source.parent / path, _name_class(label), person, split)
-        for path, label, person, split in zip(table["path"], table["label"], *optional.values(), strict=True)
-    ]
+    header = CsvFile(source, ("path", "label")).header
+    columns = ("path", "label", *(name for name in ("person", "split") if name in header))
+    table, examples = CsvFile(source, columns), []
+    for line, fields in table:
+        try:
+            values = dict(zip(columns, (value.strip() for value in table.pick(fields)), strict=True))
+            lacking = [name for name in columns if not values[name] and name != "person"]
+            if lacking:
+                raise ValueError(f"expected a value in the column {lacking[0]}, found none")
+            if values.get("split", SPLITS[0]) not in SPLITS:
+                raise ValueError(
+                    f"expected train, val or test in the column split, found {values['split']!r}"
+                )
+        except ValueError as error:
+            raise DataError(f"{source}:{line}: {error}; correct the line") from None
+        label, path = _name_class(values.pop("label")), source.parent / values.pop("path")
+        examples.append(Example(path, label, **values))
+    return examples
 
 
 def _name_class(name: str) -> str:
@@ -141,13 +150,21 @@ def _name_class(name: str) -> str:
 
 def _order_classes(names: set[str], source: Path) -> tuple[str, ...]:
     """Return emotions in label order, then other classes by name."""
-    taken = names & {*COLUMNS, *COLUMN_TYPES, ""}
-    if taken:
-        raise DataError(f"{source}: a class cannot be called {min(taken)!r}, as a column is; rename it")
-    if len(names) < 2:
+    for name in sorted(names):
+        if name.lower() in TAKEN_NAMES:
+            raise DataError(
+                f"{source}: a class cannot be called {name!r}, as a column of tables is; rename it"
+            )
+        if len(name) > LONGEST_NAME or "$" in name or not name.isprintable():
+            raise DataError(
+                f"{source}: expected names of classes of at most {LONGEST_NAME} printable characters but $, "
+                f"found {name[:60]!r}; rename it"
+            )
+    if not 2 <= len(names) <= MAX_CLASSES:
+        found = ", ".join(names) if len(names) < 2 else f"{len(names)}"
         raise DataError(
-            f"{source}: expected at least two classes, found {', '.join(names) or 'none'}; sort the images "
-            "into one folder per class"
+            f"{source}: expected 2 to {MAX_CLASSES} classes, found {found or 'none'}; give each image one of "
+            "a few classes"
         )
     known = [name for name in EMOTIONS_8 if name in names]
     return (*known, *sorted(names - set(known)))
@@ -173,30 +190,72 @@ def _cut_faces(
     return kept, crops, problems, no_face
 
 
-def _check_counts(
-    source: Path, classes: Sequence[str], counts: Counter[str], folds: int, problems: Sequence[str]
-) -> None:
-    few = [name for name in classes if counts[name] < folds]
-    if few:
+def _group_faces(examples: Sequence[Example], crops: Sequence[np.ndarray]) -> list[str]:
+    """Return for each face what may not be divided: its person or, where none is named, its pixels.
+
+    Raises DataError for equal images with different labels.
+    """
+    first: dict[str, Example] = {}
+    groups = []
+    for example, crop in zip(examples, crops, strict=True):
+        digest = hashlib.sha1(crop.tobytes()).hexdigest()
+        equal = first.setdefault(digest, example)
+        if equal.label != example.label:
+            raise DataError(
+                f"{example.path}: expected the label {equal.label!r} of {equal.path}, which shows the same, "
+                f"found {example.label!r}; correct one of them"
+            )
+        groups.append(example.person or digest)
+    return groups
+
+
+def _divide(
+    source: Path,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    problems: Sequence[str],
+    settings: FinetuningParams,
+) -> list[str]:
+    """Return the split of each face, by stratified folds of whole groups."""
+    rarest = min(Counter(labels).values(), default=0)
+    if rarest < settings.folds or len(set(groups)) < settings.folds:
         first = f"; the first problem: {problems[0]}" if problems else ""
         raise DataError(
-            f"{source}: expected at least {folds} faces in every class, found {counts[few[0]]} of "
-            f"{few[0]!r}{first}; add some, or leave the class out"
+            f"{source}: expected at least {settings.folds} faces in every class, of as many persons or "
+            f"images, found {rarest} faces in the smallest class and {len(set(groups))} persons or images"
+            f"{first}; add some"
         )
-
-
-def _assign_splits(
-    examples: Sequence[Example], crops: Sequence[np.ndarray], settings: FinetuningParams
-) -> list[str]:
-    if all(example.split for example in examples):
-        return [example.split for example in examples]
-    groups = [
-        example.person or hashlib.sha1(crop.tobytes()).hexdigest()
-        for example, crop in zip(examples, crops, strict=True)
-    ]
-    labels = [example.label for example in examples]
     folds = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
-    splits = np.full(len(examples), "train", dtype="<U5")
-    for split, (_, rows) in zip(("test", "val"), folds.split(crops, labels, groups), strict=False):
+    splits = np.full(len(labels), "train", dtype="<U5")
+    for split, (_, rows) in zip(("test", "val"), folds.split(labels, labels, groups), strict=False):
         splits[rows] = split
     return [str(split) for split in splits]
+
+
+def _check_splits(
+    source: Path,
+    classes: Sequence[str],
+    examples: Sequence[Example],
+    groups: Sequence[str],
+    splits: Sequence[str],
+    problems: Sequence[str],
+) -> None:
+    """Raise DataError unless every class is in every split, and no person or image is in two."""
+    counts = Counter((example.label, split) for example, split in zip(examples, splits, strict=True))
+    for name in classes:
+        empty = [split for split in SPLITS if not counts[name, split]]
+        if empty:
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise DataError(
+                f"{source}: expected faces of {name!r} in train, val and test, found none in "
+                f"{' and '.join(empty)}{first}; add faces, or persons who show this class, or leave it out"
+            )
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for example, group, split in zip(examples, groups, splits, strict=True):
+        found[group].add(split)
+        if len(found[group]) > 1:
+            what = f"the person {group!r}" if example.person else f"what {example.path} shows"
+            raise DataError(
+                f"{source}: expected {what} in one split, found it in {' and '.join(sorted(found[group]))}; "
+                "correct the column split"
+            )

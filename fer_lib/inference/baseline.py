@@ -73,7 +73,15 @@ class Baseline:
         return cls.from_probabilities(np.array([[*faces[0].probabilities.values()]]), recognizer.emotions)
 
     def apply(self, row: np.ndarray) -> np.ndarray:
-        """Return float (C,) probabilities, weighted and made to sum to 1 again."""
+        """Return float (C,) probabilities, weighted and made to sum to 1 again.
+
+        Raises ModelError for probabilities of another number of emotions.
+        """
+        if len(row) != len(self.weights):
+            raise ModelError(
+                f"baseline: expected one of a model with {len(row)} emotions, found {len(self.weights)}; "
+                "make it with this model"
+            )
         weighted = row * np.array(self.weights)
         return weighted / weighted.sum()
 

@@ -17,7 +17,7 @@ class Emotion:
     confidence: float
     """Its probability."""
     group: str
-    """That of the label: positive, negative or neutral."""
+    """That of the label: positive, negative, neutral or, where the label is no emotion, other."""
     abstained: bool
     """Whether the label should not be relied on: the confidence is under the model's threshold or, in an
     image, which way up the face is stays in doubt."""

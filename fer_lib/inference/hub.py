@@ -17,10 +17,12 @@ def download_model(repository: str, revision: str | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError:
-        raise ModelError(f"{repository}: expected the extra `hub`; `pip install 'fer-lib[hub]'`") from None
+        raise ModelError(
+            f"{repository}: expected what the extra `hub` installs, found none; install fer-lib with it"
+        ) from None
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(WANTED)))
-    except (OSError, ValueError) as error:  # of which all of the client's own are
+    except Exception as error:  # those of the connection share no base with the client's own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{repository}: expected a model on the Hugging Face Hub or in its cache, found none ({reason}); "

@@ -87,6 +87,10 @@ class Recognizer:
         ModelError
             In one line, when the model is missing, damaged or cannot run so.
         """
+        if threads is not None and threads < 1:
+            raise ModelError(f"threads: expected 1 or more, found {threads}; leave it out for all cores")
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise ModelError(f"abstain_below: expected a confidence from 0 to 1, found {abstain_below}")
         folder = find_checkpoint(model)
         self.folder = folder
         self.config = read_model(folder)

@@ -217,7 +217,7 @@ def tabulate(rows: list[tuple], emotions: Sequence[str]) -> pd.DataFrame:
 
 
 def list_emotions(table: pd.DataFrame) -> list[str]:
-    """Return the emotions of which a video's table has a column, in label order."""
+    """Return the classes of the model that made a video's table, in label order."""
     return [name for name in table.columns if name not in COLUMN_TYPES]
 
 

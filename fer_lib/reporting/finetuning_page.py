@@ -1,4 +1,4 @@
-"""Write the page about a network that has learned from a user's own faces. It shows nobody's face."""
+"""Write the page about a network that was fine-tuned on a user's own faces. It shows nobody's face."""
 
 from collections import Counter
 from pathlib import Path

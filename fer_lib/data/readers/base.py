@@ -123,6 +123,8 @@ def build_layout_error(raw_dir: Path, expected: str) -> DataError:
 class CsvFile:
     """A CSV file whose header must name `columns`; streams `(line number, fields)`, the header being line 1.
 
+    `header` holds the names of all its columns.
+
     Raises DataError for an empty file or a missing column, and when iterating for a line that is not CSV.
     """
 
@@ -133,6 +135,7 @@ class CsvFile:
                 header = [name.strip() for name in next(csv.reader(file), [])]
         except csv.Error:
             header = []
+        self.header = header
         missing = [name for name in columns if name not in header]
         if missing:
             found = ", ".join(header)[:200] or "none"
