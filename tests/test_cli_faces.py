@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -303,7 +304,9 @@ def test_drawn_faces_come_in_a_folder_per_emotion_and_never_into_a_full_one(caps
     assert run(capsys, "draw", folder, "--faces", "12")[:2] == (0, f"written: {folder} (12 faces)\n")
     drawn = sorted(folder.rglob("*.png"))
     assert len(drawn) == 12
-    assert {path.parent.name for path in drawn} <= set(EMOTIONS_7)
+    counts = Counter(path.parent.name for path in drawn)
+    assert sorted(counts.values()) == [1, 1, 2, 2, 2, 2, 2]
+    assert set(counts) == set(EMOTIONS_7)
     assert {Image.open(path).size for path in drawn} == {(64, 64)}
     before = [path.read_bytes() for path in drawn]
     status, _, problem = run(capsys, "draw", folder, "--faces", "3")
