@@ -3,8 +3,8 @@
     python benchmarks/finetuning.py > benchmarks/results/finetuning.txt
 
 The faces are those of `fer draw`, in folders as a user has them: with their emotions, and those of two
-emotions under made-up names. Each set is trained with the settings of `params.yaml`, and scored on the fifth that
-is held back.
+emotions under made-up names. Each set is trained with the settings of `params.yaml`, and scored on the fifth
+that is held back.
 """
 
 import shutil
