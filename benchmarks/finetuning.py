@@ -48,9 +48,8 @@ def main() -> None:
             started = time.monotonic()
             result = finetune(source, DEFAULT_MODEL)
             minutes = (time.monotonic() - started) / 60
-        print(
-            f"{title}: {minutes:.1f} minutes, {len(result.history)} epochs, best {result.config['best_epoch']}"
-        )
+        epochs = f"{len(result.history)} epochs, best {result.config['best_epoch']}"
+        print(f"{title}: {minutes:.1f} minutes, {epochs}")
         print(f"  accuracy of {len(result.labels)} test faces {result.scores['accuracy']:.1%}")
         print(f"  the commonest class {result.majority:.1%}")
         if result.before:
