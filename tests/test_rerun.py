@@ -88,6 +88,7 @@ def project(tmp_path, monkeypatch):
     (root / OTHER).touch()
     (root / "dvc.lock").write_text("results")
     (root / "fer_lib").mkdir()
+    (root / "fer_lib" / "__init__.py").touch()
     (root / "fer_lib" / "__main__.py").write_text(STUB)
     subprocess.run([*GIT, "init", "--quiet"], cwd=root, check=True)
     monkeypatch.setattr(rerun, "ROOT", root)
