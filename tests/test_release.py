@@ -438,7 +438,11 @@ def test_card_is_generated_and_names_everything(kind, request):
 def test_hub_reads_the_scores_of_the_default_variant_from_the_card(kind, request):
     folder = COMMITTED if kind == "committed" else request.getfixturevalue(kind)
     config, data = read_config(folder), ModelCard.load(folder / "README.md").data
-    assert (data.model_name, data.license, data.pipeline_tag) == (folder.name, "other", "image-classification")
+    assert (data.model_name, data.license, data.pipeline_tag) == (
+        folder.name,
+        "other",
+        "image-classification",
+    )
     assert data.datasets == [config["dataset"], "ferplus"]  # whose votes taught all three
     metrics = config["variants"][config["default"]]["metrics"]
     read = {(result.dataset_config, result.metric_type): result.metric_value for result in data.eval_results}

@@ -237,14 +237,14 @@ def test_checkout_has_the_code_of_the_commit_and_no_result(project):
     first = commit_file(project, "first.py", "1")
     folder = project / "rerun" / "demo"
     check_out(folder, first, "demo")
-    assert list_files(folder) == {"fer_lib/__main__.py", "first.py", TIMES, OTHER}
+    assert list_files(folder) == {"fer_lib/__init__.py", "fer_lib/__main__.py", "first.py", TIMES, OTHER}
     (folder / "result").touch()
     check_out(folder, first, "demo")  # a run has begun there
     assert (folder / "result").is_file()
     (project / "first.py").unlink()
     second = commit_file(project, "second.py", "2")
     check_out(folder, second, "demo")
-    assert list_files(folder) == {"fer_lib/__main__.py", "second.py", TIMES, OTHER}
+    assert list_files(folder) == {"fer_lib/__init__.py", "fer_lib/__main__.py", "second.py", TIMES, OTHER}
 
 
 def commit_file(root, name, content):
