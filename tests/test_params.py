@@ -221,7 +221,7 @@ def test_unknown_data_set_is_told_with_the_known_ones():
 
 
 def test_missing_and_malformed_files_are_one_line(tmp_path):
-    with pytest.raises(ParamsError, match="none.yaml: expected the parameters file, found none"):
+    with pytest.raises(ParamsError, match=r"none\.yaml: expected the parameters file, found none"):
         read_params_file(tmp_path / "none.yaml")
     path = tmp_path / "params.yaml"
     path.write_text("a: [1,\n b: 2")
