@@ -2,7 +2,7 @@
 
     python benchmarks/neutral.py [demo/student photographs:float ...] > benchmarks/results/neutral.txt
 
-Every person of the demo's validation and test splits is drawn anew: some faces of the demo's own
+New images are drawn of every person of the demo's validation and test splits: some faces of the demo's own
 distribution, and photographs at rest, which are other images of the same person. Faces are found and cut out
 as `fer predict` does. Validation chooses how the photograph changes the predictions: by the log loss,
 averaged over networks and photographs at rest. Subtracting the mean of all people is shown for comparison

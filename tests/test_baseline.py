@@ -126,14 +126,14 @@ def test_predict_sees_each_face_against_the_photograph(recognizer, folder):
 def test_commands_tell_in_one_line_what_is_wrong_with_the_photograph(folder, without_neutral, tmp_path):
     table = tmp_path / "faces.csv"
     for command in (("predict", folder / "happy.png"), ("video", folder / "clip.mp4", "--table", table)):
-        for more, said in (
+        for more, message in (
             (("--neutral", folder / "two.png"), f"error: {folder / 'two.png'}: expected one face at rest"),
             (("--neutral", folder / "gone.png"), f"error: {folder / 'gone.png'}: "),
             (("--neutral", folder / "happy.png", "--model", without_neutral), "error: neutral: expected"),
         ):
             done = run_fer_lib(REPO, *command, *more)
             assert done.returncode == 1
-            assert done.stderr.splitlines()[-1].startswith(said)
+            assert done.stderr.splitlines()[-1].startswith(message)
             assert done.stderr.count("\n") == 1
     done = run_fer_lib(REPO, *command, "--neutral-seconds", "1", "--model", without_neutral)
     assert done.stderr.startswith("error: neutral: expected")

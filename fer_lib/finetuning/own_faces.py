@@ -40,7 +40,7 @@ TAKEN_NAMES = {
 
 
 class Example(NamedTuple):
-    """An image and what a person said of its largest face; `person` and `split` are empty where unknown."""
+    """An image and the label of its largest face; `person` and `split` are empty where unknown."""
 
     path: Path
     label: str
