@@ -117,9 +117,9 @@ def _cancel(analysis: Analysis, blur: bool) -> None:
 
 def _run(analysis: Analysis, recognizer: Recognizer, blur: bool) -> None:
     """Do what is still to do, with a progress bar; what fails is forgotten, or it would start anew."""
+    place = st.empty()  # always, or the video below moves and for a moment is seen twice
     if blur in analysis.copies:
         return
-    place = st.empty()
     with place.container():
         bar = st.progress(0.0, "Opening the video …")
         st.button("Cancel", on_click=_cancel, args=(analysis, blur), icon=":material/close:")
