@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides  # what `dvc exp run --set-param` does
 
 from fer_lib.errors import ParamsError
 from fer_lib.params import apply_recipe, find_recipe, load_params
@@ -185,6 +187,30 @@ def test_what_recipes_share_in_the_file_is_changed_for_one_alone(tmp_path):
     recipes, plain = load_params("fer2013", path=path).recipes, load_params("fer2013").recipes
     assert recipes["b0"].augmentation == plain["b0"].augmentation | {"scale": 0.5}
     assert recipes | {"b0": plain["b0"]} == plain
+
+
+def list_numbers(content, *place):
+    """Return the places of all numbers in a file's content, as `dvc exp run --set-param` names them."""
+    if isinstance(content, dict):
+        return [found for key, value in content.items() for found in list_numbers(value, *place, key)]
+    return [".".join(map(str, place))] if type(content) in (int, float) else []
+
+
+def test_experiment_changes_the_place_that_it_names_and_no_other(tmp_path):
+    path = tmp_path / "params.yaml"
+    shutil.copy(PARAMS_FILE, path)
+    places = list_numbers(read_params_file())
+    # Hydra reads no blank in a name, as in that of a machine.
+    asked = {place: 1000 + number for number, place in enumerate(places) if " " not in place}
+    assert len(asked) > 200
+    # A mapping that stands in two places would have two values here, and DVC keeps one of them.
+    apply_overrides(path, [f"{place}={value}" for place, value in asked.items()])
+    changed = yaml.safe_load(path.read_text())
+    for place, value in asked.items():
+        found = changed
+        for key in place.split("."):
+            found = found[key]
+        assert found == value, place
 
 
 def test_arm_that_a_data_set_cannot_have_is_null_there_alone(write_params):
