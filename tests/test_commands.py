@@ -191,7 +191,9 @@ def newcomer(tmp_path_factory):
     """Clone the project as it is now, with README's own command, and give it this environment."""
     home, source = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("source") / "repository"
     (home / ".gitconfig").write_text(
-        "[user]\nname = test\nemail = test@example.com\n[uploadpack]\nallowFilter = true\n"
+        "[user]\nname = test\nemail = test@example.com\n"
+        "[uploadpack]\nallowFilter = true\nallowAnySHA1InWant = true\n"
+        "[pack]\nwindow = 0\n"  # Git need not look for what files have in common
         '[protocol "file"]\nallow = always\n'
     )
     (home / "jupyter_server_config.py").write_text(
@@ -209,9 +211,11 @@ def newcomer(tmp_path_factory):
         return done.stdout.strip()
 
     changed = run(REPO, "git", "stash", "create") or "HEAD"  # a commit of what is not committed, in no branch
-    commit = run(REPO, "git", "rev-parse", changed)
-    run(home, "git", "clone", "--quiet", "--shared", "--no-checkout", str(REPO), str(source))
-    run(source, "git", "checkout", "--quiet", "-B", "main", commit)
+    # Without history, which is not all there in a checkout that README's command has cloned.
+    commit = run(REPO, "git", "commit-tree", "-m", "the project as it is", f"{changed}^{{tree}}")
+    run(home, "git", "init", "--quiet", str(source))
+    run(source, "git", "fetch", "--quiet", f"file://{REPO}", commit)
+    run(source, "git", "checkout", "--quiet", "-B", "main", "FETCH_HEAD")
     clone = next(line for line in list_lines(REPO / "README.md") if re.match(CLONE, line))
     run(home, "bash", "-c", clone.replace("<repository>", f"file://{source}"))
     (project,) = (path.parent for path in home.glob("*/.git"))
